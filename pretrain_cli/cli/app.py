@@ -1,0 +1,167 @@
+"""Which commands are there, and how does each way of failing end the process?"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from pretrain_cli import __version__
+from pretrain_cli.cli.console import Console
+from pretrain_cli.errors import Interrupted, PtkError, UsageError
+
+ROAD, START, MORE = "The road", "To begin", "More"
+
+COMMANDS: dict[str, str] = {
+    "prepare": ROAD,
+    "train": ROAD,
+    "evaluate": ROAD,
+    "generate": ROAD,
+    "demo": START,
+    "doctor": START,
+    "config": MORE,
+}
+"""Command → panel of the help; each lives in the module of its name."""
+
+EXAMPLES = {
+    "prepare": (
+        "ptk prepare data.txt",
+        "ptk prepare book.txt notes/ 'logs/*.jsonl.gz'",
+        "ptk prepare data.txt --base smollm2",
+        "cat data.txt | ptk prepare - --vocab-size 4000",
+    ),
+    "train": (
+        "ptk train --device auto --workers 4",
+        "ptk train --max-minutes 2 --run first",
+        "ptk train --resume",
+        "ptk train --preset continue --base smollm2 --max-steps 200",
+        "ptk train --set train.learning_rate=1e-3",
+    ),
+    "evaluate": (
+        "ptk evaluate",
+        "ptk evaluate first second",
+        "ptk evaluate --on other.txt --json",
+    ),
+    "generate": (
+        'ptk generate "Once upon a time"',
+        'ptk generate "Once upon a time" --samples 3 --temperature 1.0',
+        'ptk generate "Call me" --against base',
+        "echo 'Dear reader' | ptk generate - --greedy",
+    ),
+    "demo": ("ptk demo", "ptk demo --artifacts somewhere-else"),
+    "doctor": ("ptk doctor", "ptk doctor --json"),
+}
+
+
+def make_app() -> typer.Typer:
+    """The command line, with every command's help but none of the heavy libraries."""
+    app = typer.Typer(
+        name="ptk",
+        help="Raw text to a language model that has learned from it: prepare, train, evaluate, generate.",
+        epilog="Begin with [bold]ptk demo[/], or with your own text: [bold]ptk prepare data.txt[/]",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, panel in COMMANDS.items():
+        module = importlib.import_module(f"pretrain_cli.cli.{name}")
+        epilog = "\n\n".join(
+            ["[bold]Examples[/]", *(f"  $ {line}".replace("[", "\\[") for line in EXAMPLES.get(name, ()))]
+        )
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, epilog=epilog if name in EXAMPLES else None, rich_help_panel=panel)(getattr(module, name))
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ptk {__version__}")
+        raise typer.Exit()
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit status. Everything a user can meet ends here as two lines."""
+    words = _optional_values(arguments)
+    console = Console(json="--json" in words, quiet="--quiet" in words or "-q" in words, debug=_wants_debug(words))
+    try:
+        status = make_app()(args=words, prog_name="ptk", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except PtkError as error:
+        return _fail(console, error)
+    except typer.TyperException as error:
+        return _fail(console, _usage(error, words))
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(console, Interrupted("Stopped by Ctrl-C.", "What was complete is kept."))
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: nothing to say, and Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(console, _system_error(error), error)
+    except Exception as error:
+        return _fail(console, _bug(error), error)
+
+
+def main() -> None:
+    """The `ptk` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _fail(console: Console, error: PtkError, cause: BaseException | None = None) -> int:
+    if console.debug:
+        traceback.print_exception(cause or error)
+    console.error(error)
+    return error.exit_code
+
+
+def _wants_debug(words: Sequence[str]) -> bool:
+    return "--debug" in words or os.environ.get("PTK_DEBUG", "") not in ("", "0", "false")
+
+
+def _optional_values(arguments: Sequence[str]) -> list[str]:
+    """`--resume` may stand without its value: the latest run is meant. Typer has no options of that kind."""
+    words = list(arguments)
+    if "train" in words and "--resume" in words:
+        place = words.index("--resume")
+        if place + 1 == len(words) or words[place + 1].startswith("-"):
+            words[place] = "--resume="
+    return words
+
+
+def _usage(error: typer.TyperException, words: Sequence[str]) -> UsageError:
+    command = next((word for word in words if word in COMMANDS), "")
+    message = error.format_message().strip().rstrip(".")
+    return UsageError(f"{message}.", f"See: ptk {command} --help".replace("  ", " "))
+
+
+def _system_error(error: OSError) -> PtkError:
+    place = f"{error.filename}: " if error.filename else ""
+    result = PtkError(
+        f"{place}{error.strerror or error}.", "Look at the path and its rights; --debug shows where it happened."
+    )
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)):
+        result.exit_code = 2
+    return result
+
+
+def _bug(error: Exception) -> PtkError:
+    text = " ".join(str(error).split())
+    return PtkError(
+        f"{type(error).__name__}: {text[:300]} (this is a bug in ptk).",
+        "Run it again with --debug and report the traceback it shows.",
+    )

@@ -1,0 +1,116 @@
+"""`ptk config`: every setting, its value, where it came from, and what it means."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pretrain_cli.artifacts import write_text
+from pretrain_cli.cli.options import Session, command, config_field, default_text, markup, metavar
+from pretrain_cli.config.load import DEFAULT_FILE, flatten, known_keys
+from pretrain_cli.errors import ConfigError, UsageError
+
+app = typer.Typer(help="Show, explain and write the configuration.", no_args_is_help=True, rich_markup_mode="rich")
+
+
+@command()
+def show(
+    session: Session,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the defaults.")] = False,
+) -> None:
+    """Print every value and the layer it came from."""
+    origins = session.resolved.origins
+    values = {key: value for key, value in flatten(session.config) if not changed or origins[key] != "default"}
+    if session.console.json:
+        session.console.print_json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
+    elif session.console.speaks:
+        for key, value in values.items():
+            style = "dim" if origins[key] == "default" else "bold"
+            session.console.out.print(
+                f"[{style}]{key} = {markup(_literal(value))}[/]  [dim]# {markup(origins[key])}[/]"
+            )
+    session.console.next("ptk config keys KEY", "ptk config init")
+
+
+@command()
+def init(
+    session: Session,
+    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path(DEFAULT_FILE),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a config file with every key, its meaning and its default, all commented out."""
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already.", "Choose another name, or replace it with --force.")
+    write_text(path, template(session))
+    session.console.result(f"Wrote {path}", [], {"path": path})
+    session.console.next("ptk config show")
+
+
+@command()
+def keys(
+    session: Session, key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One key, or a section.")] = None
+) -> None:
+    """List the keys, or explain one."""
+    wanted = [name for name in known_keys() if key in (None, name) or name.startswith(f"{key}.")]
+    if not wanted:
+        nearest = difflib.get_close_matches(key or "", known_keys(), n=1, cutoff=0.5)
+        raise ConfigError(
+            f"Unknown key '{key}'.", f"Did you mean '{nearest[0]}'?" if nearest else "List all: ptk config keys"
+        )
+    if session.console.json:
+        session.console.print_json({name: _describe(name) for name in wanted})
+        return
+    for name in wanted:
+        facts = _describe(name)
+        if session.console.speaks:
+            session.console.out.print(
+                f"[bold]{name}[/] [dim]{markup(facts['type'])}, default {markup(facts['default'])}[/]"
+            )
+            session.console.out.print(f"  {markup(facts['help'])}")
+    session.console.next("ptk train --set key=value", "ptk config init")
+
+
+for _command in (show, init, keys):
+    app.command(_command.__name__)(_command)
+
+
+def template(session: Session) -> str:
+    """A TOML file that sets what the session's layers chose and names everything else in comments."""
+    lines = ["# ptk.toml: read by every ptk command in this folder. Lines with # are defaults."]
+    section = ""
+    for key, value in flatten(session.config):
+        table, _, name = key.partition(".")
+        if table != section:
+            section = table
+            lines += ["", f"[{table}]"]
+        if not name:
+            lines += [f"# {config_field(key).description}"]
+            continue
+        mark = "" if session.chose(key) else "# "
+        lines += [f"# {config_field(key).description}", f"{mark}{name} = {_literal(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _describe(key: str) -> dict[str, Any]:
+    field = config_field(key)
+    return {"type": metavar(field), "default": default_text(field), "help": field.description or ""}
+
+
+def _literal(value: Any) -> str:
+    """A value as TOML writes it; what isn't set has no form in TOML and is shown as "unset"."""
+    import tomli_w
+
+    if value is None:
+        return '"unset"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple):
+        return (
+            "["
+            + ", ".join(_literal(item.model_dump() if hasattr(item, "model_dump") else item) for item in value)
+            + "]"
+        )
+    return tomli_w.dumps({"value": value}).partition("=")[2].strip()

@@ -1,0 +1,154 @@
+"""Where does a command's output go? Results to stdout, everything else to stderr, errors as two lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+
+from pretrain_cli.errors import PtkError
+
+
+@dataclass(frozen=True)
+class Console:
+    """The one sink of a command's output.
+
+    Attributes:
+        json: print one JSON object in place of text.
+        quiet: print nothing but errors (and the JSON object, where both are asked for).
+        plain: no live view and no colours, even in a terminal.
+        debug: show tracebacks and the libraries' own logs.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    plain: bool = False
+    debug: bool = False
+
+    @property
+    def out(self) -> RichConsole:
+        """stdout, looked up at each use, so that a redirect is respected."""
+        return RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, no_color=self.plain or None)
+
+    @property
+    def err(self) -> RichConsole:
+        """stderr; its width follows the terminal, or COLUMNS."""
+        return RichConsole(file=sys.stderr, highlight=False, no_color=self.plain or None)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether text results are wanted at all: neither --json nor --quiet, and the first process of a group."""
+        return not (self.json or self.quiet or is_later_rank())
+
+    def result(self, title: str, facts: Iterable[tuple[str, str]], value: object) -> None:
+        """A command's result: a sentence and a few labelled facts for people, ``value`` for programs."""
+        if is_later_rank():
+            return
+        if self.json:
+            self.print_json(value)
+        elif not self.quiet:
+            self.out.print(f"[bold]{escape(title)}[/]")
+            for label, text in facts:
+                self.out.print(f"  [dim]{label:<12}[/] {escape(text)}")
+
+    def print_json(self, value: object) -> None:
+        """One JSON object on stdout; numbers that JSON can't hold become null."""
+        print(json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False))
+
+    def text(self, text: str, *, end: str = "\n") -> None:
+        """Plain text on stdout, as it is, at once."""
+        if self.speaks:
+            print(text, end=end, flush=True)
+
+    def next(self, *commands: str) -> None:
+        """Name what a user would type next."""
+        if self.speaks:
+            self.err.print(f"[dim]Next:[/] {escape('   or   '.join(commands))}", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Something that the user may want to act on."""
+        if not (self.quiet or is_later_rank()):
+            self.err.print(f"[yellow]Warning:[/] {escape(text)}", soft_wrap=True)
+
+    def error(self, error: PtkError) -> None:
+        """Two lines on stderr, or with --json one error object on stdout."""
+        if self.json:
+            fields = {
+                "kind": error.kind,
+                "message": error.message,
+                "hint": error.hint,
+                "exit_code": error.exit_code,
+            }
+            self.print_json({"error": fields})
+        message, hint = (" ".join(text.split()) for text in (error.message, error.hint))
+        self.err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+        if hint:
+            self.err.print(f"[bold]Hint:[/] {escape(hint)}", soft_wrap=True)
+
+
+def is_later_rank() -> bool:
+    """Whether this is a process above rank 0 of a distributed job: those never print results."""
+    return os.environ.get("RANK", "0") not in ("", "0")
+
+
+def to_plain(value: Any) -> Any:
+    """``value`` in what JSON can hold: dataclasses as objects, paths as text, infinities and NaN as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, bool) or value is None or isinstance(value, (int, str)):
+        return value
+    if hasattr(value, "item"):  # a numpy scalar
+        return to_plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def count(number: float) -> str:
+    """12345678 → "12.3M", 4321 → "4 321"."""
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.3g}{suffix}"
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def megabytes(size: float) -> str:
+    """Bytes for people: "412 kB", "10.8 MB", "1.2 GB"."""
+    if size < 1e3:
+        return f"{size:.0f} B"
+    for limit, unit, divisor in ((1e6, "kB", 1e3), (1e9, "MB", 1e6), (1e12, "GB", 1e9)):
+        if size < limit:
+            return f"{size / divisor:.3g} {unit}" if size < 100 * divisor else f"{size / divisor:.0f} {unit}"
+    return f"{size / 1e12:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "0.8 s", "42 s", "3:05 min", "2:10 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+    return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d} h"
+
+
+def shell(*words: str) -> str:
+    """Words as one would type them."""
+    return shlex.join(words)

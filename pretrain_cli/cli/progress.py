@@ -1,0 +1,300 @@
+"""How is a stage's progress drawn? A live view in a terminal, plain lines in a pipe, nothing when asked for."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pretrain_cli.cli.console import Console, count, duration, is_later_rank, megabytes
+from pretrain_cli.progress import SILENT, Progress
+
+SPARKS = "▁▂▃▄▅▆▇█"
+PLAIN_INTERVAL_S = 1.0
+"""Plain log lines are at least this far apart, unless logging_steps was chosen: a run may log each step."""
+STAGE_INTERVAL_S = 10.0
+"""A long stage says in a pipe this often how far it is."""
+
+
+def make_progress(console: Console, every_line: bool = False) -> Progress:
+    """The receiver that fits: silent for --quiet and for later ranks, live in a terminal, else plain lines.
+
+    Args:
+        console: the command's sink.
+        every_line: show each logged step in a pipe, however fast they come.
+    """
+    if console.quiet or is_later_rank():
+        return SILENT
+    if console.plain or not sys.stderr.isatty():
+        return PlainProgress(every_line)
+    return LiveProgress(console.err)
+
+
+class PlainProgress(Progress):
+    """One line for what matters, ``key=value`` for steps: made for logs and for grep."""
+
+    def __init__(self, every_line: bool = False) -> None:
+        self._every_line = every_line
+        self._name, self._unit = "", ""
+        self._total: float | None = None
+        self._started = self._said = 0.0
+        self._logged = float("-inf")
+
+    def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
+        self._name, self._total, self._unit = name, total, unit
+        self._started = self._said = time.monotonic()
+        self._print(f"{name}: {amount(total, unit)}" if total is not None else name)
+
+    def advance(self, completed: float, **facts: float | str) -> None:
+        now = time.monotonic()
+        if now - self._said < STAGE_INTERVAL_S or self._unit == "steps":
+            return
+        self._said = now
+        of = f" of {amount(self._total, self._unit)}" if self._total else ""
+        words = [
+            f"{self._name}: {amount(completed, self._unit)}{of}",
+            *(_pair(key, value) for key, value in facts.items()),
+        ]
+        self._print(" ".join(words))
+
+    def end_stage(self) -> None:
+        if self._name:
+            self._print(f"{self._name}: done in {duration(time.monotonic() - self._started)}")
+        self._name = ""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self._logged < PLAIN_INTERVAL_S and not self._every_line and "validation_loss" not in values:
+            return
+        self._logged = now
+        pairs = (_pair(key, value) for key, value in values.items() if key != "step" and value is not None)
+        self._print(f"step={step} " + " ".join(pairs))
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def warn(self, text: str) -> None:
+        self._print(f"Warning: {text}")
+
+    def status(self, name: str, text: str) -> None:
+        self._print(f"{name}: {text}")
+
+    def sample(self, prompt: str, text: str, step: int) -> None:
+        self._print(f"step={step} sample: {prompt!r} -> {text!r}")
+
+    @staticmethod
+    def _print(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+class LiveProgress(Progress):
+    """The live view of a terminal: a bar for the stage, the training figures under it, notes above it."""
+
+    def __init__(self, console: RichConsole) -> None:
+        self._console = console
+        self._view = StageView()
+        self._live: Live | None = None
+
+    def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
+        self._close()
+        self._view.start(name, total, unit)
+        self._live = Live(self._view, console=self._console, transient=True, refresh_per_second=8)
+        self._live.start()
+
+    def advance(self, completed: float, **facts: float | str) -> None:
+        self._view.completed = completed
+        self._view.facts.update(facts)
+
+    def end_stage(self) -> None:
+        name, seconds = self._view.name, self._view.elapsed_s
+        self._close()
+        if name:
+            self._console.print(f"[green]✓[/] {escape(name)} [dim]{duration(seconds)}[/]")
+        self._view.name = ""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._view.log(step, values)
+
+    def note(self, text: str) -> None:
+        self._console.print(f"[dim]·[/] {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]Warning:[/] {escape(text)}")
+
+    def status(self, name: str, text: str) -> None:
+        self._view.states[name] = text
+        if self._live is None:
+            self.note(f"{name}: {text}")
+
+    def sample(self, prompt: str, text: str, step: int) -> None:
+        self._view.sample = (prompt, text, step)
+
+    def close(self) -> None:
+        """Leave the terminal as it was, however the command ends."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+class StageView:
+    """The live view's content, drawn anew at each refresh at the width the terminal has then."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+        self.sample: tuple[str, str, int] | None = None
+        self.start("", None, "")
+
+    def start(self, name: str, total: float | None, unit: str) -> None:
+        """Another stage: its bar begins at 0."""
+        self.name, self.total, self.unit = name, total, unit
+        self.completed = 0.0
+        self.facts: dict[str, float | str] = {}
+        self.values: dict[str, float] = {}
+        self.losses: list[float] = []
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Keep the newest of each value, and the losses for the sparkline."""
+        self.values.update({key: value for key, value in values.items() if value is not None})
+        if "loss" in values:
+            self.losses.append(values["loss"])
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        yield self._bar(options.max_width)
+        if self.values or self.states:
+            yield from self._figures(options.max_width)
+        if self.sample:
+            prompt, text, step = self.sample
+            line = Text.assemble((f"step {step}: ", "dim"), (prompt, "bold"), text.replace("\n", " "))
+            line.truncate(options.max_width * 2 - 2, overflow="ellipsis")
+            yield line
+
+    def _bar(self, width: int) -> Table:
+        table = Table.grid(padding=(0, 1), expand=True)
+        cells: list[Any] = [Text(self.name, style="bold", no_wrap=True)]
+        table.add_column(no_wrap=True)
+        if self.total:
+            table.add_column(ratio=1, min_width=8)
+            cells.append(ProgressBar(total=self.total, completed=min(self.completed, self.total)))
+        table.add_column(no_wrap=True, justify="right")
+        cells.append(Text("  ".join(self._beside(width)), no_wrap=True, overflow="ellipsis"))
+        table.add_row(*cells)
+        return table
+
+    def _beside(self, width: int) -> Iterator[str]:
+        if self.total and self.unit != "seconds":
+            of = f"{self.completed:.0f}/{self.total:.0f}" if self.unit in ("steps", "") else ""
+            yield of or f"{amount(self.completed, self.unit)} of {amount(self.total, self.unit)}"
+        elif self.completed and self.unit != "seconds":
+            yield amount(self.completed, self.unit)
+        if self.unit == "bytes" and self.completed:
+            yield f"{self.completed / max(self.elapsed_s, 1e-3) / 1e6:.1f} MB/s"
+        shown = 0
+        for key, value in self.facts.items():
+            if (
+                key in ("megabytes_per_second", "eta_s", "elapsed_s")
+                or key in self.values
+                or shown >= (width - 60) // 20
+            ):
+                continue
+            shown += 1
+            yield value if isinstance(value, str) else f"{readable(value)} {label(key)}"
+        left = self._left_s()
+        yield f"{clock(left)} left" if left is not None else clock(self.elapsed_s)
+
+    def _left_s(self) -> float | None:
+        if isinstance(self.facts.get("eta_s"), (int, float)):
+            return float(self.facts["eta_s"])
+        if not self.total or self.completed <= 0:
+            return None
+        return self.elapsed_s * (self.total - min(self.completed, self.total)) / self.completed
+
+    def _figures(self, width: int) -> Iterator[Text]:
+        shown: list[Text] = []
+        if self.losses:
+            shown.append(
+                Text.assemble(
+                    ("loss ", "dim"), (f"{self.losses[-1]:.3f} ", "bold"), (sparkline(self.losses, 16), "cyan")
+                )
+            )
+        for key, value in self.values.items():
+            if key not in ("loss", "step", "tokens", "elapsed_s", "grad_norm_clipped"):
+                shown.append(Text.assemble((f"{label(key)} ", "dim"), readable(value)))
+        shown.extend(Text.assemble((f"{name} ", "dim"), (text, "magenta")) for name, text in self.states.items())
+        line = Text()
+        for part in shown:
+            if line and line.cell_len + part.cell_len + 3 > width:
+                yield line
+                line = Text()
+            line = Text.assemble(line, "   " if line else "", part)
+        if line:
+            line.truncate(width, overflow="ellipsis")
+            yield line
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """The course of ``values`` in ``width`` characters, each the mean of its share."""
+    finite = [value for value in values if value == value and abs(value) != float("inf")]
+    if not finite:
+        return ""
+    width = min(width, len(finite))
+    edges = [round(index * len(finite) / width) for index in range(width + 1)]
+    means = [sum(finite[start:end]) / (end - start) for start, end in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKS[round((mean - low) * scale)] for mean in means)
+
+
+def label(key: str) -> str:
+    """A metric's key in words: tokens_per_second → "tokens/s"."""
+    return {"learning_rate": "lr", "validation_loss": "validation", "grad_norm": "grad norm"}.get(
+        key, key.replace("_per_second", "/s").replace("_", " ")
+    )
+
+
+def readable(value: float) -> str:
+    """A number at the precision a person reads."""
+    if isinstance(value, str):
+        return value
+    if value and abs(value) < 0.01:
+        return f"{value:.1e}"
+    return f"{value:.3g}" if abs(value) < 1000 else count(value)
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A quantity with its unit: "12.3 MB", "1 204 rows", "0:42"."""
+    if value is None:
+        return ""
+    if unit == "bytes":
+        return megabytes(value)
+    return clock(value) if unit == "seconds" else f"{count(value)} {unit}".strip()
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, "1:07", or hours, "2:05:00"."""
+    whole = max(0, int(seconds))
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _pair(key: str, value: float | str) -> str:
+    if isinstance(value, float):
+        return f"{key}={value:.0f}" if abs(value) >= 100 else f"{key}={value:.4g}"
+    return f"{key}={value}"

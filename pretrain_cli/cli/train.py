@@ -1,0 +1,69 @@
+"""`ptk train`: packed rows to a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pretrain_cli.cli.console import count, duration
+from pretrain_cli.cli.options import Session, command
+
+
+@command(
+    "train.max_minutes",
+    "train.max_steps",
+    "train.max_tokens",
+    "train.epochs",
+    "train.device",
+    "train.workers",
+    "train.precision",
+    "model.base",
+    "model.size",
+    "train.learning_rate",
+    "train.batch_tokens",
+    "train.seed",
+    "train.processes",
+)
+def train(
+    session: Session,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Name of the run; without it a new one.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="[RUN]", help="Go on with a run: the latest, RUN, or RUN@step-000100."),
+    ] = None,
+) -> None:
+    """Train a model on the prepared rows.
+
+    With no budget, one is chosen and said at the start. Ctrl-C saves and stops; [bold]--resume[/] goes on exactly
+    there. Where the data was prepared with a base, that base is continued.
+    """
+    from pretrain_cli.training.run import train as run_train
+
+    with session.progress() as progress:
+        result = run_train(
+            session.config, session.artifacts, progress, run_name=run, resume=resume, command=session.command
+        )
+    session.console.result(_title(result), _facts(result), result)
+    session.console.next("ptk evaluate", 'ptk generate "..."')
+
+
+def _title(result: Any) -> str:
+    work = f"{count(result.steps)} steps, {count(result.tokens)} tokens, {duration(result.seconds)}"
+    return f"Run {result.run} {result.status}: {work}"
+
+
+def _facts(result: Any) -> list[tuple[str, str]]:
+    facts = [("train loss", _number(result.train_loss)), ("validation", _number(result.validation_loss))]
+    if result.validation_bits_per_byte is not None:
+        facts[-1] = (
+            "validation",
+            f"loss {_number(result.validation_loss)}, {result.validation_bits_per_byte:.3f} bits per byte",
+        )
+    return [*facts, ("speed", f"{count(result.tokens_per_second)} tokens/s"), ("model", str(result.model))]
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"
