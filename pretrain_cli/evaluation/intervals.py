@@ -1,0 +1,82 @@
+"""How sure is a figure? Bootstrap intervals over blocks of text, and a verdict on a paired difference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrain_cli.evaluation.metrics import Metric
+from pretrain_cli.evaluation.tally import Sums
+
+RESAMPLES = 2000
+LOWEST_UNITS = 4
+"""Below this many units a bootstrap says nothing, and no interval is given."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval; NaN ends where there was too little text for one."""
+
+    low: float
+    high: float
+
+    @property
+    def known(self) -> bool:
+        return not math.isnan(self.low)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second model, with its interval and what can be said about it."""
+
+    value: float
+    interval: Interval
+    verdict: str
+
+
+def units(documents: list[Sums]) -> Sums:
+    """The independent pieces to draw from, float64[n, 5]: documents, or blocks where documents are few.
+
+    Neighbouring blocks of one document are alike, so an interval over blocks is a little too narrow:
+    documents are taken wherever there are enough.
+    """
+    if len(documents) >= 20:
+        return np.stack([blocks.sum(axis=0) for blocks in documents])
+    return np.concatenate(documents)
+
+
+def interval(metric: Metric, sums: Sums, seed: int = 0) -> Interval:
+    """95 % percentile bootstrap of ``metric`` over the rows of ``sums`` (Efron 1979)."""
+    if len(sums) < LOWEST_UNITS:
+        return Interval(math.nan, math.nan)
+    values = metric(_resample(sums, seed))
+    low, high = np.nanquantile(values, [0.025, 0.975]).tolist()
+    return Interval(low, high)
+
+
+def difference(metric: Metric, first: Sums, second: Sums, seed: int = 0) -> Difference:
+    """``metric`` of first minus second over the same units, lower being better.
+
+    Raises:
+        ValueError: the two don't have the same units.
+    """
+    if len(first) != len(second) or not np.array_equal(first[:, 4], second[:, 4]):
+        raise ValueError("a paired difference needs the same text, cut the same way")
+    value = float(metric(first.sum(axis=0)) - metric(second.sum(axis=0)))
+    if len(first) < LOWEST_UNITS:
+        return Difference(value, Interval(math.nan, math.nan), "too little text to say")
+    values = metric(_resample(first, seed)) - metric(_resample(second, seed))
+    low, high = np.nanquantile(values, [0.025, 0.975]).tolist()
+    verdict = "better" if high < 0 else "worse" if low > 0 else "no difference seen"
+    return Difference(value, Interval(low, high), verdict)
+
+
+def _resample(sums: Sums, seed: int) -> Sums:
+    """Sums of RESAMPLES draws with replacement, float64[RESAMPLES, 5]; the same draws for the same seed and size."""
+    generator = np.random.default_rng(seed)
+    n = len(sums)
+    counts: NDArray[np.int64] = generator.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    return np.asarray(counts @ sums)

@@ -1,0 +1,131 @@
+"""How does a named model become something that can be scored: weights, tokenizer, limits?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from pretrain_cli.artifacts import Artifacts, read_json
+from pretrain_cli.errors import ModelError
+from pretrain_cli.model.load import load_model
+from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.tokenizer.load import read_tokenizer
+
+UNTRAINED_CONTEXT = 1024
+"""Tokens a window holds for a model that wasn't trained here: the transformers guide's own figure."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The forward pass in two halves: ids int64[B, T] -> hidden[B, T, H], and rows of it [n, H] -> logits[n, V]."""
+
+    body: Callable[[Tensor], Tensor]
+    head: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model ready to score; ``first_id`` stands before each document, so that its first token is predicted too."""
+
+    name: str
+    location: str
+    model: Any
+    tokenizer: Tokenizer
+    first_id: int
+    vocab_size: int
+    parameters: int
+    context: int
+    device: torch.device
+
+
+def open_model(
+    named: NamedModel, artifacts: Artifacts, device: str, dtype: torch.dtype, context: int | str
+) -> OpenModel:
+    """Load weights and tokenizer of ``named``; ``context`` is a number of tokens or "auto".
+
+    Raises:
+        ModelError: weights or tokenizer are missing, damaged, or don't fit each other.
+    """
+    folder, tokenizer_folder = open_folders(named, artifacts)
+    model = load_model(folder, device=device, dtype=dtype)
+    model.eval()
+    info = read_tokenizer(tokenizer_folder)
+    tokenizer = Tokenizer.from_file(str(info.file))
+    # Control tokens that are written in a text are text: each of their bytes counts.
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.get_vocab_size() > rows:
+        raise ModelError(
+            f"The tokenizer of '{named.name}' has {tokenizer.get_vocab_size()} entries, its embedding {rows} rows.",
+            "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
+        )
+    first_id = info.bos_id if info.bos_id is not None else info.eos_id
+    if first_id is None:
+        first_id = 0
+    return OpenModel(
+        named.name,
+        named.location,
+        model,
+        tokenizer,
+        first_id,
+        rows,
+        sum(parameter.numel() for parameter in model.parameters()),
+        _choose_context(model, named, context),
+        torch.device(device),
+    )
+
+
+def choose_forward(model: Any, probe: Tensor) -> Forward:
+    """The cheapest exact way to logits: the head apart, so that it runs on wanted positions only.
+
+    Some architectures scale or cap logits after the head: one comparison on ``probe`` int64[1, T] tells, and
+    those keep their own forward pass.
+    """
+
+    def whole(ids: Tensor) -> Tensor:
+        return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+
+    body, head = model.base_model, model.get_output_embeddings()
+
+    def hidden(ids: Tensor) -> Tensor:
+        # use_cache=False: with a cache, transformers would build a mask as for generation.
+        return body(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    try:
+        with torch.inference_mode():
+            same = body is not model and torch.allclose(head(hidden(probe)), whole(probe), rtol=1e-3, atol=1e-3)
+    except (AttributeError, TypeError, RuntimeError):
+        same = False
+    return Forward(hidden, head) if same else Forward(whole, lambda logits: logits)
+
+
+def _choose_context(model: Any, named: NamedModel, context: int | str) -> int:
+    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = limit if isinstance(limit, int) and limit > 1 else UNTRAINED_CONTEXT
+    if isinstance(context, int):
+        return max(2, min(context, limit))
+    return max(2, min(_row_length(named) or UNTRAINED_CONTEXT, limit))
+
+
+def _row_length(named: NamedModel) -> int | None:
+    """The row length that a run was trained with, from its record or config."""
+    if named.run is None:
+        return None
+    if named.run.record.is_file():
+        length = read_json(named.run.record).get("sequence_length")
+        if isinstance(length, int):
+            return length
+    if named.run.config.is_file():
+        import tomllib
+
+        length = tomllib.loads(Path(named.run.config).read_text("utf-8")).get("data", {}).get("sequence_length")
+        return length if isinstance(length, int) else None
+    return None

@@ -1,0 +1,165 @@
+"""The front door of evaluate: any number of models on any number of texts, with a verdict and a report."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.config.model import Config
+from pretrain_cli.evaluation.opening import OpenModel, open_model
+from pretrain_cli.evaluation.results import EvaluateResult, ModelScores
+from pretrain_cli.evaluation.scoring import score_text, tokens_to_process
+from pretrain_cli.evaluation.summary import compare, summarise
+from pretrain_cli.evaluation.tally import Tally
+from pretrain_cli.evaluation.texts import Text, collect_texts
+from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model
+from pretrain_cli.progress import SILENT, Progress
+
+
+def evaluate(
+    config: Config, artifacts: Artifacts, progress: Progress = SILENT, *, models: Sequence[str] = ()
+) -> EvaluateResult:
+    """Score ``models`` on the texts of ``config.evaluate`` and write report.json and report.html.
+
+    Without names, the latest run is scored, and beside it the base it continued from. The first model is compared
+    with each of the others, paired over the same passages.
+
+    Raises:
+        ModelError: a model isn't there, is damaged, or gives probabilities that aren't finite.
+        DataError: a text isn't there or is too short.
+        MissingDependencyError: lm-eval tasks without lm-eval.
+    """
+    started = time.perf_counter()
+    named = choose_models(config, artifacts, models)
+    texts = collect_texts(config, artifacts)
+    device, dtype, reason = _arithmetic(config)
+    warnings: list[str] = []
+    scores: list[ModelScores] = []
+    tallies: list[dict[str, Tally]] = []
+    for entry in named:
+        opened = open_model(entry, artifacts, device, dtype, config.evaluate.context)
+        found = {text.name: _score(opened, text, config, progress) for text in texts}
+        warnings += _warnings(opened, found)
+        scores.append(
+            ModelScores(
+                name=entry.name,
+                location=entry.location,
+                parameters=opened.parameters,
+                texts=[summarise(name, tally, config.evaluate.seed) for name, tally in found.items()],
+                settings=_settings(opened, config, dtype, reason),
+                **_extras(opened, texts, config, artifacts, progress),
+            )
+        )
+        tallies.append(found)
+        del opened
+        gc.collect()
+    comparison = [
+        compare(text.name, (named[0].name, tallies[0][text.name]), (other.name, tally[text.name]), config.evaluate.seed)
+        for other, tally in zip(named[1:], tallies[1:], strict=True)
+        for text in texts
+    ]
+    folder = _report_folder(named[0], artifacts)
+    seconds = time.perf_counter() - started
+    result = EvaluateResult(
+        scores, comparison, folder / "report.json", folder / "report.html", seconds, list(dict.fromkeys(warnings))
+    )
+    for warning in result.warnings:
+        progress.warn(warning)
+    _write(result, config, named[0])
+    return result
+
+
+def choose_models(config: Config, artifacts: Artifacts, names: Sequence[str]) -> list[NamedModel]:
+    """The models to score: those named, or the latest run; with one run alone, its base beside it."""
+    chosen = [find_model(name, artifacts) for name in names] or [find_model(None, artifacts)]
+    run = chosen[0].run
+    if len(chosen) == 1 and run is not None and config.evaluate.against_base and base_name(run):
+        chosen.append(base_of(run, artifacts))
+    return chosen
+
+
+def _score(model: OpenModel, text: Text, config: Config, progress: Progress) -> Tally:
+    stride = config.evaluate.stride if isinstance(config.evaluate.stride, int) else None
+    progress.stage(f"scoring {text.name} with {model.name}", text.n_bytes, "bytes")
+    expected = tokens_to_process(model, text, stride)
+    started = time.perf_counter()
+    told = False
+
+    def on_bytes(n_bytes: int, tokens_per_second: float) -> None:
+        nonlocal told
+        left_s = max(0.0, expected / tokens_per_second - (time.perf_counter() - started))
+        if not told and left_s > 5:
+            progress.note(f"{model.name} on {text.name}: about {left_s:.0f} s ({text.n_bytes:,} bytes)")
+        told = True
+        progress.advance(n_bytes, tokens_per_second=tokens_per_second, eta_s=left_s)
+
+    tally = score_text(model, text, stride=stride, batch_tokens=config.evaluate.batch_tokens, on_bytes=on_bytes)
+    progress.end_stage()
+    return tally
+
+
+def _warnings(model: OpenModel, found: dict[str, Tally]) -> list[str]:
+    return [
+        f"The tokenizer of {model.name} can't express {tally.unencoded_bytes} bytes of '{name}': they count as bytes, "
+        "but cost it nothing, so its figure is too good."
+        for name, tally in found.items()
+        if tally.unencoded_bytes
+    ]
+
+
+def _settings(model: OpenModel, config: Config, dtype: torch.dtype, reason: str) -> dict[str, object]:
+    return {
+        "context": model.context,
+        "stride": config.evaluate.stride if config.evaluate.stride != "auto" else model.context // 2,
+        "precision": str(dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "device_reason": reason,
+        "sample_bytes": config.evaluate.sample,
+        "seed": config.evaluate.seed,
+    }
+
+
+def _extras(
+    model: OpenModel, texts: list[Text], config: Config, artifacts: Artifacts, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """Memorisation and lm-eval tasks, where they are asked for."""
+    found: dict[str, dict[str, float]] = {}
+    if config.evaluate.memorization:
+        from pretrain_cli.evaluation.memorization import measure_memorization
+
+        found["memorization"] = measure_memorization(model, texts, artifacts, config.evaluate.seed, progress)
+    if config.evaluate.tasks:
+        from pretrain_cli.evaluation.tasks import run_tasks
+
+        found["tasks"] = run_tasks(model, config.evaluate.tasks, progress)
+    return found
+
+
+def _arithmetic(config: Config) -> tuple[str, torch.dtype, str]:
+    """Device, precision and why."""
+    device = config.evaluate.device
+    reason = "chosen by the user"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        reason = f"{device} is the fastest device here"
+    if config.evaluate.precision == "bf16" or (config.evaluate.precision == "auto" and device.startswith("cuda")):
+        return device, torch.bfloat16, reason
+    return device, torch.float32, reason
+
+
+def _report_folder(first: NamedModel, artifacts: Artifacts) -> Path:
+    if first.run is not None:
+        return first.run.evaluation
+    return artifacts.root / "evaluation" / first.name.replace("/", "--")
+
+
+def _write(result: EvaluateResult, config: Config, first: NamedModel) -> None:
+    from pretrain_cli.evaluation.page import write_page
+
+    write_json(result.report, result.to_json() | {"version": 1})
+    write_page(result, first.run, config)

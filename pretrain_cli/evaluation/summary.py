@@ -1,0 +1,76 @@
+"""From tallies to figures: one model's scores on a text, and the paired comparison of two models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pretrain_cli.evaluation.intervals import Interval, difference, interval, units
+from pretrain_cli.evaluation.metrics import METRICS, bits_per_byte
+from pretrain_cli.evaluation.results import ChangedDocument, Comparison, TextScore
+from pretrain_cli.evaluation.tally import Sums, Tally
+
+MOST_CHANGED = 10
+
+
+def summarise(name: str, tally: Tally, seed: int) -> TextScore:
+    """Every metric of ``tally``, with intervals where the text is long enough."""
+    total = tally.blocks().sum(axis=0)
+    pieces = units([document.blocks for document in tally.documents])
+    scored = pieces[pieces[:, 1] > 0]  # a block inside one long token has no token of its own
+    intervals = {key: interval(metric, scored, seed) for key, metric in METRICS.items()}
+    values = {key: float(metric(total)) for key, metric in METRICS.items()}
+    return TextScore(
+        name=name,
+        **values,
+        tokens=int(total[1]),
+        bytes=int(total[4]),
+        documents=len(tally.documents),
+        bits_per_byte_interval=_pair(intervals["bits_per_byte"]),
+        intervals={key: (found.low, found.high) for key, found in intervals.items() if found.known},
+        by_source=_by_source(tally),
+        by_position=tally.by_position(),
+        by_frequency=tally.by_frequency(),
+    )
+
+
+def compare(text: str, first: tuple[str, Tally], second: tuple[str, Tally], seed: int) -> Comparison:
+    """Bits per byte of ``first`` (name, tally) minus ``second`` on the same text."""
+    documents = [[document.blocks for document in tally.documents] for _, tally in (first, second)]
+    found = difference(bits_per_byte, units(documents[0]), units(documents[1]), seed)
+    return Comparison(
+        text=text,
+        first=first[0],
+        second=second[0],
+        difference=found.value,
+        interval=_pair(found.interval),
+        verdict=found.verdict,
+        changed=_most_changed(first[1], second[1]),
+    )
+
+
+def _most_changed(first: Tally, second: Tally) -> list[ChangedDocument]:
+    pairs = [
+        ChangedDocument(one.name, one.opening, _document_bits(one.blocks), _document_bits(two.blocks))
+        for one, two in zip(first.documents, second.documents, strict=True)
+    ]
+    return sorted(pairs, key=lambda pair: -abs(pair.change))[:MOST_CHANGED]
+
+
+def _document_bits(blocks: Sums) -> float:
+    return float(bits_per_byte(blocks.sum(axis=0)))
+
+
+def _by_source(tally: Tally) -> dict[str, float]:
+    names = dict.fromkeys(document.source for document in tally.documents)
+    if len(names) < 2:
+        return {}
+    return {
+        name or "(unnamed)": float(
+            bits_per_byte(np.concatenate([each.blocks for each in tally.documents if each.source == name]).sum(axis=0))
+        )
+        for name in names
+    }
+
+
+def _pair(found: Interval) -> tuple[float, float] | None:
+    return (found.low, found.high) if found.known else None

@@ -1,0 +1,96 @@
+"""What is kept of the scored tokens: sums per block of text, per position and per token, never logits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_BYTES = 1024
+"""Size of the blocks a long document is cut into for intervals: an hour-long text has enough of them, a page has one."""
+
+POSITION_EDGES = (1, 4, 16, 64, 256, 1024, 4096)
+"""Lower edges of the buckets by how many tokens a prediction could look at."""
+
+COLUMNS = ("nats", "tokens", "top1", "top5", "bytes")
+
+Sums = NDArray[np.float64]
+
+
+@dataclass
+class DocumentTally:
+    """One document's sums, float64[n_blocks, 5] in the order of COLUMNS; bytes are the text's own."""
+
+    name: str
+    source: str
+    opening: str
+    blocks: Sums
+
+
+@dataclass
+class Tally:
+    """All sums of one model on one text. Grows with documents and vocabulary, not with tokens."""
+
+    vocab_size: int
+    documents: list[DocumentTally] = field(default_factory=list)
+    unencoded_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.token_nats: Sums = np.zeros(self.vocab_size)
+        self.token_counts: Sums = np.zeros(self.vocab_size)
+        self.position_nats: Sums = np.zeros(len(POSITION_EDGES))
+        self.position_counts: Sums = np.zeros(len(POSITION_EDGES))
+
+    def open_document(self, name: str, source: str, text: str) -> DocumentTally:
+        """Start a document: its blocks know their bytes before any token is scored."""
+        n_bytes = len(text.encode("utf-8"))
+        blocks = np.zeros((max(1, math.ceil(n_bytes / BLOCK_BYTES)), len(COLUMNS)))
+        blocks[:, 4] = BLOCK_BYTES
+        blocks[-1, 4] = n_bytes - BLOCK_BYTES * (len(blocks) - 1)
+        document = DocumentTally(name, source, " ".join(text[:160].split()), blocks)
+        self.documents.append(document)
+        return document
+
+    def add(
+        self,
+        document: DocumentTally,
+        block_index: NDArray[np.int64],
+        token_ids: NDArray[np.int64],
+        context: NDArray[np.int64],
+        nats: Sums,
+        rank: NDArray[np.int64],
+    ) -> None:
+        """Add scored tokens, all arrays [n]: their block, id, tokens before them, loss and rank among all logits."""
+        per_token = np.stack([nats, np.ones_like(nats), rank < 1, rank < 5], axis=1)
+        np.add.at(document.blocks[:, :4], block_index, per_token)
+        np.add.at(self.token_nats, token_ids, nats)
+        np.add.at(self.token_counts, token_ids, 1)
+        bucket = np.searchsorted(POSITION_EDGES, context, side="right") - 1
+        np.add.at(self.position_nats, bucket, nats)
+        np.add.at(self.position_counts, bucket, 1)
+
+    def blocks(self) -> Sums:
+        """Every document's blocks below each other, float64[n, 5]: the units that intervals draw from."""
+        return np.concatenate([document.blocks for document in self.documents])
+
+    def by_position(self) -> list[dict[str, float]]:
+        """Loss in nats per token by how many tokens the prediction could look at."""
+        return [
+            {"from": edge, "tokens": count, "loss": nats / count}
+            for edge, count, nats in zip(
+                POSITION_EDGES, self.position_counts.tolist(), self.position_nats.tolist(), strict=True
+            )
+            if count
+        ]
+
+    def by_frequency(self) -> list[dict[str, float]]:
+        """Loss in nats per token by how often the token occurs in this text."""
+        rows = []
+        for low, high in ((1, 1), (2, 9), (10, 99), (100, 999), (1000, math.inf)):
+            inside = (self.token_counts >= low) & (self.token_counts <= high)
+            tokens = float(self.token_counts[inside].sum())
+            if tokens:
+                rows.append({"from": low, "tokens": tokens, "loss": float(self.token_nats[inside].sum()) / tokens})
+        return rows

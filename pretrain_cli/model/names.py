@@ -1,0 +1,161 @@
+"""Which weights does a model's name stand for: a run, one of its checkpoints, a folder, its base, or a hub id."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain_cli.artifacts import CHECKPOINT_NAME, Artifacts, RunFolder, read_json
+from pretrain_cli.errors import ModelError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that can be opened.
+
+    Attributes:
+        name: how a report calls it.
+        location: a folder with weights and tokenizer, or a hub id.
+        run: the run it belongs to, where it is one of ours.
+        step: the checkpoint's step, None for a finished model.
+        tokenizer: the folder or hub id its tokenizer is in.
+    """
+
+    name: str
+    location: str
+    tokenizer: str
+    run: RunFolder | None = None
+    step: int | None = None
+
+
+def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = None) -> NamedModel:
+    """The model that ``name`` stands for; None is the latest run, "base" the latest run's base.
+
+    A run can be given with a checkpoint as ``RUN@step-000100`` too.
+
+    Raises:
+        ModelError: there is no such run, checkpoint, folder or base.
+    """
+    if name is not None and "@" in name and checkpoint is None:
+        name, checkpoint = name.rsplit("@", 1)
+        name = name or None
+    if name == "base":
+        return base_of(artifacts.latest_run(), artifacts)
+    run = _find_run(name, artifacts)
+    if run is not None:
+        return _run_model(run, artifacts, checkpoint)
+    assert name is not None
+    if checkpoint is not None:
+        raise ModelError(
+            f"'{name}' is no run, so it has no checkpoint {checkpoint}.", "See what is there: ptk runs list"
+        )
+    folder = Path(name)
+    if folder.is_dir():
+        return NamedModel(folder.name or name, str(folder), str(folder))
+    if folder.is_file() or name == "smollm2":
+        return _from_base(name, artifacts)
+    if HUB_ID.fullmatch(name) and not name.startswith((".", "/")):
+        return NamedModel(name, name, name)
+    known = ", ".join(artifacts.run_names()[-5:]) or "none yet"
+    raise ModelError(
+        f"'{name}' is no run in {artifacts.runs}, no folder and no hub id.",
+        f"Runs there: {known}. A hub id looks like owner/name.",
+    )
+
+
+def base_of(run: RunFolder, artifacts: Artifacts) -> NamedModel:
+    """The model that ``run`` continued from.
+
+    Raises:
+        ModelError: the run started from scratch.
+    """
+    base = base_name(run)
+    if not base:
+        raise ModelError(
+            f"Run '{run.name}' has no base: it was trained from scratch.",
+            "Name another model to compare with: a run, a folder or a hub id.",
+        )
+    found = _from_base(base, artifacts)
+    return NamedModel("base", found.location, found.tokenizer)
+
+
+def base_name(run: RunFolder) -> str:
+    """The base that the run's record names; empty for a run from scratch or without a record."""
+    record: dict[str, Any] = read_json(run.record) if run.record.is_file() else {}
+    base = record.get("base") or ""
+    return str(base.get("name", "")) if isinstance(base, dict) else str(base)
+
+
+def checkpoints_of(run: RunFolder) -> list[str]:
+    """Names of the run's checkpoints, ascending: ``step-000100``, ..."""
+    return [run.checkpoint(step).name for step in run.checkpoint_steps()]
+
+
+def _find_run(name: str | None, artifacts: Artifacts) -> RunFolder | None:
+    if name is None:
+        return artifacts.latest_run()
+    if "/" in name or name.startswith(".") or not (artifacts.runs / name).is_dir():
+        return None
+    return artifacts.run(name)
+
+
+def _run_model(run: RunFolder, artifacts: Artifacts, checkpoint: str | None) -> NamedModel:
+    if checkpoint is None:
+        if not run.model.is_dir():
+            steps = checkpoints_of(run)
+            hint = (
+                f"Its checkpoints can be used: --checkpoint {steps[-1]}" if steps else "Train it on: ptk train --resume"
+            )
+            raise ModelError(f"Run '{run.name}' has no finished model.", hint)
+        return NamedModel(run.name, str(run.model), str(run.model), run)
+    if checkpoint.isdecimal():
+        checkpoint = f"step-{int(checkpoint):06d}"
+    match = CHECKPOINT_NAME.fullmatch(checkpoint)
+    folder = run.checkpoints / checkpoint
+    if match is None or not folder.is_dir():
+        known = ", ".join(checkpoints_of(run)) or "none"
+        raise ModelError(f"Run '{run.name}' has no checkpoint '{checkpoint}'.", f"It has: {known}.")
+    own = (folder / "tokenizer.json").is_file()
+    tokenizer = folder if own else run.model if (run.model / "tokenizer.json").is_file() else artifacts.tokenizer
+    return NamedModel(f"{run.name}@{checkpoint}", str(folder), str(tokenizer), run, int(match[1]))
+
+
+def _from_base(name: str, artifacts: Artifacts) -> NamedModel:
+    from pretrain_cli.base import find_base
+
+    base = find_base(name, artifacts)
+    if base.kind == "gguf":
+        return NamedModel(name, base.location, base.location)
+    return NamedModel(name, base.location, base.location)
+
+
+def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
+    """Where the weights can be loaded from (a folder or hub id), and a folder with the tokenizer.
+
+    A .gguf file is converted once and kept under ``artifacts.bases``; a hub model's tokenizer is kept there too.
+
+    Raises:
+        ModelError: weights or tokenizer aren't there.
+    """
+    location = Path(named.location)
+    if location.is_file():
+        from pretrain_cli.model.gguf import convert_gguf
+
+        folder = convert_gguf(location, artifacts)
+        return str(folder), folder
+    if location.is_dir():
+        tokenizer = Path(named.tokenizer)
+        if not (tokenizer / "tokenizer.json").is_file():
+            raise ModelError(f"{tokenizer} has no tokenizer.json.", "Put the model's tokenizer beside its weights.")
+        return str(location), tokenizer
+    from pretrain_cli.base import find_base
+    from pretrain_cli.tokenizer.load import copy_tokenizer
+
+    folder = artifacts.bases / (named.location.replace("/", "--") + "-tokenizer")
+    if not (folder / "tokenizer.json").is_file():
+        copy_tokenizer(find_base(named.location, artifacts), folder)
+    return named.location, folder
