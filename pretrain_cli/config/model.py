@@ -241,6 +241,8 @@ class GenerateConfig(Section):
     """Texts per prompt."""
     stop: tuple[str, ...] = ()
     """Texts that end a sample."""
+    probabilities: bool = False
+    """Keep each token's probability and its most probable alternatives."""
     engine: Literal["torch", "llama.cpp"] = "torch"
     """What computes; llama.cpp needs the extra `llama-cpp`."""
     device: str = "auto"

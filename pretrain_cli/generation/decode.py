@@ -1,0 +1,145 @@
+"""The loop that writes: logits to tokens to text, for a batch of samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from pretrain_cli.config.model import GenerateConfig
+from pretrain_cli.errors import ModelError
+from pretrain_cli.generation.engines import Writer
+from pretrain_cli.generation.prompts import encode_prompt, fit_prompt
+from pretrain_cli.generation.results import Sample, TokenProbability
+from pretrain_cli.generation.sampling import Sampler
+from pretrain_cli.generation.text import TextStream
+
+ALTERNATIVES = 5
+BATCH = 16
+"""Samples written together: enough to share the weights' way through memory, few enough for the cache."""
+
+OnText = Callable[[int, str], None]
+
+
+@dataclass
+class Row:
+    """One sample while it is written."""
+
+    index: int
+    prompt: str
+    prompt_ids: list[int]
+    limit: int
+    seed: int
+    sampler: Sampler
+    stream: TextStream
+    finish: str = ""
+    ids: list[int] = field(default_factory=list)
+    probabilities: list[TokenProbability] = field(default_factory=list)
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+
+def write(
+    writer: Writer, prompts: Sequence[str], config: GenerateConfig, on_text: OnText | None, started: float
+) -> tuple[list[Sample], list[str]]:
+    """Every sample of every prompt, in order, and warnings; ``started`` is the clock that the first token is timed by."""
+    rows: list[Row] = []
+    warnings: list[str] = []
+    for prompt in prompts:
+        ids, warning = fit_prompt(
+            encode_prompt(prompt, writer.tokenizer, writer.info), writer.engine.context, config.max_tokens
+        )
+        warnings += [warning] if warning else []
+        for number in range(config.samples):
+            seed = config.seed + number
+            rows.append(
+                Row(
+                    index=len(rows),
+                    prompt=prompt,
+                    prompt_ids=ids,
+                    limit=min(config.max_tokens, writer.engine.context - len(ids)) or 1,
+                    seed=seed,
+                    sampler=Sampler(config, ids, seed),
+                    stream=TextStream(writer.tokenizer, ids, config.stop),
+                )
+            )
+    for at in range(0, len(rows), BATCH):
+        _write_batch(writer, rows[at : at + BATCH], config, on_text, started)
+    return [_sample(row, writer.name, started) for row in rows], list(dict.fromkeys(warnings))
+
+
+def _write_batch(
+    writer: Writer, rows: list[Row], config: GenerateConfig, on_text: OnText | None, started: float
+) -> None:
+    logits = writer.engine.start([row.prompt_ids for row in rows], max(row.limit for row in rows)).cpu()
+    if not logits.isfinite().all():
+        raise ModelError(
+            f"The model '{writer.name}' gives probabilities that aren't finite.",
+            "Its weights are damaged or its training diverged: use an earlier checkpoint.",
+        )
+    while True:
+        tokens = [_advance(row, logits[place], writer, config, on_text) for place, row in enumerate(rows)]
+        if all(row.finish for row in rows):
+            return
+        logits = writer.engine.step(tokens).cpu()
+
+
+def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, on_text: OnText | None) -> int:
+    """Choose ``row``'s next token and show what it completes; an ended row only keeps its place in the batch."""
+    if row.finish:
+        return row.ids[-1]
+    # Rows of the embedding that the tokenizer doesn't know can't be shown: they are never drawn.
+    known = logits[: writer.tokenizer.get_vocab_size()]
+    token = row.sampler.choose(known)
+    row.last_s = time.perf_counter()
+    row.first_s = row.first_s or row.last_s
+    row.ids.append(token)
+    if token in writer.end_ids:
+        row.finish = "eos"
+    else:
+        if config.probabilities:
+            row.probabilities.append(_probability(known, token, writer))
+        _show(row, row.stream.push(token), on_text)
+        if row.stream.stopped:
+            row.finish = "stop"
+        elif len(row.ids) >= row.limit:
+            row.finish = "length" if row.limit == config.max_tokens else "context"
+    if row.finish:
+        _show(row, row.stream.finish(), on_text)
+    return token
+
+
+def _show(row: Row, piece: str, on_text: OnText | None) -> None:
+    if piece and on_text is not None:
+        on_text(row.index, piece)
+
+
+def _probability(logits: Tensor, token: int, writer: Writer) -> TokenProbability:
+    """Under the model itself, before temperature and cuts."""
+    probabilities = logits.softmax(dim=0)
+    values, ids = probabilities.topk(min(ALTERNATIVES, len(probabilities)))
+    name = writer.tokenizer.decode
+    return TokenProbability(
+        token,
+        name([token]),
+        float(probabilities[token]),
+        [(name([other]), value) for other, value in zip(ids.tolist(), values.tolist(), strict=True)],
+    )
+
+
+def _sample(row: Row, model: str, started: float) -> Sample:
+    seconds = row.last_s - row.first_s
+    return Sample(
+        prompt=row.prompt,
+        text=row.stream.text,
+        tokens=len(row.ids),
+        seconds_to_first_token=round(row.first_s - started, 4),
+        tokens_per_second=round((len(row.ids) - 1) / seconds, 2) if seconds > 0 else 0.0,
+        finish=row.finish,
+        seed=row.seed,
+        model=model,
+        ids=row.ids,
+        probabilities=row.probabilities,
+    )

@@ -1,0 +1,91 @@
+"""Which code runs a model, and its tokenizer and end tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from pretrain_cli.artifacts import Artifacts, read_json
+from pretrain_cli.config.model import GenerateConfig
+from pretrain_cli.errors import ModelError
+from pretrain_cli.generation.lean import LeanModel, lean_shape
+from pretrain_cli.generation.weights import read_weights, weight_files
+from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
+
+
+class Engine(Protocol):
+    """Runs one model on one batch at a time."""
+
+    context: int
+    vocab_size: int
+
+    def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
+        """Read prompts; logits float32[B, V] after each."""
+
+    def step(self, tokens: list[int]) -> Tensor:
+        """Add one token to each row; logits float32[B, V]."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model that is ready to write."""
+
+    name: str
+    engine: Engine
+    tokenizer: Tokenizer
+    info: TokenizerInfo
+    end_ids: frozenset[int]
+
+
+def open_writer(named: NamedModel, artifacts: Artifacts, config: GenerateConfig) -> Writer:
+    """Load ``named``: through the lean loop where it computes the same, else through transformers.
+
+    Raises:
+        ModelError: weights or tokenizer are missing, damaged, or don't fit each other.
+    """
+    location, tokenizer_folder = open_folders(named, artifacts)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    on_gpu = not device.startswith("cpu")
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
+    engine = _open_engine(location, device, torch.bfloat16 if bf16 else torch.float32)
+    info = read_tokenizer(tokenizer_folder)
+    tokenizer = Tokenizer.from_file(str(info.file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if tokenizer.get_vocab_size() > engine.vocab_size:
+        raise ModelError(
+            f"The tokenizer of '{named.name}' has {tokenizer.get_vocab_size()} entries, "
+            f"its embedding {engine.vocab_size} rows.",
+            "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
+        )
+    return Writer(named.name, engine, tokenizer, info, _end_ids(Path(location), info))
+
+
+def _open_engine(location: str, device: str, dtype: torch.dtype) -> Engine:
+    folder = Path(location)
+    if (folder / "config.json").is_file():
+        shape = lean_shape(read_json(folder / "config.json"))
+        if shape is not None and not (folder / "pytorch_model.bin").is_file():
+            return LeanModel(read_weights(weight_files(folder)), shape, device, dtype)
+    from pretrain_cli.generation.whole import WholeModel
+
+    return WholeModel(location, device, dtype)
+
+
+def _end_ids(folder: Path, info: TokenizerInfo) -> frozenset[int]:
+    """EOS of the tokenizer, and those that the model's own files name."""
+    found = set() if info.eos_id is None else {info.eos_id}
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            value = json.loads((folder / name).read_text("utf-8")).get("eos_token_id")
+            found |= {value} if isinstance(value, int) else set(value or ())
+    return frozenset(found)

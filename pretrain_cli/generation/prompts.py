@@ -1,0 +1,46 @@
+"""How does a prompt become ids that fit a model's context?"""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer
+
+from pretrain_cli.errors import UsageError
+from pretrain_cli.tokenizer.load import TokenizerInfo
+
+
+def encode_prompt(prompt: str, tokenizer: Tokenizer, info: TokenizerInfo) -> list[int]:
+    """The ids the model continues: as its tokenizer makes them, behind BOS where documents begin with one.
+
+    An empty prompt is BOS alone, or EOS where there is no BOS: what stands before a new document.
+
+    Raises:
+        UsageError: the prompt isn't valid Unicode.
+    """
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The prompt isn't valid Unicode: a lone surrogate at character {error.start}.",
+            "Check the encoding of the terminal or file that it came from.",
+        ) from error
+    ids: list[int] = tokenizer.encode(prompt).ids
+    # A tokenizer that closes each text with EOS would end the story before it begins.
+    if len(ids) > 1 and info.eos_id is not None and ids[-1] == info.eos_id and not prompt.endswith("|>"):
+        ids = ids[:-1]
+    if info.adds_bos and info.bos_id is not None and ids[:1] != [info.bos_id]:
+        ids = [info.bos_id, *ids]
+    if not ids:
+        first = info.bos_id if info.bos_id is not None else info.eos_id
+        ids = [first if first is not None else 0]
+    return ids
+
+
+def fit_prompt(ids: list[int], context: int, max_tokens: int) -> tuple[list[int], str]:
+    """``ids`` cut from the left so that something can be written within ``context``, and a warning or ""."""
+    room = min(max_tokens, max(1, context // 2))
+    keep = max(1, context - room)
+    if len(ids) <= keep:
+        return ids, ""
+    return ids[-keep:], (
+        f"The prompt has {len(ids)} tokens, the model's context is {context}: its first {len(ids) - keep} were left out."
+    )

@@ -1,0 +1,49 @@
+"""What a generation gave: plain records."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TokenProbability:
+    """One written token, how probable the model found it, and the most probable ones there (text, probability)."""
+
+    id: int
+    text: str
+    probability: float
+    alternatives: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text. ``finish`` is "eos", "stop", "length" (max_tokens) or "context" (the model's limit)."""
+
+    prompt: str
+    text: str
+    tokens: int
+    seconds_to_first_token: float
+    tokens_per_second: float
+    finish: str = "length"
+    seed: int = 0
+    model: str = ""
+    ids: list[int] = field(default_factory=list)
+    probabilities: list[TokenProbability] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """All samples, prompt by prompt; of several models one after the other."""
+
+    samples: list[Sample]
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; probabilities only where they were asked for."""
+        samples = [asdict(sample) for sample in self.samples]
+        for sample in samples:
+            del sample["ids"]
+            if not sample["probabilities"]:
+                del sample["probabilities"]
+        return {"samples": samples, "warnings": self.warnings}

@@ -1,0 +1,98 @@
+"""The front door of generate: text from a run, a checkpoint, a base or any model, streamed as it is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import Config
+from pretrain_cli.errors import UsageError
+from pretrain_cli.generation.results import GenerateResult
+from pretrain_cli.generation.weights import read_ahead, weight_files
+from pretrain_cli.model.names import NamedModel, checkpoints_of, find_model
+from pretrain_cli.progress import SILENT, Progress
+
+
+def generate(
+    config: Config,
+    artifacts: Artifacts,
+    progress: Progress = SILENT,
+    *,
+    prompts: Sequence[str],
+    model: str | None = None,
+    checkpoint: str | None = None,
+    on_text: Callable[[int, str], None] | None = None,
+) -> GenerateResult:
+    """Continue ``prompts`` with one model.
+
+    Args:
+        config: ``config.generate`` says how.
+        artifacts: where runs are found.
+        progress: told about prompts that had to be cut.
+        prompts: texts to continue; an empty one starts a new document.
+        model: a run's name, a folder, a hub id, a .gguf file or "base"; None is the latest run.
+        checkpoint: one of the run's checkpoints, such as "step-000100".
+        on_text: called with a sample's index and each piece of its text as soon as it is whole.
+
+    Raises:
+        UsageError: no prompt, or one that isn't valid Unicode.
+        ModelError: the model isn't there, is damaged, or gives probabilities that aren't finite.
+    """
+    return _generate_with(find_model(model, artifacts, checkpoint), config, artifacts, progress, prompts, on_text)
+
+
+def generate_side_by_side(
+    config: Config,
+    artifacts: Artifacts,
+    progress: Progress = SILENT,
+    *,
+    prompts: Sequence[str],
+    models: Sequence[str | None],
+) -> list[GenerateResult]:
+    """The same prompts and seeds with several models, one result each, in their order."""
+    return [generate(config, artifacts, progress, prompts=prompts, model=model) for model in models]
+
+
+def generate_checkpoints(
+    config: Config, artifacts: Artifacts, progress: Progress = SILENT, *, prompts: Sequence[str], run: str | None = None
+) -> list[GenerateResult]:
+    """The same prompts and seeds with each of the run's checkpoints, oldest first: how its answers changed.
+
+    Raises:
+        UsageError: the run kept no checkpoint.
+    """
+    folder = artifacts.existing_run(run)
+    names = checkpoints_of(folder)
+    if not names:
+        raise UsageError(
+            f"Run '{folder.name}' kept no checkpoint.", "Leave --checkpoint out to use its finished model."
+        )
+    return [
+        generate(config, artifacts, progress, prompts=prompts, model=folder.name, checkpoint=name) for name in names
+    ]
+
+
+def _generate_with(
+    named: NamedModel,
+    config: Config,
+    artifacts: Artifacts,
+    progress: Progress,
+    prompts: Sequence[str],
+    on_text: Callable[[int, str], None] | None,
+) -> GenerateResult:
+    if not prompts:
+        raise UsageError("There is no prompt to continue.", 'Give one: ptk generate "Once upon a time"')
+    started = time.perf_counter()
+    folder = Path(named.location)
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        read_ahead(weight_files(folder))  # the disk works while torch is imported
+    from pretrain_cli.generation.decode import write
+    from pretrain_cli.generation.engines import open_writer
+
+    writer = open_writer(named, artifacts, config.generate)
+    samples, warnings = write(writer, prompts, config.generate, on_text, started)
+    for warning in warnings:
+        progress.warn(warning)
+    return GenerateResult(samples, warnings)

@@ -1,0 +1,64 @@
+"""When can a token be shown as text? Never half a character, never the beginning of a stop text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+BROKEN = "�"
+LONGEST_CHARACTER = 4
+"""A character takes at most four bytes: after as many broken tokens the bytes are wrong, not unfinished."""
+
+
+class TextStream:
+    """Turns ids into text piece by piece; what ``push`` and ``finish`` return, joined, is ``text``."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str] = ()) -> None:
+        self.tokenizer = tokenizer
+        # The last ids of the prompt decide whether the first new one begins with a space.
+        self.ids = list(prompt[-5:])
+        self.prefix, self.read = 0, len(self.ids)
+        self.stop = [text for text in stop if text]
+        self.text = ""
+        self.waiting = ""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """The text that ``token`` completes; empty while a character or a stop text is open."""
+        self.ids.append(token)
+        known = self._decode(self.ids[self.prefix : self.read])
+        whole = self._decode(self.ids[self.prefix :])
+        if whole.endswith(BROKEN) and len(self.ids) - self.read < LONGEST_CHARACTER:
+            return ""
+        if len(whole) <= len(known):
+            return ""
+        self.prefix, self.read = self.read, len(self.ids)
+        return self._release(whole[len(known) :])
+
+    def finish(self) -> str:
+        """What was held back at the end; half a character stays out."""
+        piece, self.waiting = ("" if self.stopped else self.waiting), ""
+        self.text += piece
+        return piece
+
+    def _release(self, piece: str) -> str:
+        self.waiting += piece
+        places = [place for place in (self.waiting.find(text) for text in self.stop) if place >= 0]
+        if places:
+            self.stopped = True
+            shown, self.waiting = self.waiting[: min(places)], ""
+        else:
+            held = max((_overlap(self.waiting, text) for text in self.stop), default=0)
+            cut = len(self.waiting) - held
+            shown, self.waiting = self.waiting[:cut], self.waiting[cut:]
+        self.text += shown
+        return shown
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that begins ``stop``."""
+    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0)

@@ -1,0 +1,41 @@
+"""Decoding with transformers' own code, for architectures that the lean loop doesn't know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain_cli.model.load import load_model
+
+
+class WholeModel:
+    """Same face as LeanModel: ``start`` reads prompts, ``step`` adds a token to each row; logits float32[B, V]."""
+
+    def __init__(self, location: str, device: str, dtype: torch.dtype) -> None:
+        self.model: Any = load_model(location, device=device, dtype=dtype).eval()
+        self.device = torch.device(device)
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        self.context = limit if isinstance(limit, int) and limit > 1 else 2048
+        self.vocab_size = int(self.model.get_input_embeddings().weight.shape[0])
+
+    @torch.inference_mode()
+    def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
+        """Rows have caches of their own: their numbers don't depend on their neighbours."""
+        outputs = [
+            self.model(input_ids=torch.tensor([prompt], device=self.device), use_cache=True) for prompt in prompts
+        ]
+        self.caches = [output.past_key_values for output in outputs]
+        return torch.cat([output.logits[:, -1].float() for output in outputs])
+
+    @torch.inference_mode()
+    def step(self, tokens: list[int]) -> Tensor:
+        """Add one token to each row."""
+        logits = []
+        for row, token in enumerate(tokens):
+            ids = torch.tensor([[token]], device=self.device)
+            output = self.model(input_ids=ids, past_key_values=self.caches[row], use_cache=True)
+            self.caches[row] = output.past_key_values
+            logits.append(output.logits[:, -1].float())
+        return torch.cat(logits)
