@@ -19,6 +19,14 @@ from rich.markup import escape
 from pretrain_cli.errors import PtkError
 
 
+class Stream(RichConsole):
+    """rich's console, which ends quietly where the reader has gone (`| head`)."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would exit with 1 here, as if the command had failed."""
+        raise BrokenPipeError
+
+
 @dataclass(frozen=True)
 class Console:
     """The one sink of a command's output.
@@ -38,12 +46,12 @@ class Console:
     @property
     def out(self) -> RichConsole:
         """stdout, looked up at each use, so that a redirect is respected."""
-        return RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, no_color=self.plain or None)
+        return Stream(file=sys.stdout, highlight=False, soft_wrap=True, no_color=self.plain or None)
 
     @property
     def err(self) -> RichConsole:
         """stderr; its width follows the terminal, or COLUMNS."""
-        return RichConsole(file=sys.stderr, highlight=False, no_color=self.plain or None)
+        return Stream(file=sys.stderr, highlight=False, no_color=self.plain or None)
 
     @property
     def speaks(self) -> bool:

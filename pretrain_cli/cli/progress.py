@@ -187,15 +187,12 @@ class StageView:
             yield line
 
     def _bar(self, width: int) -> Table:
-        table = Table.grid(padding=(0, 1), expand=True)
+        beside = Text("  ".join(self._beside(width)), no_wrap=True, overflow="ellipsis")
         cells: list[Any] = [Text(self.name, style="bold", no_wrap=True)]
-        table.add_column(no_wrap=True)
-        if self.total:
-            table.add_column(ratio=1, min_width=8)
-            cells.append(ProgressBar(total=self.total, completed=min(self.completed, self.total)))
-        table.add_column(no_wrap=True, justify="right")
-        cells.append(Text("  ".join(self._beside(width)), no_wrap=True, overflow="ellipsis"))
-        table.add_row(*cells)
+        if self.total and (room := width - len(self.name) - beside.cell_len - 2) > 3:
+            cells.append(ProgressBar(total=self.total, completed=min(self.completed, self.total), width=room))
+        table = Table.grid(padding=(0, 1))
+        table.add_row(*cells, beside)
         return table
 
     def _beside(self, width: int) -> Iterator[str]:

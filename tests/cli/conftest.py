@@ -1,0 +1,75 @@
+"""A command line in this process (`ptk`), and one as people have it (`ptk_process`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain_cli.cli import app
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error_lines(self) -> list[str]:
+        """The lines on stderr from `Error:` on."""
+        lines = self.err.strip().splitlines()
+        starts = [index for index, line in enumerate(lines) if line.startswith("Error:")]
+        return lines[starts[0] :] if starts else []
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and no PTK_ variables."""
+    for name in [name for name in os.environ if name.startswith("PTK_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def ptk(empty: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command line in this process, in an empty folder."""
+
+    def run(*arguments: str) -> Outcome:
+        capfd.readouterr()
+        code = app.run(arguments)
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def ptk_process(empty: Path) -> Callable[..., Outcome]:
+    """Run a command line as a process of its own, in an empty folder."""
+
+    def run(*arguments: str, **variables: str) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, "-m", "pretrain_cli", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+            stdin=subprocess.DEVNULL,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run

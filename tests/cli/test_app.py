@@ -1,0 +1,141 @@
+"""The command line as a whole: help, speed, and how errors end a process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pretrain_cli.cli import app
+from pretrain_cli.errors import DataError, DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError
+
+HEAVY = ("torch", "transformers", "datasets", "wandb", "pyarrow", "numpy", "matplotlib")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "show"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys; from pretrain_cli.cli.app import run; code = run(sys.argv[1:]);"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("name", list(app.COMMANDS))
+def test_every_command_has_help_that_teaches_by_example(ptk, name) -> None:
+    outcome = ptk(name, "--help")
+    assert outcome.code == 0
+    assert "Usage" in outcome.out
+    assert name == "config" or f"$ ptk {name}" in outcome.out or f"| ptk {name}" in outcome.out
+
+
+@pytest.mark.parametrize("name", ["prepare", "train", "evaluate", "generate", "demo", "doctor"])
+@pytest.mark.parametrize("option", ["--artifacts", "--config", "--preset", "--set", "--json", "--quiet", "--debug"])
+def test_every_command_takes_the_shared_options(name, option) -> None:
+    import typer
+
+    command = typer.main.get_command(app.make_app()).commands[name]  # type: ignore[attr-defined]
+    assert option in {text for parameter in command.params for text in parameter.opts}
+
+
+def test_version(ptk) -> None:
+    assert ptk("--version").out.startswith("ptk 0.")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DataError("a", "b"), 3),
+        (ModelError("a", "b"), 4),
+        (DivergedError("a", "b"), 5),
+        (MissingDependencyError("a", "b"), 6),
+        (Interrupted("a", "b"), 130),
+        (Interrupted("a", "b", 143), 143),
+    ],
+)
+def test_each_kind_of_error_has_two_lines_and_its_exit_code(ptk, monkeypatch, error: PtkError, code) -> None:
+    monkeypatch.setattr("pretrain_cli.cli.config.flatten", _raising(error))
+    outcome = ptk("config", "show")
+    assert outcome.code == code
+    assert outcome.err == "Error: a\nHint: b\n"
+    assert outcome.out == ""
+
+
+def test_with_json_an_error_is_one_object(ptk) -> None:
+    outcome = ptk("config", "keys", "train.learnin_rate", "--json")
+    assert outcome.code == 2
+    assert outcome.json["error"]["kind"] == "config"
+    assert outcome.json["error"]["exit_code"] == 2
+    assert "train.learning_rate" in outcome.json["error"]["hint"]
+
+
+def test_a_bug_is_one_line_and_the_traceback_comes_with_debug(ptk, monkeypatch) -> None:
+    monkeypatch.setattr("pretrain_cli.cli.config.flatten", _raising(RuntimeError("wheels\ncame off")))
+    outcome = ptk("config", "show")
+    assert outcome.code == 1
+    assert outcome.err.startswith("Error: RuntimeError: wheels came off (this is a bug in ptk).\nHint:")
+    assert "Traceback" in ptk("config", "show", "--debug").err
+
+
+def test_ctrl_c_ends_with_130(ptk, monkeypatch) -> None:
+    monkeypatch.setattr("pretrain_cli.cli.config.flatten", _raising(KeyboardInterrupt()))
+    outcome = ptk("config", "show")
+    assert outcome.code == 130
+    assert len(outcome.error_lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "train"),
+        (["train", "--max-step", "3"], "--max-steps"),
+        (["train", "--max-steps", "-4"], "greater than 0"),
+        (["train", "--max-steps", "many"], "valid integer"),
+        (["train", "--set", "train.learnin_rate=1"], "train.learning_rate"),
+        (["train", "--set", "train.learning_rate"], "no '='"),
+        (["train", "--preset", "nope"], "tinysolar"),
+        (["train", "--config", "nope.toml"], "nope.toml"),
+        (["generate"], "prompt"),
+    ],
+)
+def test_a_typing_mistake_is_two_lines_and_exit_code_2(ptk, arguments, words) -> None:
+    outcome = ptk(*arguments)
+    assert outcome.code == 2
+    assert len(outcome.error_lines) == 2, outcome.err
+    assert words in outcome.err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    line = f"{sys.executable} -m pretrain_cli config keys | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_later_ranks_print_nothing(ptk, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    outcome = ptk("config", "keys", "train")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+
+
+def test_resume_may_stand_without_its_value() -> None:
+    assert app._optional_values(["train", "--resume"]) == ["train", "--resume="]
+    assert app._optional_values(["train", "--resume", "--json"]) == ["train", "--resume=", "--json"]
+    assert app._optional_values(["train", "--resume", "first"]) == ["train", "--resume", "first"]
+
+
+def test_json_output_holds_no_nan() -> None:
+    from pretrain_cli.cli.console import to_plain
+
+    assert json.dumps(to_plain({"loss": float("nan"), "items": (1, 2.5)}), allow_nan=False)
+
+
+def _raising(error: BaseException):
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail

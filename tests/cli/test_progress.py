@@ -1,0 +1,93 @@
+"""What the live view and the plain lines show."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console as RichConsole
+
+from pretrain_cli.cli.console import Console, count, duration, megabytes
+from pretrain_cli.cli.progress import LiveProgress, PlainProgress, StageView, clock, make_progress, sparkline
+from pretrain_cli.progress import SILENT
+
+VALUES = {
+    "loss": 3.2112, "learning_rate": 0.00123, "grad_norm": 0.812, "tokens_per_second": 8123.0,
+    "validation_loss": 3.4, "tokens": 51200, "elapsed_s": 12.0,
+}  # fmt: skip
+
+
+def render(view: StageView, width: int) -> list[str]:
+    console = RichConsole(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(view)
+    return console.file.getvalue().rstrip("\n").split("\n")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_view_fits_the_terminal(width) -> None:
+    view = StageView()
+    view.start("training", 260, "steps")
+    view.completed = 117
+    for step in range(100):
+        view.log(step, {**VALUES, "loss": 9 - step / 20})
+    view.states["wandb"] = "offline, 3 MB kept"
+    view.sample = ("My fellow citizens", " of the United States, " * 20, 100)
+    lines = render(view, width)
+    assert all(len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    assert "117/260" in text and "loss 4.050" in text
+    assert width < 80 or all(word in text for word in ("lr 1.2e-03", "validation 3.4", "8 123", "wandb", "left"))
+
+
+def test_a_stage_of_bytes_shows_its_rate() -> None:
+    view = StageView()
+    view.start("reading", 40e6, "bytes")
+    view.completed = 12.3e6
+    text = "\n".join(render(view, 80))
+    assert "12.3 MB of 40 MB" in text and "MB/s" in text
+
+
+def test_plain_lines_are_key_value_pairs(capsys) -> None:
+    progress = PlainProgress(every_line=True)
+    progress.stage("training", 100, "steps")
+    progress.log(100, {"loss": 3.21, "tokens_per_second": 812.4})
+    progress.end_stage()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "step=100 loss=3.21 tokens_per_second=812"
+
+
+def test_fast_steps_are_thinned_in_a_pipe_but_validations_are_not(capsys) -> None:
+    progress = PlainProgress()
+    for step in range(50):
+        progress.log(step, {"loss": 3.0} | ({"validation_loss": 3.1} if step == 30 else {}))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == ["step=0", "step=30"]
+
+
+def test_a_pipe_gets_plain_lines_and_quiet_gets_none() -> None:
+    assert isinstance(make_progress(Console()), PlainProgress)
+    assert make_progress(Console(quiet=True)) is SILENT
+
+
+def test_later_ranks_are_silent(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    assert make_progress(Console()) is SILENT
+
+
+def test_the_live_view_leaves_nothing_behind() -> None:
+    stream = io.StringIO()
+    progress = LiveProgress(RichConsole(file=stream, width=80, force_terminal=True, highlight=False))
+    progress.stage("encoding", 10, "rows")
+    progress.advance(5, eta_s=3.0)
+    progress.warn("one [odd] document")
+    progress.close()
+    assert stream.getvalue().rstrip().endswith("\x1b[2K") or "\x1b[?25h" in stream.getvalue()
+    assert "one [odd] document" in stream.getvalue()
+
+
+def test_numbers_for_people() -> None:
+    assert [count(4321), count(12_345_678)] == ["4 321", "12.3M"]
+    assert [megabytes(412_000), megabytes(10_761_624), megabytes(123e6)] == ["412 kB", "10.8 MB", "123 MB"]
+    assert [duration(0.84), duration(42), duration(185), duration(7800)] == ["0.8 s", "42 s", "3:05 min", "2:10 h"]
+    assert [clock(67), clock(7500)] == ["1:07", "2:05:00"]
+    assert sparkline([1, 2, 3, 4, float("nan")], 4) == "▁▃▆█"

@@ -1,0 +1,90 @@
+"""The config's layers, and what is said about mistakes in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain_cli.cli.options import config_field
+from pretrain_cli.config.load import changed, known_keys, load_config, preset_names, to_toml
+from pretrain_cli.errors import ConfigError
+
+
+def load(**arguments):
+    return load_config(environ=arguments.pop("environ", {}), **arguments)
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('preset = "tinysolar"\n[train]\nseed = 1\nmax_steps = 1\nkeep = 1\n')
+    resolved = load(
+        file=file, environ={"PTK_TRAIN__MAX_STEPS": "2", "PTK_TRAIN__KEEP": "2"}, assignments=["train.keep=3"],
+        flags={"train.micro_batch": "4"},
+    )  # fmt: skip
+    train = resolved.config.train
+    assert (train.learning_rate, train.seed, train.max_steps, train.keep, train.micro_batch) == (5e-5, 1, 2, 3, 4)
+    assert resolved.origins["train.learning_rate"] == "preset tinysolar"
+    assert resolved.origins["train.micro_batch"] == "--micro-batch"
+
+
+def test_the_tinysolar_preset_is_the_published_script_value_by_value() -> None:
+    config = load(preset="tinysolar").config
+    train = config.train
+    assert (config.data.sequence_length, config.data.packing) == (32, "concat")
+    assert (train.micro_batch, train.max_steps, train.learning_rate) == (2, 30, 5e-5)
+    assert (train.warmup_steps, train.schedule, train.gradient_accumulation) == (10, "linear", 1)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_survives_a_round_trip(name, tmp_path) -> None:
+    config = load(preset=name).config
+    file = tmp_path / "config.toml"
+    file.write_text(to_toml(config))
+    assert load(file=file).config == config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.learnin_rate=1", "Did you mean 'train.learning_rate'?"),
+        ("learning_rate=1", "learning_rate"),
+        ("train=1", "section"),
+        ("train.max_steps=0", "greater than 0"),
+        ("train.schedule=round", "linear"),
+        ("data.sequence_length=1e9", "sequence_length"),
+    ],
+)
+def test_a_mistake_names_what_would_be_right(assignment, words) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(assignments=[assignment])
+    assert words in caught.value.message + caught.value.hint
+    assert "--set" in caught.value.message
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[train]\nmax_step = 3\n")
+    with pytest.raises(ConfigError, match=r"own\.toml: unknown key 'train\.max_step'"):
+        load(file=file)
+    file.write_text("[train\n")
+    with pytest.raises(ConfigError, match="isn't valid TOML"):
+        load(file=file)
+
+
+def test_trainer_takes_any_key() -> None:
+    assert load(assignments=["trainer.adam_epsilon=1e-7"]).config.trainer == {"adam_epsilon": 1e-7}
+
+
+def test_a_changed_copy_is_validated() -> None:
+    config = load().config
+    assert changed(config, train__seed=5).train.seed == 5
+    with pytest.raises(ValueError, match="seed"):
+        changed(config, train__seed="x")
+
+
+def test_every_key_is_documented_in_one_line() -> None:
+    for key in known_keys():
+        text = config_field(key).description
+        assert text and "\n" not in text, key
+        assert text.endswith("."), key
