@@ -1,0 +1,108 @@
+"""The artifact folder: names, writes that are complete or absent, and one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretrain_cli.artifacts import Artifacts, NoSpaceError, lock, publish_folder, read_json, write_json, writing_to
+from pretrain_cli.errors import DataError, ModelError, UsageError
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    return Artifacts(tmp_path / "artifacts")
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, {"step": 1})
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"step": 2})
+    assert read_json(path) == {"step": 1}
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_folder_is_published_whole_and_replaces_the_old_one(tmp_path) -> None:
+    final, staging = tmp_path / "step-000100", tmp_path / ".staging"
+    for folder, text in ((final, "old"), (staging, "new")):
+        folder.mkdir()
+        (folder / text).write_text(text)
+    publish_folder(staging, final)
+    assert os.listdir(tmp_path) == ["step-000100"]
+    assert os.listdir(final) == ["new"]
+
+
+def test_checkpoints_are_listed_by_step_and_staging_folders_are_not(artifacts) -> None:
+    run = artifacts.run("first")
+    for name in ("step-000100", "step-000020", ".step-000200", "step-1", "step-1000000"):
+        (run.checkpoints / name).mkdir(parents=True)
+    assert run.checkpoint_steps() == [20, 100, 1_000_000]
+    assert run.checkpoint(20).name == "step-000020"
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "-flag", "a b"])
+def test_a_run_name_that_no_folder_should_have_is_refused(artifacts, name) -> None:
+    with pytest.raises(UsageError, match="can't be the name of a run"):
+        artifacts.run(name)
+
+
+def test_what_is_missing_says_which_command_makes_it(artifacts) -> None:
+    with pytest.raises(DataError) as no_data:
+        artifacts.read_manifest()
+    with pytest.raises(ModelError) as no_run:
+        artifacts.latest_run()
+    assert "ptk prepare" in no_data.value.hint
+    assert "ptk train" in no_run.value.hint
+
+
+def test_an_unknown_run_names_those_that_exist(artifacts) -> None:
+    write_json(artifacts.run("first").record, {})
+    with pytest.raises(ModelError) as caught:
+        artifacts.existing_run("frist")
+    assert "first" in caught.value.hint
+
+
+def test_a_damaged_record_is_an_error_with_its_path(tmp_path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        read_json(path)
+    path.write_text("[]")
+    with pytest.raises(DataError, match="holds no JSON object"):
+        read_json(path)
+
+
+def test_a_full_disk_is_said_as_such(tmp_path) -> None:
+    with pytest.raises(NoSpaceError, match="No space left"), writing_to(tmp_path / "new"):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_file_in_the_way_of_the_folder_is_the_users_mistake(tmp_path) -> None:
+    (tmp_path / "artifacts").write_text("")
+    with pytest.raises(UsageError, match="is a file where a folder is needed"):
+        write_json(tmp_path / "artifacts" / "data" / "manifest.json", {})
+
+
+def test_the_second_process_in_a_folder_hears_who_holds_it(tmp_path) -> None:
+    with lock(tmp_path, "training"):
+        assert json.loads((tmp_path / ".lock.json").read_text())["pid"] == os.getpid()
+        program = (
+            "import sys; from pathlib import Path; from pretrain_cli.artifacts import lock\n"
+            "try:\n    with lock(Path(sys.argv[1]), 'training'): pass\n"
+            "except Exception as error: print(error)"
+        )
+        done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+        assert f"Another process (pid {os.getpid()}) is already training" in done.stdout
+    with lock(tmp_path, "training"):
+        pass
