@@ -22,10 +22,7 @@ class Sampler:
         config = self.config
         if config.repetition_penalty != 1.0:
             logits = self._penalised(logits)
-        if self.greedy:
-            token = int(logits.argmax())
-        else:
-            token = self._draw(logits / config.temperature)
+        token = int(logits.argmax()) if self.greedy else self._draw(logits / config.temperature)
         self.seen.add(token)
         return token
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +49,7 @@ def read_ahead(files: list[Path]) -> threading.Thread:
                 return
 
     thread = threading.Thread(target=touch, daemon=True)
-    if sum(os.path.getsize(file) for file in files) < 4e9:
+    if sum(file.stat().st_size for file in files) < 4e9:
         thread.start()
     return thread
 
