@@ -111,6 +111,8 @@ def is_later_rank() -> bool:
 
 def to_plain(value: Any) -> Any:
     """``value`` in what JSON can hold: dataclasses as objects, paths as text, infinities and NaN as null."""
+    if hasattr(value, "to_json"):
+        return to_plain(value.to_json())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -42,7 +42,9 @@ def evaluate(
     session.console.result("Scores (lower is better, but for accuracy)", [], result)
     if session.console.speaks:
         session.console.out.print(_table(result))
-        session.console.text(f"Report: {result.report}")
+        for comparison in result.comparison:
+            session.console.text(comparison.sentence)
+        session.console.text(f"Report: {result.page}")
     session.console.next('ptk generate "..."')
 
 

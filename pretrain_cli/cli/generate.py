@@ -45,25 +45,42 @@ def generate(
     from pretrain_cli.generation.run import generate as run_generate
 
     texts = _read_prompts(prompts or [])
-    streams = session.console.speaks and len(texts) * session.config.generate.samples == 1
-    shown: dict[str, Any] = {}
-    for name in [model] if against is None else [model, against]:
-        title = f"--- {name or 'the newest run'}" if against is not None else ""
-        if title:
-            session.console.text(title)
-        if streams:
-            session.console.text(texts[0], end="")
+    names = [model] if against is None else [model, against]
+    streams = session.console.speaks and len(texts) * session.config.generate.samples * len(names) == 1
+    if streams:
+        session.console.text(texts[0], end="")
+    results = []
+    for name in names:
         with session.progress() as progress:
-            shown[name or "run"] = result = run_generate(
-                session.config, session.artifacts, progress, prompts=texts, model=name,
-                checkpoint=checkpoint if name == model else None,
-                on_text=(lambda _, text: session.console.text(text, end="")) if streams else None,
-            )  # fmt: skip
-        session.console.text("\n" if streams else _together(result))
-    samples = [sample for result in shown.values() for sample in result.samples]
-    if session.console.json:
-        session.console.print_json({"samples": samples, **({"models": shown} if against else {})})
+            results.append(
+                run_generate(
+                    session.config,
+                    session.artifacts,
+                    progress,
+                    prompts=texts,
+                    model=name,
+                    checkpoint=checkpoint if name == model else None,
+                    on_text=(lambda _, text: session.console.text(text, end="")) if streams else None,
+                )
+            )
+    _show(session, names, results, streams)
     session.console.next("ptk evaluate", 'ptk generate "..." --samples 3')
+
+
+def _show(session: Session, names: list[str | None], results: list[Any], streamed: bool) -> None:
+    if session.console.json:
+        samples = [sample for result in results for sample in result.samples]
+        models = [
+            {"model": name or "latest", "samples": result.samples} for name, result in zip(names, results, strict=True)
+        ]
+        session.console.print_json({"samples": samples, **({"models": models} if len(names) > 1 else {})})
+    elif streamed:
+        session.console.text("\n")
+    else:
+        for name, result in zip(names, results, strict=True):
+            if len(names) > 1:
+                session.console.text(f"=== {name or 'latest run'} ===")
+            session.console.text(_together(result))
 
 
 def _read_prompts(prompts: list[str]) -> list[str]:
