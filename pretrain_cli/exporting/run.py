@@ -1,0 +1,117 @@
+"""The front door of export: a run's model as a transformers folder, a .gguf file, or with an Ollama Modelfile."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pretrain_cli.artifacts import Artifacts, publish_folder, write_text
+from pretrain_cli.errors import ModelError, UsageError
+from pretrain_cli.exporting.card import model_card
+from pretrain_cli.exporting.gguf_file import write_gguf
+from pretrain_cli.model.names import find_model
+from pretrain_cli.progress import SILENT, Progress
+
+FORMATS = ("hf", "gguf", "ollama")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written; ``checked`` says how it was tried."""
+
+    format: str
+    path: Path
+    bytes: int
+    files: list[Path] = field(default_factory=list)
+    checked: str = ""
+
+
+def export(
+    artifacts: Artifacts,
+    progress: Progress = SILENT,
+    *,
+    to: str = "hf",
+    run: str | None = None,
+    checkpoint: str | None = None,
+    output: Path | None = None,
+    quantization: str = "f16",
+) -> ExportResult:
+    """Write a run's model for others to use, by default to ``exports/<run>`` in the artifact folder.
+
+    Args:
+        artifacts: where the run is.
+        progress: told what is being written.
+        to: "hf", "gguf", or "ollama" (a .gguf file with a Modelfile beside it).
+        run: the latest where None; a model folder works too.
+        checkpoint: one of its checkpoints in place of the finished model.
+        output: the folder to write into.
+        quantization: "f16" or "q8_0", for gguf and ollama.
+
+    Raises:
+        UsageError: an unknown format or quantization, or an output folder that holds something else.
+        ModelError: there is no such model, or what was written doesn't open.
+        MissingDependencyError: gguf isn't installed.
+    """
+    if to not in FORMATS:
+        raise UsageError(f"'{to}' is no format to export to.", f"Known: {', '.join(FORMATS)}.")
+    if quantization not in ("f16", "q8_0"):
+        raise UsageError(f"'{quantization}' is no known quantization.", "Known: f16, q8_0.")
+    named = find_model(run, artifacts, checkpoint)
+    source = Path(named.location)
+    if not (source / "config.json").is_file():
+        raise ModelError(
+            f"'{named.name}' is no model folder.", "Export a run or a folder with config.json and weights."
+        )
+    folder = output or artifacts.root / "exports" / f"{named.name.replace('@', '-')}-{to}"
+    progress.stage(f"exporting {named.name} to {to}")
+    with tempfile.TemporaryDirectory() as spare:
+        whole = _assembled(source, Path(named.tokenizer), Path(spare))
+        if named.run is not None:
+            write_text(whole / "README.md", model_card(named.run, artifacts))
+        if to == "hf":
+            files, checked = _write_hf(whole, folder), "opened with transformers"
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
+            write_gguf(whole, file, quantization)
+            files, checked = [file], "written, not run"
+            if to == "ollama":
+                modelfile = folder / "Modelfile"
+                write_text(modelfile, f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\nPARAMETER temperature 0.8\n")
+                files.append(modelfile)
+    progress.end_stage()
+    return ExportResult(to, folder, sum(file.stat().st_size for file in files), files, checked)
+
+
+def _assembled(source: Path, tokenizer: Path, spare: Path) -> Path:
+    """A folder with only what a model needs, weights as links where the system allows."""
+    whole = spare / "model"
+    whole.mkdir()
+    for file in [*source.glob("*.json"), *source.glob("*.safetensors")]:
+        if file.name not in ("trainer_state.json", "checkpoint.json"):
+            (whole / file.name).symlink_to(file.resolve())
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (tokenizer / name).is_file() and not (whole / name).exists():
+            shutil.copyfile(tokenizer / name, whole / name)
+    return whole
+
+
+def _write_hf(whole: Path, folder: Path) -> list[Path]:
+    """Copy, open it the way everyone will, and only then give it its name."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise UsageError(f"{folder} holds something else.", "Choose another folder with --output DIR.")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as staging:
+        inner = Path(staging) / "model"
+        shutil.copytree(whole, inner)
+        try:
+            AutoModelForCausalLM.from_pretrained(inner)
+            AutoTokenizer.from_pretrained(inner)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"The exported folder doesn't open: {error}.", "Report this as a bug.") from error
+        publish_folder(inner, folder)
+    return sorted(file for file in folder.iterdir() if file.is_file())

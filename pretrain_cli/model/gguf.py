@@ -1,0 +1,47 @@
+"""How does a .gguf file become a folder that opens in seconds?"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pretrain_cli.artifacts import Artifacts, publish_folder
+from pretrain_cli.errors import MissingDependencyError, ModelError
+
+
+def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
+    """Dequantise ``file`` into fp32 safetensors under ``artifacts.bases``, once; later calls find it there.
+
+    Raises:
+        MissingDependencyError: the package gguf isn't installed.
+        ModelError: the file is damaged, or of an architecture transformers can't read.
+    """
+    folder = artifacts.bases / f"{file.stem}-{file.stat().st_size}"
+    if (folder / "config.json").is_file():
+        return folder
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Reading a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
+        ) from error
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    artifacts.bases.mkdir(parents=True, exist_ok=True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(file.parent),
+            gguf_file=file.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(gguf_file=file.name, dequantize=True),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{file} can't be read as GGUF: {error}.", "Give the model as a folder instead.") from error
+    with tempfile.TemporaryDirectory(dir=artifacts.bases, prefix=".gguf-") as staging:
+        inner = Path(staging) / "model"
+        model.save_pretrained(inner)
+        tokenizer.save_pretrained(inner)
+        publish_folder(inner, folder)
+    return folder
