@@ -19,6 +19,10 @@ def artifacts(tmp_path: Path) -> Artifacts:
     return Artifacts(tmp_path / "artifacts")
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch) -> None:
     path = tmp_path / "record.json"
     write_json(path, {"step": 1})
@@ -30,7 +34,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         write_json(path, {"step": 2})
     assert read_json(path) == {"step": 1}
-    assert os.listdir(tmp_path) == ["record.json"]
+    assert names(tmp_path) == ["record.json"]
 
 
 def test_a_folder_is_published_whole_and_replaces_the_old_one(tmp_path) -> None:
@@ -39,8 +43,8 @@ def test_a_folder_is_published_whole_and_replaces_the_old_one(tmp_path) -> None:
         folder.mkdir()
         (folder / text).write_text(text)
     publish_folder(staging, final)
-    assert os.listdir(tmp_path) == ["step-000100"]
-    assert os.listdir(final) == ["new"]
+    assert names(tmp_path) == ["step-000100"]
+    assert names(final) == ["new"]
 
 
 def test_checkpoints_are_listed_by_step_and_staging_folders_are_not(artifacts) -> None:

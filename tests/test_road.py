@@ -208,8 +208,13 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path, text, stage) -> No
         arguments, sign = ("prepare", str(big)), ""
     process = subprocess.Popen(
         [sys.executable, "-m", "pretrain_cli", *arguments],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
     assert process.stderr is not None
     said = ""
     for line in process.stderr:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pretrain_cli.cli.console import to_plain
 from pretrain_cli.cli.options import Flag, Session, command
 from pretrain_cli.errors import UsageError
 
@@ -69,11 +70,10 @@ def generate(
 
 def _show(session: Session, names: list[str | None], results: list[Any], streamed: bool) -> None:
     if session.console.json:
-        samples = [sample for result in results for sample in result.samples]
-        models = [
-            {"model": name or "latest", "samples": result.samples} for name, result in zip(names, results, strict=True)
-        ]
-        session.console.print_json({"samples": samples, **({"models": models} if len(names) > 1 else {})})
+        plain = [to_plain(result)["samples"] for result in results]
+        models = [{"model": name or "latest", "samples": own} for name, own in zip(names, plain, strict=True)]
+        every = [sample for own in plain for sample in own]
+        session.console.print_json({"samples": every, **({"models": models} if len(names) > 1 else {})})
     elif streamed:
         session.console.text("\n")
     else:
