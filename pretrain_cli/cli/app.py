@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "demo": START,
     "doctor": START,
     "config": MORE,
+    "runs": MORE,
+    "export": MORE,
 }
 """Command → panel of the help; each lives in the module of its name."""
 
@@ -52,6 +54,7 @@ EXAMPLES = {
         'ptk generate "Call me" --against base',
         "echo 'Dear reader' | ptk generate - --greedy",
     ),
+    "export": ("ptk export", "ptk export first --to gguf --quantization q8_0", "ptk export --to ollama -o ./mine"),
     "demo": ("ptk demo", "ptk demo --artifacts somewhere-else"),
     "doctor": ("ptk doctor", "ptk doctor --json"),
 }

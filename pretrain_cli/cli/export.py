@@ -1,0 +1,44 @@
+"""`ptk export`: a run's model in the format that another program opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pretrain_cli.cli.console import megabytes
+from pretrain_cli.cli.options import Session, command
+
+
+@command()
+def export(
+    session: Session,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run; without it the latest.")] = None,
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="hf, gguf or ollama.")] = "hf",
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to write it.")] = None,
+    quantization: Annotated[
+        str, typer.Option("--quantization", metavar="TYPE", help="f16 or q8_0, for gguf and ollama.")
+    ] = "f16",
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="STEP", help="A checkpoint of the run: step-000100.")
+    ] = None,
+) -> None:
+    """Write a run's model for others to use: a folder for transformers, a GGUF file, or one with a Modelfile."""
+    from pretrain_cli.exporting.run import export as run_export
+
+    with session.progress() as progress:
+        result = run_export(
+            session.artifacts,
+            progress,
+            to=to,
+            run=run,
+            checkpoint=checkpoint,
+            output=output,
+            quantization=quantization,
+        )
+    facts = [("in", str(result.path)), ("size", megabytes(result.bytes))]
+    if result.checked:
+        facts.append(("checked", result.checked))
+    session.console.result(f"Exported as {result.format}", facts, result)
+    session.console.next('ptk generate "..."', "ptk runs list")
