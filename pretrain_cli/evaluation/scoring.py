@@ -52,6 +52,9 @@ def score_text(
     move on by ``stride`` (None: half the context).
 
     Args:
+        model: the model, its tokenizer and its context.
+        text: the documents.
+        stride: new tokens in each window.
         batch_tokens: tokens, padding included, in one forward pass.
         on_bytes: told the bytes done so far and the speed in tokens per second, after each batch.
 

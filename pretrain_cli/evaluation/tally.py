@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_BYTES = 1024
-"""Size of the blocks a long document is cut into for intervals: an hour-long text has enough of them, a page has one."""
+"""Size of the blocks that a long document is cut into for intervals."""
 
 POSITION_EDGES = (1, 4, 16, 64, 256, 1024, 4096)
 """Lower edges of the buckets by how many tokens a prediction could look at."""

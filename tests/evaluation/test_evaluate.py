@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import Config, EvaluateConfig
+from pretrain_cli.errors import DataError, ModelError
+from pretrain_cli.evaluation.run import evaluate
+from tests.tiny import SAMPLE, make_model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def evaluate_file(tmp_path: Path, model: Path, text: str, *others: Path, **settings: object):
+    file = tmp_path / "text.txt"
+    file.write_text(text, "utf-8")
+    config = Config(evaluate=EvaluateConfig(on=(f"text={file}",), **settings))
+    return evaluate(config, Artifacts(tmp_path / "artifacts"), models=[str(model), *map(str, others)])
+
+
+def plain_reference(folder: Path, text: str, context: int, stride: int) -> tuple[float, int]:
+    """Nats and tokens by one unbatched window after the other, as the transformers perplexity guide does it."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = [0, *Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids]
+    nats, scored_to, tokens = 0.0, 1, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + context, len(ids))
+        window = torch.tensor([ids[begin:end]])
+        labels = window.clone()
+        labels[:, : scored_to - begin] = -100
+        new = end - scored_to
+        with torch.no_grad():
+            nats += float(model(window, labels=labels, use_cache=False).loss) * new
+        tokens, scored_to = tokens + new, end
+        if end == len(ids):
+            break
+    return nats, tokens
+
+
+@pytest.mark.parametrize("stride", [1, 7, 16])
+def test_bits_per_byte_equals_a_plain_unbatched_reference(tmp_path: Path, model: Path, stride: int) -> None:
+    text = SAMPLE * 2
+    score = evaluate_file(tmp_path, model, text, context=32, stride=stride, batch_tokens=256).models[0].texts[0]
+    nats, tokens = plain_reference(model, text, 32, stride)
+    assert score.tokens == tokens
+    assert score.bytes == len(text.encode("utf-8"))
+    assert score.bits_per_byte == pytest.approx(nats / math.log(2) / score.bytes, abs=1e-4)
+    assert score.perplexity == pytest.approx(math.exp(nats / tokens), rel=1e-4)
+
+
+def test_documents_do_not_see_each_other(tmp_path: Path, model: Path) -> None:
+    texts = [SAMPLE, "Another document.", "x"]
+    alone = sum(plain_reference(model, text, 64, 32)[0] for text in texts)
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    config = Config(evaluate=EvaluateConfig(on=(f"all={file}",), context=64))
+    score = evaluate(config, Artifacts(tmp_path / "artifacts"), models=[str(model)]).models[0].texts[0]
+    assert score.loss * score.tokens == pytest.approx(alone, abs=1e-3)
+
+
+def test_a_model_against_itself_shows_no_difference(tmp_path: Path, model: Path) -> None:
+    result = evaluate_file(tmp_path, model, SAMPLE * 40, model, context=64)
+    assert result.comparison[0].difference == 0
+    assert result.comparison[0].verdict == "no difference seen"
+
+
+def test_a_much_worse_model_is_called_worse(tmp_path: Path, model: Path) -> None:
+    worse = make_model(tmp_path / "worse", initializer_range=1.0)
+    result = evaluate_file(tmp_path, worse, SAMPLE * 40, model, context=64)
+    assert result.comparison[0].verdict == "worse"
+    assert result.comparison[0].interval is not None and result.comparison[0].interval[0] > 0
+
+
+def test_the_report_is_strict_json_and_the_page_needs_no_network(tmp_path: Path, model: Path) -> None:
+    result = evaluate_file(tmp_path, model, SAMPLE * 10, model, context=64)
+    report = json.loads(result.report.read_text())
+    assert set(report["models"][0]["texts"][0]) >= {
+        "name", "bits_per_byte", "loss", "perplexity", "accuracy", "tokens", "bytes",
+    }  # fmt: skip
+    page = result.page.read_text()
+    assert "viewport" in page and "src=" not in page and "<link" not in page
+
+
+def test_a_sample_scores_about_as_many_bytes_as_asked_for(tmp_path: Path, model: Path) -> None:
+    score = evaluate_file(tmp_path, model, SAMPLE * 40, context=64, sample=1000).models[0].texts[0]
+    assert 900 < score.bytes < 1200
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(b"", DataError), (b"x", DataError), (b"\xff\xfe\x00\x01abc", DataError), (None, DataError)]
+)
+def test_a_text_that_cannot_be_scored_is_a_data_error(
+    tmp_path: Path, model: Path, content: bytes | None, error: type[Exception]
+) -> None:
+    file = tmp_path / "bad.txt"
+    if content is not None:
+        file.write_bytes(content)
+    config = Config(evaluate=EvaluateConfig(on=(str(file),)))
+    with pytest.raises(error):
+        evaluate(config, Artifacts(tmp_path), models=[str(model)])
+
+
+def test_nan_weights_are_a_model_error(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "nan")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.model.norm.weight.data.fill_(math.nan)
+    model.save_pretrained(folder)
+    with pytest.raises(ModelError):
+        evaluate_file(tmp_path, folder, SAMPLE)
+
+
+def test_a_tokenizer_bigger_than_the_embedding_is_a_model_error(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "small", vocab_size=300)
+    with pytest.raises(ModelError, match=r"tokenizer|embedding"):
+        evaluate_file(tmp_path, folder, SAMPLE)

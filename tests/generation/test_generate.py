@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import Config, GenerateConfig
+from pretrain_cli.errors import ModelError, UsageError
+from pretrain_cli.generation.results import Sample
+from pretrain_cli.generation.run import generate
+from pretrain_cli.generation.text import TextStream
+from tests.tiny import SAMPLE, make_model, make_tokenizer
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / request.param, request.param)
+
+
+def write(model: Path, prompts: list[str], on_text=None, **settings: object) -> list[Sample]:
+    config = Config(generate=GenerateConfig(**{"max_tokens": 24, **settings}))
+    return generate(config, Artifacts(model.parent), prompts=prompts, model=str(model), on_text=on_text).samples
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_ids_equal_those_of_transformers(model: Path, penalty: float) -> None:
+    prompt = "Call me Ishmael."
+    sample = write(model, [prompt], greedy=True, repetition_penalty=penalty)[0]
+    ids = AutoTokenizer.from_pretrained(model)(prompt, return_tensors="pt").input_ids
+    prompt_ids = ids if ids[0, 0] == 0 else torch.cat([torch.zeros(1, 1, dtype=ids.dtype), ids], dim=1)
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    candidates = [
+        reference.generate(start, do_sample=False, max_new_tokens=24, repetition_penalty=penalty)[0, start.shape[1] :]
+        for start in (ids, prompt_ids)
+    ]
+    assert sample.ids in [candidate.tolist() for candidate in candidates]
+
+
+def test_the_same_seed_gives_the_same_text_alone_in_a_batch_and_streamed(model: Path) -> None:
+    prompts = ["Call me", "The watery part of the world", ""]
+    pieces: dict[int, str] = {}
+
+    def collect(index: int, piece: str) -> None:
+        pieces[index] = pieces.get(index, "") + piece
+
+    together = write(model, prompts, collect, samples=2, seed=3)
+    for index, prompt in enumerate(prompts):
+        alone = write(model, [prompt], samples=2, seed=3)
+        assert [sample.ids for sample in alone] == [sample.ids for sample in together[2 * index : 2 * index + 2]]
+    assert [pieces.get(index, "") for index in range(6)] == [sample.text for sample in together]
+    assert together[0].ids != together[1].ids
+
+
+def test_a_stop_text_ends_the_sample_and_is_never_shown(model: Path) -> None:
+    free = write(model, ["Call me"], seed=1, max_tokens=40)[0]
+    stop = free.text[3:6]
+    shown: list[str] = []
+    sample = write(model, ["Call me"], lambda _, piece: shown.append(piece), seed=1, max_tokens=40, stop=(stop,))[0]
+    assert sample.finish == "stop"
+    assert sample.text == free.text[: free.text.index(stop)] == "".join(shown)
+
+
+def test_a_prompt_longer_than_the_context_is_cut_with_a_warning(model: Path) -> None:
+    config = Config(generate=GenerateConfig(max_tokens=8))
+    result = generate(config, Artifacts(model.parent), prompts=[SAMPLE * 10], model=str(model))
+    assert result.samples[0].tokens >= 1
+    assert "context" in result.warnings[0]
+
+
+def test_probabilities_come_with_alternatives(model: Path) -> None:
+    sample = write(model, ["Call me"], greedy=True, max_tokens=4, probabilities=True)[0]
+    first = sample.probabilities[0]
+    assert first.alternatives[0][1] == pytest.approx(first.probability)
+    assert len(first.alternatives) == 5
+
+
+def test_characters_split_over_tokens_are_never_shown_broken(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path, vocab_size=262)
+    text = "naïve 日本語 🐋 end"
+    stream = TextStream(tokenizer, [])
+    pieces = [stream.push(token) for token in tokenizer.encode(text).ids] + [stream.finish()]
+    assert "".join(pieces) == text == stream.text
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_character_cut_off_at_the_end_is_left_out(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path, vocab_size=262)
+    stream = TextStream(tokenizer, [])
+    for token in tokenizer.encode("ok 🐋").ids[:-1]:
+        stream.push(token)
+    stream.finish()
+    assert stream.text == "ok "
+
+
+def test_a_lone_surrogate_is_a_usage_error(model: Path) -> None:
+    with pytest.raises(UsageError):
+        write(model, ["bad \ud800"])
+
+
+def test_a_truncated_weights_file_is_a_model_error(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "cut")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError):
+        write(folder, ["x"])
+
+
+def test_a_folder_without_weights_is_a_model_error(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "none")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError):
+        write(folder, ["x"])
+
+
+def test_nan_weights_are_a_model_error(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "nan")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.model.norm.weight.data.fill_(float("nan"))
+    model.save_pretrained(folder)
+    with pytest.raises(ModelError):
+        write(folder, ["x"])

@@ -1,0 +1,65 @@
+"""Tiny real models and tokenizers that tests make for themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+SAMPLE = (
+    "Call me Ishmael. Some years ago, never mind how long precisely, having little money in my purse, I thought I "
+    "would sail about a little and see the watery part of the world. Café, naïve, Ωmega, 日本語, 🐋.\n"
+)
+
+
+def make_tokenizer(folder: Path, vocab_size: int = 400) -> Tokenizer:
+    """A byte-level BPE with the special tokens that `train_tokenizer` gives, saved as AutoTokenizer opens it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|bos|>", "<|eos|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([SAMPLE] * 4, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|bos|>",
+        "eos_token": "<|eos|>",
+        "pad_token": "<|pad|>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return tokenizer
+
+
+def make_model(folder: Path, family: str = "llama", seed: int = 0, **changes: object) -> Path:
+    """A random model of 2 layers with its tokenizer, saved as `from_pretrained` opens it."""
+    tokenizer = make_tokenizer(folder)
+    torch.manual_seed(seed)
+    settings: dict[str, object] = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": family == "qwen3",
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        **changes,
+    }
+    if family == "llama":
+        LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)
+    else:
+        Qwen3ForCausalLM(Qwen3Config(**settings)).save_pretrained(folder)
+    return folder
