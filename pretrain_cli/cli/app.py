@@ -107,6 +107,8 @@ def run(arguments: Sequence[str]) -> int:
     except PtkError as error:
         return _fail(console, error)
     except typer.TyperException as error:
+        if not error.format_message():  # no command at all: its help has been shown
+            return 0
         return _fail(console, _usage(error, words))
     except (KeyboardInterrupt, typer.Abort):
         return _fail(console, Interrupted("Stopped by Ctrl-C.", "What was complete is kept."))

@@ -90,7 +90,8 @@ def template(session: Session) -> str:
             lines += [f"# {config_field(key).description}"]
             continue
         mark = "" if session.chose(key) else "# "
-        lines += [f"# {config_field(key).description}", f"{mark}{name} = {_literal(value)}"]
+        shown = "" if value is None else f" {_literal(value)}"
+        lines += [f"# {config_field(key).description}", f"{mark}{name} ={shown}"]
     return "\n".join(lines) + "\n"
 
 

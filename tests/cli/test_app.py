@@ -42,6 +42,13 @@ def test_every_command_takes_the_shared_options(name, option) -> None:
     assert option in {text for parameter in command.params for text in parameter.opts}
 
 
+@pytest.mark.parametrize("arguments", [[], ["config"], ["runs"]])
+def test_no_command_shows_the_help(ptk, arguments) -> None:
+    outcome = ptk(*arguments)
+    assert outcome.code == 0
+    assert "Usage" in outcome.out + outcome.err and "Error" not in outcome.err
+
+
 def test_version(ptk) -> None:
     assert ptk("--version").out.startswith("ptk 0.")
 
