@@ -177,7 +177,9 @@ def _losses(
     """Loss in nats and rank of each target, [n_wanted]; logits live for HEAD_ROWS positions at a time."""
     hidden = forward.body(ids.to(model.device))[wanted.to(model.device)]
     nats, ranks = [], []
-    for rows, target in zip(hidden.split(HEAD_ROWS), targets.to(model.device).split(HEAD_ROWS), strict=True):
+    targets = targets.to(model.device)
+    for start in range(0, len(targets), HEAD_ROWS):
+        rows, target = hidden[start : start + HEAD_ROWS], targets[start : start + HEAD_ROWS]
         logits = forward.head(rows).float()
         chosen = logits.gather(1, target[:, None])
         nats.append((logits.logsumexp(dim=1) - chosen[:, 0]).double().cpu())

@@ -44,7 +44,7 @@ class Row:
 def write(
     writer: Writer, prompts: Sequence[str], config: GenerateConfig, on_text: OnText | None, started: float
 ) -> tuple[list[Sample], list[str]]:
-    """Every sample of every prompt, in order, and warnings; ``started`` is the clock that the first token is timed by."""
+    """Every sample of every prompt, in order, and warnings; the first token is timed from ``started``."""
     rows: list[Row] = []
     warnings: list[str] = []
     for prompt in prompts:

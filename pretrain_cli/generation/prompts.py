@@ -42,5 +42,5 @@ def fit_prompt(ids: list[int], context: int, max_tokens: int) -> tuple[list[int]
     if len(ids) <= keep:
         return ids, ""
     return ids[-keep:], (
-        f"The prompt has {len(ids)} tokens, the model's context is {context}: its first {len(ids) - keep} were left out."
+        f"The prompt has {len(ids)} tokens and the context is {context}: the first {len(ids) - keep} were left out."
     )

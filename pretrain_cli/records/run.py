@@ -133,7 +133,7 @@ def summarise_run(run: RunFolder) -> RunSummary:
         base=str(base.get("name", "")) if isinstance(base, dict) else str(base),
         steps=int(record.get("steps") or (lines[-1]["step"] if lines else 0)),
         tokens=int(record.get("tokens") or (lines[-1].get("tokens") or 0 if lines else 0)),
-        loss=(validation or training or [(0, None)])[-1][1],
+        loss=(validation or training)[-1][1] if validation or training else None,
         bits_per_byte=_bits_per_byte(run, lines),
         seconds=float(lines[-1]["elapsed_s"]) if lines and "elapsed_s" in lines[-1] else None,
         bytes_on_disk=_size(run),

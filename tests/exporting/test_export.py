@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GgufConfig
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.errors import UsageError
+from pretrain_cli.exporting.run import export
+from tests.tiny import make_model
+
+
+def test_an_hf_export_opens_and_has_the_same_weights(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "tiny")
+    result = export(Artifacts(tmp_path / "artifacts"), to="hf", run=str(folder))
+    first, second = (AutoModelForCausalLM.from_pretrained(path) for path in (folder, result.path))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_gguf_export_reads_back_with_the_same_logits(tmp_path: Path, family: str) -> None:
+    pytest.importorskip("gguf")
+    folder = make_model(tmp_path / "tiny", family)
+    result = export(Artifacts(tmp_path / "artifacts"), to="gguf", run=str(folder))
+    file = result.files[0]
+    read = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, quantization_config=GgufConfig(gguf_file=file.name, dequantize=True)
+    )
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
+        found = read(ids).logits
+    np.testing.assert_allclose(found.float(), expected, atol=0.05)
+
+
+def test_an_ollama_export_has_a_modelfile_beside_the_weights(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    folder = make_model(tmp_path / "tiny")
+    result = export(Artifacts(tmp_path / "artifacts"), to="ollama", run=str(folder), quantization="q8_0")
+    assert (result.path / "Modelfile").read_text().startswith(f"FROM ./{result.files[0].name}")
+
+
+def test_an_unknown_format_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="exe"):
+        export(Artifacts(tmp_path), to="exe")
