@@ -1,0 +1,50 @@
+"""The docs say what the code does: generated pages are current, links lead somewhere, commands exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from pretrain_cli.cli.app import make_app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def test_the_generated_reference_is_current() -> None:
+    done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_and_option_in_a_shell_block_exists(page: Path) -> None:
+    commands = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for name, rest in re.findall(r"(?:^|[ /])ptk ([a-z]+)([^&|#\n]*)", block):
+            assert name in commands, name
+            leaves = [commands[name], *getattr(commands[name], "commands", {}).values()]
+            known = {option for leaf in leaves for parameter in leaf.params for option in parameter.opts}
+            for option in re.findall(r"(?<= )--[a-z-]+", rest):
+                assert option in known, f"{name} {option}"
+
+
+def test_ci_runs_the_command_that_the_readme_names() -> None:
+    assert "sh tests/run.sh" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "sh tests/run.sh" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_tested_versions_name_no_machine() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
+    assert "torch==2.13.0" in lines
