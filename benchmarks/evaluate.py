@@ -1,4 +1,4 @@
-"""How fast is scoring, and does it equal the strided loop? `python benchmarks/evaluate.py MODEL_FOLDER TEXT_FILE [BYTES]`"""
+"""How fast is scoring, and is it exact? `python benchmarks/evaluate.py MODEL_FOLDER TEXT_FILE [BYTES]`"""
 
 from __future__ import annotations
 
