@@ -1,0 +1,141 @@
+"""How do shards of token ids become packed rows?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain_cli.data.packing import PACKINGS, Plan, windows
+from pretrain_cli.data.split import Ints, Part
+from pretrain_cli.data.store import PackedBatch, RowWriter
+
+WINDOW_TOKENS = 1 << 23
+CHUNK_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What shapes rows beside the ids."""
+
+    sequence_length: int
+    packing: str
+    dtype: str
+    bos: int | None
+    eos: int | None
+    pad: int
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Where the ids of every encoded document lie: shard file, and offset in it."""
+
+    files: Sequence[Path]
+    shard: Ints
+    offset: Ints
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What went into a split's rows. ``tail``: tokens that filled no row."""
+
+    rows: int
+    tokens: int
+    documents: int
+    tail: int
+
+
+def write_split(
+    part: Part, shards: Shards, settings: RowSettings, folder: Path, advance: Callable[[int], None]
+) -> SplitCounts:
+    """Pack ``part`` and write its rows to ``folder``, window by window; ``advance`` gets tokens done so far."""
+    length = settings.sequence_length
+    extra = (settings.bos is not None) + (settings.eos is not None)
+    sizes = part.tokens + extra
+    packer = PACKINGS[settings.packing](length)
+    placed = done = 0
+    with RowWriter(folder, length, settings.dtype) as writer:
+        assembler = _Assembler(part, shards, settings, writer)
+        for start, stop in windows(sizes, WINDOW_TOKENS):
+            plan = packer.add(np.arange(start, stop), sizes[start:stop])
+            placed += assembler.write(plan)
+            done += int(sizes[start:stop].sum())
+            advance(done)
+        placed += assembler.write(packer.finish())
+    return SplitCounts(writer.rows, placed, len(part.documents), packer.tail)
+
+
+class _Assembler:
+    """Copies the ids that a plan names into rows."""
+
+    def __init__(self, part: Part, shards: Shards, settings: RowSettings, writer: RowWriter) -> None:
+        self.part, self.shards, self.settings, self.writer = part, shards, settings, writer
+        self.shard = shards.shard[part.rows]
+        self.base = shards.offset[part.rows] + part.first
+        self._maps: dict[int, npt.NDArray[np.unsignedinteger]] = {}
+
+    def write(self, plan: Plan) -> int:
+        """Write a plan's rows in chunks of bounded size; the tokens written."""
+        rows_at_once = max(1, CHUNK_TOKENS // self.settings.sequence_length)
+        ends = np.concatenate([[0], np.cumsum(plan.counts)])
+        for start in range(0, len(plan.counts), rows_at_once):
+            stop = min(start + rows_at_once, len(plan.counts))
+            first, last = ends[start], ends[stop]
+            self._write_chunk(
+                plan.counts[start:stop], plan.documents[first:last], plan.starts[first:last], plan.lengths[first:last]
+            )
+        return int(plan.lengths.sum())
+
+    def _write_chunk(self, counts: Ints, documents: Ints, starts: Ints, lengths: Ints) -> None:
+        length, settings = self.settings.sequence_length, self.settings
+        bos = int(settings.bos is not None)
+        flat = np.full(len(counts) * length, settings.pad, settings.dtype)
+        row_of = np.repeat(np.arange(len(counts)), counts)
+        ends = np.cumsum(lengths)
+        before_row = np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)])[:-1]]
+        places = row_of * length + ends - lengths - np.repeat(before_row, counts)
+        tokens = self.part.tokens[documents]
+        # A document is BOS + ids + EOS; of a piece, [low, high) is the range of ids.
+        low = np.maximum(starts - bos, 0)
+        high = np.minimum(starts + lengths - bos, tokens)
+        if settings.bos is not None:
+            flat[places[starts == 0]] = settings.bos
+        if settings.eos is not None:
+            last = starts + lengths == tokens + bos + 1
+            flat[(places + lengths - 1)[last]] = settings.eos
+        self._copy(flat, places + low - (starts - bos), documents, low, np.maximum(high - low, 0))
+        self.writer.write(
+            PackedBatch(
+                flat.reshape(-1, length),
+                counts,
+                lengths.astype(np.int32),
+                self.part.documents[documents],
+                starts,
+                self.part.sources[documents].astype(np.int16),
+            )
+        )
+
+    def _copy(self, flat: npt.NDArray[np.unsignedinteger], to: Ints, documents: Ints, low: Ints, sizes: Ints) -> None:
+        shard_of = self.shard[documents]
+        for shard in np.unique(shard_of).tolist():
+            chosen = np.flatnonzero((shard_of == shard) & (sizes > 0))
+            if not len(chosen):
+                continue
+            ids, source, size = self._ids(shard), (self.base[documents] + low)[chosen], sizes[chosen]
+            if size.mean() > 128:  # long pieces: a slice each; short ones: one gather, no Python per piece
+                for at, start, many in zip(to[chosen].tolist(), source.tolist(), size.tolist(), strict=True):
+                    flat[at : at + many] = ids[start : start + many]
+                continue
+            within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+            flat[np.repeat(to[chosen], size) + within] = ids[np.repeat(source, size) + within]
+
+    def _ids(self, shard: int) -> npt.NDArray[np.unsignedinteger]:
+        if shard not in self._maps:
+            if len(self._maps) > 8:
+                self._maps.clear()
+            self._maps[shard] = np.memmap(self.shards.files[shard], self.shards.dtype, "r")
+        return self._maps[shard]

@@ -1,0 +1,75 @@
+"""How do bytes become text? UTF-8 with or without a mark, UTF-16, else detected and reported."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+
+from pretrain_cli.errors import DataError
+
+MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+BINARY_SIGNATURES = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"PK\x03\x04",
+    b"\x7fELF",
+    b"%PDF",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"\x28\xb5\x2f\xfd",
+    b"PAR1",
+    b"MZ\x90",
+)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoding's name, the bytes of its mark, and whether it had to be guessed."""
+
+    name: str
+    mark: int = 0
+    guessed: bool = False
+
+
+def find_encoding(head: bytes, wanted: str, path: str, whole: bool) -> Encoding:
+    """The encoding of a file that begins with ``head``; ``whole``: head is all of it.
+
+    Raises:
+        DataError: the bytes aren't text, or ``wanted`` is no encoding.
+    """
+    for mark, name in MARKS:
+        if head.startswith(mark) and not (name != "utf-8" and wanted not in ("auto", name, "utf-16")):
+            return Encoding(name, len(mark))
+    if wanted != "auto":
+        try:
+            return Encoding(codecs.lookup(wanted).name)
+        except LookupError as error:
+            raise DataError(
+                f"'{wanted}' is no known encoding.", "Examples: utf-8, latin-1, cp1252, gb18030."
+            ) from error
+    if head.startswith(BINARY_SIGNATURES):
+        raise DataError(f"{path} is a binary file, not text (byte 0).", "Name text files, or convert it to text first.")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head, whole)
+        return Encoding("utf-8")
+    except UnicodeDecodeError as error:
+        return _guess(head, path, error.start)
+
+
+def _guess(head: bytes, path: str, bad: int) -> Encoding:
+    # Control bytes other than whitespace don't occur in any single-byte text encoding's prose.
+    controls = sum(byte < 9 or 13 < byte < 32 for byte in head[:65536])
+    if controls > len(head[:65536]) * 0.02:
+        raise DataError(
+            f"{path} is a binary file, not text (byte {bad}).", "Name text files, or set data.encoding if it is text."
+        )
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(head[:262144]).best()
+    if best is None:
+        raise DataError(
+            f"{path} isn't UTF-8 (byte {bad}), and its encoding can't be told.", "Say it: --set data.encoding=latin-1"
+        )
+    return Encoding(best.encoding, guessed=True)

@@ -1,0 +1,64 @@
+"""Is this the same input, and what changed if it isn't?"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import xxhash
+
+from pretrain_cli.data.inputs import InputFile, is_url
+from pretrain_cli.errors import DataError
+from pretrain_cli.progress import Progress
+
+
+def fingerprint(value: Any) -> str:
+    """A short name (32 hex digits) for a JSON value."""
+    return str(xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, ensure_ascii=False)))
+
+
+def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
+    """The xxh3-128 of each file's bytes as stored; of a URL, of its address and size."""
+    total = sum(max(0, file.size) for file in files)
+    progress.stage("checking the input", total, "bytes")
+    with ThreadPoolExecutor(2) as pool:
+        hashes = list(pool.map(_hash, files))
+    progress.end_stage()
+    return hashes
+
+
+def _hash(file: InputFile) -> str:
+    if is_url(file.path):
+        return str(xxhash.xxh3_128_hexdigest(f"{file.path} {file.size}"))
+    digest = xxhash.xxh3_128()
+    try:
+        with open(file.path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{file.path} can't be read: {error.strerror}.", "Check its permissions.") from error
+    return str(digest.hexdigest())
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What changed, in words: ``sequence_length was 512, is 1024``."""
+    changes = []
+    for name in after:
+        if name == "inputs" and before.get(name) != after[name]:
+            changes += _input_changes(before.get(name) or [], after[name])
+        elif before.get(name) != after[name]:
+            changes.append(f"{name} was {_word(before.get(name))}, is {_word(after[name])}")
+    return changes
+
+
+def _input_changes(before: list[list[str]], after: list[list[str]]) -> list[str]:
+    old, new = {path: digest for path, digest in before}, {path: digest for path, digest in after}
+    changes = [f"{path} has changed" for path in new if path in old and old[path] != new[path]]
+    changes += [f"{path} is new" for path in new if path not in old]
+    changes += [f"{path} is gone" for path in old if path not in new]
+    return changes[:5] + ([f"and {len(changes) - 5} more files"] if len(changes) > 5 else []) or ["the files' order"]
+
+
+def _word(value: Any) -> str:
+    return "unset" if value in ("", None, []) else str(value)

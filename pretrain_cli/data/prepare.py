@@ -1,0 +1,399 @@
+"""The front door of prepare: text in, tokenizer, packed rows and a manifest that adds up out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretrain_cli.artifacts import Artifacts, lock, publish_folder, write_json, write_text, writing_to
+from pretrain_cli.base import find_base
+from pretrain_cli.config.model import Config
+from pretrain_cli.data import ledger as ledgers
+from pretrain_cli.data.assemble import RowSettings, Shards, SplitCounts, write_split
+from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files
+from pretrain_cli.data.inputs import STDIN, InputFile, find_files
+from pretrain_cli.data.pool import run_tasks
+from pretrain_cli.data.sample import head_sample, training_sample
+from pretrain_cli.data.select import Selection, select
+from pretrain_cli.data.tasks import DOCUMENT, TaskCounts, TaskSettings, plan_tasks, shard_name
+from pretrain_cli.data.tokens import EncoderSettings, choose_encoder, token_bytes
+from pretrain_cli.errors import DataError
+from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
+from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What prepare made. ``fill``: share of the rows' places that hold tokens; ``dropped``: documents by reason."""
+
+    documents: int
+    bytes: int
+    tokens: int
+    rows: int
+    fill: float
+    dropped: dict[str, int]
+    seconds: float
+    megabytes_per_second: float
+    tokenizer: str
+    path: Path
+    reused: bool
+    train_rows: int
+    validation_rows: int
+    validation_documents: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def prepare(config: Config, artifacts: Artifacts, progress: Progress = SILENT) -> PrepareResult:
+    """Read, clean, encode, pack and store the configured inputs.
+
+    A complete output that matches is kept (``reused``). One that doesn't is replaced, and what changed is named.
+    Killed at any point, the next call continues from the finished shards, with the same bytes out.
+
+    Raises:
+        DataError: an input that is missing, empty, binary or damaged.
+        UsageError: another process prepares here, or the folder can't be written.
+    """
+    started = time.perf_counter()
+    files, names, weights = _inputs(config)
+    with lock(artifacts.data, "preparing"), writing_to(artifacts.root):
+        with _stdin_saved(files, artifacts) as files:
+            return _Prepare(config, artifacts, progress, files, names, weights, started).run()
+
+
+def _inputs(config: Config) -> tuple[list[InputFile], list[str], list[float]]:
+    """(files, source names, source weights)."""
+    if config.data.sources:
+        sources = [(entry.name or entry.path, entry.weight, [entry.path]) for entry in config.data.sources]
+    elif config.data.inputs:
+        sources = [("text", 1.0, list(config.data.inputs))]
+    else:
+        raise DataError("No text to prepare.", "Name some: ptk prepare data.txt")
+    files = [file for index, source in enumerate(sources) for file in find_files(source[2], index)]
+    if files and all(file.size == 0 for file in files):
+        raise DataError(f"{files[0].path} is empty.", "Name a file with text in it.")
+    return files, [source[0] for source in sources], [source[1] for source in sources]
+
+
+class _stdin_saved:  # noqa: N801 - used as a function
+    """Standard input can be read once only: it is kept in the work folder while prepare runs."""
+
+    def __init__(self, files: list[InputFile], artifacts: Artifacts) -> None:
+        self.files, self.folder, self.path = files, artifacts.data, None
+
+    def __enter__(self) -> list[InputFile]:
+        import sys
+
+        out = []
+        for file in self.files:
+            if file.path == STDIN:
+                handle = tempfile.NamedTemporaryFile(dir=self.folder, prefix=".stdin-", delete=False)
+                self.path = Path(handle.name)
+                with handle:
+                    shutil.copyfileobj(sys.stdin.buffer, handle, 1 << 20)
+                size = self.path.stat().st_size
+                if not size:
+                    self.path.unlink()
+                    raise DataError("Standard input is empty.", "Pipe text into it: cat data.txt | ptk prepare -")
+                file = InputFile(str(self.path), size, 0, "text", source=file.source)
+            out.append(file)
+        return out
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None:
+            Path(self.path).unlink(missing_ok=True)
+
+
+class _Prepare:
+    """One run of prepare: state shared by its steps, which ``run`` lists in order."""
+
+    def __init__(
+        self,
+        config: Config,
+        artifacts: Artifacts,
+        progress: Progress,
+        files: list[InputFile],
+        names: list[str],
+        weights: list[float],
+        started: float,
+    ) -> None:
+        self.config, self.artifacts, self.progress, self.started = config, artifacts, progress, started
+        self.files, self.names, self.weights = files, names, weights
+        self.warnings: list[str] = []
+
+    def run(self) -> PrepareResult:
+        hashes = hash_files(self.files, self.progress)
+        wanted = self._wanted(hashes)
+        previous = self._previous()
+        if previous and previous.get("request") == wanted and self._complete(previous):
+            self.progress.note("The prepared data matches: nothing to do.")
+            return _result(previous, self.artifacts, True, self.started)
+        if previous:
+            changes = differences(previous.get("request", {}), wanted)
+            self.progress.note(f"Preparing again: {'; '.join(changes) or 'the last output is incomplete'}.")
+        self.artifacts.manifest.unlink(missing_ok=True)
+        info, source = self._tokenizer(wanted)
+        encoder = self._encoder(info)
+        dtype = "uint16" if info.vocab_size <= 1 << 16 else "uint32"
+        settings = self._task_settings(encoder, dtype)
+        counts, work = self._encode(settings, info)
+        manifest = self._pack(counts, work, settings, info, source, wanted, hashes)
+        write_json(self.artifacts.manifest, manifest)
+        shutil.rmtree(work.parent, ignore_errors=True)
+        return _result(manifest, self.artifacts, False, self.started)
+
+    def _wanted(self, hashes: list[str]) -> dict[str, Any]:
+        """All that shapes the output, before any work: what a later call compares itself with."""
+        data = self.config.data.model_dump(mode="json", exclude={"inputs", "sources", "workers"})
+        tokenizer = self.config.tokenizer.model_dump(mode="json")
+        return {
+            **data,
+            **{f"tokenizer.{name}": value for name, value in tokenizer.items()},
+            "base": self.config.model.base,
+            "sources": [[name, weight] for name, weight in zip(self.names, self.weights, strict=True)],
+            "inputs": [
+                ["-" if Path(file.path).name.startswith(".stdin-") else file.path, digest]
+                for file, digest in zip(self.files, hashes, strict=True)
+            ],
+        }
+
+    def _previous(self) -> dict[str, Any] | None:
+        if not self.artifacts.manifest.is_file():
+            return None
+        try:
+            return self.artifacts.read_manifest()
+        except DataError:
+            return None
+
+    def _complete(self, manifest: dict[str, Any]) -> bool:
+        folders = (self.artifacts.train_rows, self.artifacts.validation_rows)
+        if manifest.get("version") != VERSION or not all((folder / "state.json").is_file() for folder in folders):
+            return False
+        try:
+            return read_tokenizer(self.artifacts.tokenizer).fingerprint == manifest["tokenizer"]["fingerprint"]
+        except Exception:  # whatever is wrong with it, it is made again
+            return False
+
+    def _tokenizer(self, wanted: dict[str, Any]) -> tuple[TokenizerInfo, str]:
+        """The tokenizer in the artifact folder, and where it came from."""
+        work = self.artifacts.data / ".tokenizer"
+        key = fingerprint(
+            {name: wanted[name] for name in wanted if name.startswith("tokenizer.")}
+            | {"base": wanted["base"], "inputs": wanted["inputs"], "read": [wanted["encoding"], wanted["text_column"]]}
+        )
+        marker = self.artifacts.data / ".tokenizer-key"
+        if not (marker.is_file() and marker.read_text() == key and self.artifacts.tokenizer.is_dir()):
+            marker.unlink(missing_ok=True)
+            shutil.rmtree(work, ignore_errors=True)
+            self._make_tokenizer(work)
+            publish_folder(work, self.artifacts.tokenizer)
+            write_text(marker, key)
+        path, base = self.config.tokenizer.path, self.config.model.base
+        source = f"from {path}" if path else f"from {base}" if base else "trained here"
+        return read_tokenizer(self.artifacts.tokenizer), source
+
+    def _make_tokenizer(self, folder: Path) -> None:
+        config = self.config
+        if config.tokenizer.path:
+            copy_tokenizer(config.tokenizer.path, folder)
+        elif config.model.base:
+            copy_tokenizer(find_base(config.model.base, self.artifacts), folder)
+        else:
+            self.progress.stage("training the tokenizer")
+            total = sum(max(0, file.size) for file in self.files)
+            texts = training_sample(self.files, config, total)
+            size = config.tokenizer.vocab_size
+            train_tokenizer(texts, choose_vocab_size(total) if size == "auto" else size, folder)
+            self.progress.end_stage()
+            if total > config.tokenizer.sample_bytes:
+                self.progress.note(
+                    f"The tokenizer is trained on about {config.tokenizer.sample_bytes / 1e6:.0f} MB, "
+                    f"drawn evenly from {total / 1e6:.0f} MB."
+                )
+
+    def _encoder(self, info: TokenizerInfo) -> EncoderSettings:
+        wanted = self.config.tokenizer.engine
+        sample = head_sample(self.files, self.config)
+        settings, reason = choose_encoder(info.file, wanted, self.config.data.parse_special_tokens, sample)
+        if reason:
+            self._warn(f"{reason}: the exact engine encodes, which is slower.")
+        return settings
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.progress.warn(text)
+
+    def _task_settings(self, encoder: EncoderSettings, dtype: str) -> TaskSettings:
+        data = self.config.data
+        return TaskSettings(
+            encoder, dtype, data.document_separator, data.text_column, data.encoding, data.on_error, data.cleaning
+        )
+
+    def _encode(self, settings: TaskSettings, info: TokenizerInfo) -> tuple[list[TaskCounts], Path]:
+        tasks = plan_tasks(self.files)
+        key = fingerprint(
+            {
+                "files": [file.to_dict() for file in self.files],
+                "settings": [settings.dtype, settings.separator, settings.column, settings.encoding, settings.on_error],
+                "cleaning": list(settings.cleaning),
+                "encoder": [settings.encoder.engine, settings.encoder.cut, settings.encoder.parse_special_tokens],
+                "tokenizer": info.fingerprint,
+            }
+        )
+        root = self.artifacts.data / ".work"
+        folder = root / key[:16]
+        for other in root.iterdir() if root.is_dir() else ():
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        counts = run_tasks(tasks, settings, folder, self.config.data.workers, self.progress)
+        for note in dict.fromkeys(note for count in counts for note in count.notes):
+            self._warn(note)
+        return counts, folder
+
+    def _pack(
+        self,
+        counts: list[TaskCounts],
+        work: Path,
+        settings: TaskSettings,
+        info: TokenizerInfo,
+        source: str,
+        wanted: dict[str, Any],
+        hashes: list[str],
+    ) -> dict[str, Any]:
+        tables = [np.load(work / f"{shard_name(index)}.documents.npy") for index in range(len(counts))]
+        table = np.concatenate(tables) if tables else np.empty(0, DOCUMENT)
+        selection = select(table, self.config.data, self.weights, info, work, [len(entry) for entry in tables])
+        if not len(selection.train.documents):
+            raise DataError(_nothing_left(counts, selection), "Look at data.cleaning, or give more text.")
+        offsets = [np.cumsum(entry["tokens"]) - entry["tokens"] for entry in tables]
+        shards = Shards(
+            [work / f"{shard_name(index)}.ids" for index in range(len(counts))],
+            np.repeat(np.arange(len(tables)), [len(entry) for entry in tables]),
+            np.concatenate(offsets),
+            settings.dtype,
+        )
+        rows = self._row_settings(info, settings.dtype)
+        train = self._write(selection, "train", shards, rows)
+        validation = self._write(selection, "validation", shards, rows)
+        if self.config.data.validation_fraction and not validation.rows:
+            self._warn(
+                f"The text is too small for a validation row of {rows.sequence_length} tokens: none is held out."
+            )
+        ledger = ledgers.make_ledger(counts, table, selection, train, validation, rows, token_bytes(info.file))
+        _write_rejected(self.artifacts, counts)
+        manifest = {
+            "version": VERSION,
+            "settings": {
+                "sequence_length": rows.sequence_length,
+                "packing": rows.packing,
+                "add_bos": rows.bos is not None,
+                "add_eos": rows.eos is not None,
+                "dtype": rows.dtype,
+                "cleaning": list(settings.cleaning),
+                "split": self.config.data.split,
+                "validation_fraction": self.config.data.validation_fraction,
+            },
+            "inputs": [
+                {"path": entry[0], "size": file.size, "hash": entry[1]}
+                for file, entry in zip(self.files, wanted["inputs"], strict=True)
+            ],
+            "tokenizer": {
+                "fingerprint": info.fingerprint,
+                "vocab_size": info.vocab_size,
+                "engine": settings.encoder.engine,
+                "source": source,
+            },
+            "base": self.config.model.base,
+            **ledgers.summary(ledger, selection, train, validation, self.names),
+            "ledger": ledger,
+            "request": wanted,
+            "warnings": self.warnings,
+        }
+        manifest["fingerprint"] = fingerprint(
+            {name: manifest[name] for name in ("settings", "tokenizer", "train", "validation")} | {"inputs": hashes}
+        )
+        manifest["seconds"] = round(time.perf_counter() - self.started, 3)
+        return manifest
+
+    def _row_settings(self, info: TokenizerInfo, dtype: str) -> RowSettings:
+        data = self.config.data
+        length = data.sequence_length
+        if length == "auto":
+            length = 512 if self.config.model.base else 256
+            length = min(length, info.max_length or length)
+        add_bos = info.adds_bos if data.add_bos == "auto" else data.add_bos
+        bos, eos = info.bos_id if add_bos else None, info.eos_id if data.add_eos else None
+        if data.add_bos is True and bos is None:
+            self._warn("The tokenizer has no BOS: documents begin without one.")
+        if data.add_eos and eos is None:
+            self._warn("The tokenizer has no EOS: documents end without one.")
+        pad = next(index for index in (info.pad_id, info.eos_id, 0) if index is not None)
+        packing = "best-fit" if data.packing == "auto" else data.packing
+        return RowSettings(length, packing, dtype, bos, eos, pad)
+
+    def _write(self, selection: Selection, name: str, shards: Shards, rows: RowSettings) -> SplitCounts:
+        part = getattr(selection, name)
+        staging = self.artifacts.data / f".staging-{name}"
+        shutil.rmtree(staging, ignore_errors=True)
+        self.progress.stage(f"packing {name}", float(part.tokens.sum()), "tokens")
+        counts = write_split(part, shards, rows, staging, lambda done: self.progress.advance(done))
+        publish_folder(staging, self.artifacts.data / name)
+        self.progress.end_stage()
+        return counts
+
+
+def _nothing_left(counts: list[TaskCounts], selection: Selection) -> str:
+    reasons = ledgers.dropped_documents(counts, selection)
+    told = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+    return f"No text is left to train on ({told or 'no documents found'})."
+
+
+def _write_rejected(artifacts: Artifacts, counts: list[TaskCounts]) -> None:
+    import json
+
+    lines = [json.dumps(entry, ensure_ascii=False) for count in counts for entry in count.rejected]
+    write_text(artifacts.rejected, "".join(f"{line}\n" for line in lines))
+
+
+def _result(manifest: dict[str, Any], artifacts: Artifacts, reused: bool, started: float) -> PrepareResult:
+    train, validation, tokenizer = manifest["train"], manifest["validation"], manifest["tokenizer"]
+    rows = train["rows"] + validation["rows"]
+    tokens = train["tokens"] + validation["tokens"]
+    seconds = time.perf_counter() - started
+    size = manifest["ledger"]["bytes"]["in"]
+    return PrepareResult(
+        documents=manifest["ledger"]["documents"]["kept"],
+        bytes=size,
+        tokens=tokens,
+        rows=rows,
+        fill=tokens / max(1, rows * manifest["settings"]["sequence_length"]),
+        dropped=dict(manifest["ledger"]["documents"]["dropped"]),
+        seconds=seconds,
+        megabytes_per_second=size / 1e6 / seconds,
+        tokenizer=f"{tokenizer['source']}, {tokenizer['vocab_size']} entries, encoded by {tokenizer['engine']}",
+        path=artifacts.data,
+        reused=reused,
+        train_rows=train["rows"],
+        validation_rows=validation["rows"],
+        validation_documents=validation["documents"],
+        warnings=list(manifest.get("warnings", [])),
+    )
+
+
+def iterate_records(artifacts: Artifacts) -> Iterator[dict[str, Any]]:
+    """The rejected records of the last prepare, one dict each."""
+    import json
+
+    if artifacts.rejected.is_file():
+        with open(artifacts.rejected, encoding="utf-8") as lines:
+            yield from map(json.loads, lines)

@@ -1,0 +1,144 @@
+"""From the table of all encoded documents to the two splits: dedup, weights, held-out text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain_cli.config.model import DataConfig
+from pretrain_cli.data.split import Ints, Part, copies, first_seen, hold_out
+from pretrain_cli.data.tasks import shard_name
+from pretrain_cli.data.tokens import token_bytes
+from pretrain_cli.tokenizer.load import TokenizerInfo
+
+
+@dataclass
+class Selection:
+    """The splits, and what was left out after encoding: documents, bytes and tokens by reason."""
+
+    train: Part
+    validation: Part
+    dropped: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    repeated_tokens: int = 0
+    repeated_documents: int = 0
+    validation_bytes: int = 0
+
+
+def select(
+    table: npt.NDArray[np.void],
+    config: DataConfig,
+    weights: list[float],
+    info: TokenizerInfo,
+    work: Path,
+    shard_sizes: list[int],
+) -> Selection:
+    """Choose what goes where; ``table`` has one entry a document, in reading order."""
+    hashes = np.ascontiguousarray(table["hash"])
+    keep = np.ones(len(table), bool)
+    dropped: dict[str, npt.NDArray[np.bool_]] = {}
+    if config.exact_dedup:
+        dropped["duplicate"] = ~first_seen(hashes)
+        keep &= ~dropped["duplicate"]
+    times = copies(table["source"].astype(np.int64), hashes, weights, config.seed)
+    if (keep & (times == 0)).any():
+        dropped["weight"] = keep & (times == 0)
+        keep &= times > 0
+    kept = np.flatnonzero(keep)
+    way = "tail" if config.split == "auto" else config.split
+    held, cut = hold_out(table["bytes"][kept], hashes[kept], config.validation_fraction, way, config.seed)
+    train = _part(table, kept[~held], np.flatnonzero(~held))
+    validation = _part(table, kept[held], np.flatnonzero(held))
+    selection = Selection(train, validation, dropped)
+    selection.validation_bytes = int(table["bytes"][kept[held]].sum())
+    if cut:
+        _cut_tail(selection, table, config.validation_fraction, info, work, shard_sizes)
+    _repeat(selection, times, len(kept))
+    return selection
+
+
+def _part(table: npt.NDArray[np.void], rows: Ints, documents: Ints) -> Part:
+    return Part(
+        documents, rows, np.zeros(len(rows), np.int64), table["tokens"][rows], table["source"][rows].astype(np.int64)
+    )
+
+
+def _repeat(selection: Selection, times: Ints, kept: int) -> None:
+    """Training documents of a source with weight 2 come twice; a copy is a document of its own, with a new index."""
+    part = selection.train
+    extra = np.repeat(np.arange(len(part.rows)), np.maximum(times[part.rows] - 1, 0))
+    if not len(extra):
+        return
+    selection.repeated_documents = len(extra)
+    selection.repeated_tokens = int(part.tokens[extra].sum())
+    columns = {name: np.concatenate([getattr(part, name), getattr(part, name)[extra]]) for name in vars(part)}
+    columns["documents"][len(part.rows) :] = kept + np.arange(len(extra))
+    selection.train = Part(**columns)
+
+
+def _cut_tail(
+    selection: Selection,
+    table: npt.NDArray[np.void],
+    fraction: float,
+    info: TokenizerInfo,
+    work: Path,
+    shard_sizes: list[int],
+) -> None:
+    """Hold out the tail of the last document: about ``fraction`` of all bytes, cut where a line or a word begins."""
+    part = selection.train
+    last = int(part.rows[-1])
+    shard = int(np.searchsorted(np.cumsum(shard_sizes), last, side="right"))
+    first = sum(shard_sizes[:shard])
+    start = int(table["tokens"][first:last].sum())
+    many = int(table["tokens"][last])
+    dtype = "uint16" if info.vocab_size <= 1 << 16 else "uint32"
+    ids = np.memmap(work / f"{shard_name(shard)}.ids", dtype, "r")[start : start + many]
+    sizes = token_bytes(info.file)
+    budget = fraction * int(table["bytes"][part.rows].sum())
+    cut = _border(ids, sizes, budget, _word_starts(info))
+    if not 0 < cut < many:
+        return
+    held = int(sizes[ids[cut:]].sum())
+    one = slice(len(part.rows) - 1, None)
+    selection.validation = Part(
+        part.documents[one].copy(),
+        part.rows[one].copy(),
+        np.array([cut]),
+        np.array([many - cut]),
+        part.sources[one].copy(),
+    )
+    part.tokens[-1] = cut
+    selection.validation_bytes = held
+
+
+def _border(ids: npt.NDArray[np.unsignedinteger], sizes: Ints, budget: float, starts: npt.NDArray[np.int8]) -> int:
+    """The first token index after the last ``budget`` bytes begin at which a line starts, else a word, else any."""
+    left, cut = budget, len(ids)
+    while cut > 0:  # in blocks from the end, so that a long document isn't held
+        block = sizes[ids[max(0, cut - 65536) : cut]][::-1].cumsum()
+        if block[-1] >= left:
+            cut -= int(np.searchsorted(block, left))
+            break
+        left -= int(block[-1])
+        cut -= len(block)
+    kinds = starts[ids[cut : cut + 4096]]
+    for kind in (2, 1):
+        # Not so far that little is held out: a line border within a tenth of what is, a word border within a few.
+        reach = max(8, (len(ids) - cut) // 10)
+        found = np.flatnonzero(kinds[:reach] >= kind)
+        if len(found):
+            return cut + int(found[0])
+    return cut
+
+
+def _word_starts(info: TokenizerInfo) -> npt.NDArray[np.int8]:
+    """By id: 2 where a token begins with a line end, 1 where with a space, else 0."""
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_file(str(info.file)).get_vocab(with_added_tokens=True)
+    kinds = np.zeros(max(vocabulary.values()) + 1, np.int8)
+    for token, index in vocabulary.items():
+        kinds[index] = 2 if token.startswith(("Ċ", "<0x0A>", "\n")) else 1 if token.startswith(("Ġ", "▁")) else 0
+    return kinds

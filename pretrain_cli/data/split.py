@@ -1,0 +1,85 @@
+"""Which documents are kept, repeated, and held out? Decided on whole columns, after all documents are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+HELD_OUT_AT_MOST = 4.0
+
+
+@dataclass
+class Part:
+    """What one split is made of: a range of the ids of some documents, one entry each, in order.
+
+    ``documents``: index among the kept; ``rows``: index in the table of all encoded; ``first``, ``tokens``: the range
+    of the document's ids, BOS and EOS not counted; ``sources``.
+    """
+
+    documents: Ints
+    rows: Ints
+    first: Ints
+    tokens: Ints
+    sources: Ints
+
+
+def first_seen(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """[n] hashes as [n, 2]: True at the first of each; O(n log n), 16 bytes a document."""
+    keys = np.ascontiguousarray(hashes).view([("high", "<u8"), ("low", "<u8")]).reshape(-1)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    seen = np.zeros(len(keys), bool)
+    seen[order[new]] = True
+    return seen
+
+
+def copies(sources: Ints, hashes: npt.NDArray[np.uint64], weights: list[float], seed: int) -> Ints:
+    """How often each document is used: its source's weight, the fraction drawn by a hash of its text and the seed."""
+    weight = np.asarray(weights)[sources]
+    whole = np.floor(weight)
+    return (whole + (_draw(hashes, seed + 1) < weight - whole)).astype(np.int64)
+
+
+def _draw(hashes: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
+    """[n] numbers in [0, 1) that follow from text and seed alone (splitmix64 of the hash)."""
+    with np.errstate(over="ignore"):
+        mixed = hashes[:, 1] + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)) / float(1 << 53)
+
+
+def hold_out(
+    sizes: Ints, hashes: npt.NDArray[np.uint64], fraction: float, way: str, seed: int
+) -> tuple[npt.NDArray[np.bool_], bool]:
+    """(held [n], cut): which documents are held out whole, and whether the last one has to give its tail instead.
+
+    ``tail``: the longest run of last documents within ``fraction`` of the bytes. Where even the last document is more
+    than four times that share, it isn't given up whole. ``hash``: each document by a draw on its text.
+    Documents with the same text go to one side, training.
+    """
+    held = np.zeros(len(sizes), bool)
+    if not fraction or not len(sizes):
+        return held, False
+    if len(sizes) == 1:
+        return held, True
+    if way == "hash":
+        held = _draw(hashes, seed) < fraction
+    else:
+        budget = fraction * sizes.sum()
+        held = np.cumsum(sizes[::-1])[::-1] <= budget
+        if not held.any():
+            if sizes[-1] > HELD_OUT_AT_MOST * budget:
+                return held, True
+            held[-1] = True
+    if held.all():
+        held[0] = False
+    keys = np.ascontiguousarray(hashes).view([("high", "<u8"), ("low", "<u8")]).reshape(-1)
+    held &= ~np.isin(keys, keys[~held])
+    return held, False

@@ -1,0 +1,170 @@
+"""How does text become token ids, fast and exactly as `tokenizers` would?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.uint32]
+CUT = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
+PIECE_CHARACTERS = 1 << 16
+ADVERSARIAL = (
+    "", " ", "  ", "\n", "\r\n\r\n", "\t x", "a", " a", "a ", "  a  b   c", "naïve café — “quoted”…", "e\u0301 e\u0301\u0301",
+    "数据 テスト 데이터", "👩‍👩‍👧‍👦 🏳️‍🌈", "\u202eright-to-left\u202c", "zero\u200bwidth\ufeffbom", "\x00\x01\x7f\x85", "1234567890 3.14 1,000",
+    "<s> </s> <|endoftext|> <|im_start|>system [INST] <unk> <pad> <|bos|><|eos|>", "don't I'LL we've", "x" * 300, "▁ ▁a", "مرحبا عليكم",
+    "हिन्दी क्षि", "def f(x):\n    return x**2  # 2\n", "\u00a0\u2003 \u3000", "ﬁ ① ㍿", "a\u0000b", "ÀÈ\u0340", "...!!!???", "\U0010ffff",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What an encoder is made from; small, so that workers can make their own."""
+
+    file: Path
+    engine: str
+    parse_special_tokens: bool
+    cut: str
+    """How long texts may be cut: "" never, "space" before a space, "drop-space" leaving that space out."""
+
+
+class Encoder:
+    """Encodes texts to ids without BOS or EOS; ids equal those of ``tokenizers``."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        from tokenizers import Tokenizer
+
+        self.settings = settings
+        self._exact: Any = Tokenizer.from_file(str(settings.file))
+        self._exact.encode_special_tokens = not settings.parse_special_tokens
+        self._exact.no_truncation()
+        self._exact.no_padding()
+        self._fast: Any = None
+        if settings.engine == "fastokens":
+            self._fast = load_fast(settings.file)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
+        """(ids [n], offsets [len(texts) + 1]): text i's ids are ``ids[offsets[i]:offsets[i + 1]]``."""
+        if self._fast is None:
+            return self._encode_exact(texts)
+        try:
+            return encode_fast(self._fast, texts, self.settings.parse_special_tokens)
+        except Exception:  # a byte the vocabulary can't write: fastokens refuses, tokenizers leaves it out
+            return self._encode_exact(texts)
+
+    def _encode_exact(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
+        encoded = self._exact.encode_batch_fast(list(texts), add_special_tokens=False)
+        lists = [np.array(entry.ids, np.uint32) for entry in encoded]
+        offsets = np.zeros(len(lists) + 1, np.int64)
+        np.cumsum([len(ids) for ids in lists], out=offsets[1:])
+        return (np.concatenate(lists) if lists else np.empty(0, np.uint32)), offsets
+
+    def pieces(self, text: str) -> list[str]:
+        """``text`` in pieces whose ids, end to end, are the text's ids."""
+        if not self.settings.cut or len(text) <= PIECE_CHARACTERS:
+            return [text]
+        pieces, start = [], 0
+        while start < len(text):
+            found = CUT.search(text, start + PIECE_CHARACTERS) if len(text) - start > PIECE_CHARACTERS else None
+            stop = found.start() if found else len(text)
+            pieces.append(text[start:stop])
+            start = stop + (1 if found and self.settings.cut == "drop-space" else 0)
+        return pieces
+
+    def last_cut(self, text: str) -> int:
+        """The last place where ``text`` may be cut, 0 if there is none: what comes after can wait for more text."""
+        if not self.settings.cut:
+            return 0
+        for window in (4096, len(text)):
+            places = [found.start() for found in CUT.finditer(text, max(0, len(text) - window))]
+            if places:
+                return places[-1]
+        return 0
+
+
+def load_fast(file: Path) -> Any:
+    """fastokens' tokenizer of a tokenizer.json, without truncation or padding."""
+    import fastokens
+
+    fast = fastokens.Tokenizer.from_file(str(file))
+    fast.no_truncation()
+    fast.no_padding()
+    return fast
+
+
+def encode_fast(fast: Any, texts: Sequence[str], parse_special: bool) -> tuple[Ids, npt.NDArray[np.int64]]:
+    ids, offsets = fast.encode_batch_flat(list(texts), split_special_tokens=not parse_special)
+    return np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64).astype(np.int64)
+
+
+def choose_encoder(file: Path, wanted: str, parse_special: bool, sample: Sequence[str]) -> tuple[EncoderSettings, str]:
+    """The fastest engine that gives the ids of ``tokenizers`` on ``sample`` and the adversarial set, and why.
+
+    Returns:
+        The settings and, where the exact engine had to be taken, the reason ("" otherwise).
+    """
+    texts = [*sample, *ADVERSARIAL]
+    exact = Encoder(EncoderSettings(file, "tokenizers", parse_special, ""))
+    cut = _find_cut(exact, file, sample)
+    if wanted == "tokenizers":
+        return EncoderSettings(file, "tokenizers", parse_special, cut), ""
+    reason = ""
+    try:
+        fast = load_fast(file)
+        for text in texts:
+            try:
+                ids, _ = encode_fast(fast, [text], parse_special)
+            except Exception:  # bytes outside the vocabulary: encode() sends such texts to tokenizers
+                continue
+            if not np.array_equal(ids, exact.encode([text])[0]):
+                reason = "fastokens gives other ids than tokenizers on a sample of this text"
+                break
+    except Exception as error:
+        reason = f"fastokens can't load this tokenizer ({str(error).splitlines()[0] if str(error) else error!r})"
+    return EncoderSettings(file, "tokenizers" if reason else "fastokens", parse_special, cut), reason
+
+
+def _find_cut(exact: Encoder, file: Path, sample: Sequence[str]) -> str:
+    """Whether, and how, texts can be cut before a space without a change of ids: tried out on the sample."""
+    if json.loads(file.read_text(encoding="utf-8")).get("truncation"):
+        return ""
+    probe = [text[:20000] for text in sample] + [
+        "one  two three's four.\n\nfive 6 seven\tacht n\u00e9uf \u6570 ten el\u0301 a b"
+    ]
+    whole = exact.encode(probe)[0]
+    for way in ("space", "drop-space"):
+        parts: list[str] = []
+        for text in probe:
+            places = [0, *(found.start() for found in list(CUT.finditer(text))[::7]), len(text)]
+            ends = zip(places, places[1:], strict=False)
+            parts += [text[a + (a > 0 and way == "drop-space") : b] for a, b in ends]
+        if np.array_equal(whole, exact.encode(parts)[0]):
+            return way
+    return ""
+
+
+def token_bytes(file: Path) -> npt.NDArray[np.int64]:
+    """The UTF-8 bytes each id stands for, [vocabulary]; specials 0. Exact for byte-level and byte-fallback BPE."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    byte_level = '"ByteLevel"' in file.read_text(encoding="utf-8")
+    sizes = np.zeros(max(vocabulary.values()) + 1, np.int64)
+    for token, index in vocabulary.items():
+        if index in special:
+            continue
+        if byte_level:
+            sizes[index] = len(token)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            sizes[index] = 1
+        else:
+            sizes[index] = len(token.replace("▁", " ").encode())
+    return sizes
