@@ -218,7 +218,7 @@ class LeanModel:
         shape = self.shape
         batch, length, _ = x.shape
         heads = layer.qkv(x).view(batch, length, shape.heads + 2 * shape.kv_heads, shape.head_dim).transpose(1, 2)
-        q, k, v = torch.split(heads, [shape.heads, shape.kv_heads, shape.kv_heads], dim=1)  # type: ignore[no-untyped-call]
+        q, k, v = torch.split(heads, [shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)
         end = position + length
