@@ -8,6 +8,7 @@ import typer
 
 from pretrain_cli.cli.console import count, duration, megabytes
 from pretrain_cli.cli.options import Flag, Session, command, with_config
+from pretrain_cli.errors import UsageError
 
 
 @command(
@@ -39,6 +40,8 @@ def prepare(
     """
     if inputs:
         session = with_config(session, data__inputs=tuple(inputs))
+    if not (session.config.data.inputs or session.config.data.sources):
+        raise UsageError("No text to prepare.", "Name some: ptk prepare data.txt")
     from pretrain_cli.data.prepare import prepare as run_prepare
 
     with session.progress() as progress:

@@ -107,6 +107,7 @@ def test_ctrl_c_ends_with_130(ptk, monkeypatch) -> None:
         (["train", "--preset", "nope"], "tinysolar"),
         (["train", "--config", "nope.toml"], "nope.toml"),
         (["generate"], "prompt"),
+        (["prepare"], "ptk prepare data.txt"),
     ],
 )
 def test_a_typing_mistake_is_two_lines_and_exit_code_2(ptk, arguments, words) -> None:
