@@ -15,7 +15,7 @@ from pretrain_cli.progress import Progress
 
 def fingerprint(value: Any) -> str:
     """A short name (32 hex digits) for a JSON value."""
-    return str(xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, ensure_ascii=False)))
+    return str(xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()))
 
 
 def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
@@ -30,7 +30,7 @@ def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
 
 def _hash(file: InputFile) -> str:
     if is_url(file.path):
-        return str(xxhash.xxh3_128_hexdigest(f"{file.path} {file.size}"))
+        return str(xxhash.xxh3_128_hexdigest(f"{file.path} {file.size}".encode()))
     digest = xxhash.xxh3_128()
     try:
         with open(file.path, "rb") as stream:

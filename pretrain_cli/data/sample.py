@@ -38,7 +38,7 @@ def training_sample(files: list[InputFile], config: Config, total: int) -> Itera
     share = min(1.0, limit / max(1, total))
     used = 0
     for text in _texts(files, config):
-        if share < 1 and xxhash.xxh3_64_intdigest(text[:4096], config.data.seed) / 2**64 >= share:
+        if share < 1 and xxhash.xxh3_64_intdigest(text[:4096].encode(), config.data.seed) / 2**64 >= share:
             continue
         used += len(text)
         yield text

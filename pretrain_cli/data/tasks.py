@@ -204,7 +204,8 @@ class _Shard:
             self._take_part(record, span, file_index)
             return
         self.counts.documents_in += 1
-        size = len(record.text.encode())
+        encoded = record.text.encode()
+        size = len(encoded)
         self.counts.bytes_in += size
         if record.text.isspace():
             self.counts.drop("only_whitespace", size)
@@ -214,9 +215,10 @@ class _Shard:
             self.counts.drop(reason, size)
             return
         if text is not record.text:
-            self.counts.changed_bytes += size - len(text.encode())
-            size = len(text.encode())
-        digest = xxhash.xxh3_128_intdigest(text)
+            encoded = text.encode()
+            self.counts.changed_bytes += size - len(encoded)
+            size = len(encoded)
+        digest = xxhash.xxh3_128_intdigest(encoded)
         self._begin(size, digest, span, file_index, record)
         self._add(text, len(self.documents) - 1)
 
@@ -241,8 +243,9 @@ class _Shard:
             self._begin(0, 0, span, file_index, record)
             self._open = _LongDocument(self.sink.tell(), xxhash.xxh3_128())
         long = self._open
-        long.digest.update(record.text)
-        long.size += len(record.text.encode())
+        encoded = record.text.encode()
+        long.digest.update(encoded)
+        long.size += len(encoded)
         long.blank = long.blank and record.text.isspace()
         long.waiting.append(record.text)
         index = len(self.documents) - 1
