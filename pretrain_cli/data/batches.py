@@ -79,7 +79,7 @@ def _piece_starts(ends: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
 def _positions(starts: npt.NDArray[Any], length: int) -> npt.NDArray[np.int64]:
     """[L] positions that restart at 0 at each start."""
     sizes = np.diff(np.append(starts, length))
-    return np.arange(length) - np.repeat(starts, sizes)
+    return np.asarray(np.arange(length) - np.repeat(starts, sizes), np.int64)
 
 
 def collate(batch: T) -> T:

@@ -67,9 +67,25 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
         )
     from charset_normalizer import from_bytes
 
-    best = from_bytes(head[:262144]).best()
+    start = head[:262144]
+    matches = list(from_bytes(start))
+    best = matches[0] if matches else None
+    # On short Western text rare code pages come out level with the common one, which is then the better guess.
+    if best is not None and best.encoding.startswith(("mac_", "cp", "latin", "iso8859")):
+        try:
+            start.decode("cp1252")
+            if _western(start):
+                return Encoding("cp1252", guessed=True)
+        except UnicodeDecodeError:
+            pass
     if best is None:
         raise DataError(
             f"{path} isn't UTF-8 (byte {bad}), and its encoding can't be told.", "Say it: --set data.encoding=latin-1"
         )
     return Encoding(best.encoding, guessed=True)
+
+
+def _western(raw: bytes) -> bool:
+    """Mostly ASCII, with lone high bytes here and there, as in Western European prose."""
+    high = sum(byte > 127 for byte in raw)
+    return high < 0.3 * len(raw)

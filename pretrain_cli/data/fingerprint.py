@@ -53,7 +53,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _input_changes(before: list[list[str]], after: list[list[str]]) -> list[str]:
-    old, new = {path: digest for path, digest in before}, {path: digest for path, digest in after}
+    old, new = ({entry[0]: entry[1] for entry in entries} for entries in (before, after))
     changes = [f"{path} has changed" for path in new if path in old and old[path] != new[path]]
     changes += [f"{path} is new" for path in new if path not in old]
     changes += [f"{path} is gone" for path in old if path not in new]

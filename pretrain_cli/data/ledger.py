@@ -74,6 +74,10 @@ def make_ledger(
         },
         "padding": (train.rows + validation.rows) * rows.sequence_length - train.tokens - validation.tokens,
         "repeated_documents": selection.repeated_documents,
+        "unwritable": {
+            "documents": int((table["lost_bytes"] > 0).sum()),
+            "bytes": int(table["lost_bytes"].sum()),
+        },
     }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +67,12 @@ def prepare(config: Config, artifacts: Artifacts, progress: Progress = SILENT) -
     """
     started = time.perf_counter()
     files, names, weights = _inputs(config)
-    with lock(artifacts.data, "preparing"), writing_to(artifacts.root):
-        with _stdin_saved(files, artifacts) as files:
-            return _Prepare(config, artifacts, progress, files, names, weights, started).run()
+    with (
+        lock(artifacts.data, "preparing"),
+        writing_to(artifacts.root),
+        _stdin_saved(files, artifacts.data) as readable,
+    ):
+        return _Prepare(config, artifacts, progress, readable, names, weights, started).run()
 
 
 def _inputs(config: Config) -> tuple[list[InputFile], list[str], list[float]]:
@@ -84,33 +89,20 @@ def _inputs(config: Config) -> tuple[list[InputFile], list[str], list[float]]:
     return files, [source[0] for source in sources], [source[1] for source in sources]
 
 
-class _stdin_saved:  # noqa: N801 - used as a function
-    """Standard input can be read once only: it is kept in the work folder while prepare runs."""
-
-    def __init__(self, files: list[InputFile], artifacts: Artifacts) -> None:
-        self.files, self.folder, self.path = files, artifacts.data, None
-
-    def __enter__(self) -> list[InputFile]:
-        import sys
-
-        out = []
-        for file in self.files:
-            if file.path == STDIN:
-                handle = tempfile.NamedTemporaryFile(dir=self.folder, prefix=".stdin-", delete=False)
-                self.path = Path(handle.name)
-                with handle:
-                    shutil.copyfileobj(sys.stdin.buffer, handle, 1 << 20)
-                size = self.path.stat().st_size
-                if not size:
-                    self.path.unlink()
-                    raise DataError("Standard input is empty.", "Pipe text into it: cat data.txt | ptk prepare -")
-                file = InputFile(str(self.path), size, 0, "text", source=file.source)
-            out.append(file)
-        return out
-
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            Path(self.path).unlink(missing_ok=True)
+@contextlib.contextmanager
+def _stdin_saved(files: list[InputFile], folder: Path) -> Iterator[list[InputFile]]:
+    """Standard input can be read once only: it is kept in ``folder`` while prepare runs."""
+    if not any(file.path == STDIN for file in files):
+        yield files
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".stdin-") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
+        copy.flush()
+        size = Path(copy.name).stat().st_size
+        if not size:
+            raise DataError("Standard input is empty.", "Pipe text into it: cat data.txt | ptk prepare -")
+        saved = [replace(file, path=copy.name, size=size) if file.path == STDIN else file for file in files]
+        yield saved
 
 
 class _Prepare:
@@ -179,7 +171,7 @@ class _Prepare:
         if manifest.get("version") != VERSION or not all((folder / "state.json").is_file() for folder in folders):
             return False
         try:
-            return read_tokenizer(self.artifacts.tokenizer).fingerprint == manifest["tokenizer"]["fingerprint"]
+            return bool(read_tokenizer(self.artifacts.tokenizer).fingerprint == manifest["tokenizer"]["fingerprint"])
         except Exception:  # whatever is wrong with it, it is made again
             return False
 
@@ -290,6 +282,12 @@ class _Prepare:
                 f"The text is too small for a validation row of {rows.sequence_length} tokens: none is held out."
             )
         ledger = ledgers.make_ledger(counts, table, selection, train, validation, rows, token_bytes(info.file))
+        unwritable = ledger["unwritable"]
+        if unwritable["bytes"]:
+            self._warn(
+                f"The tokenizer has no token for {unwritable['bytes']} bytes in {unwritable['documents']} documents: "
+                "they are missing from the rows."
+            )
         _write_rejected(self.artifacts, counts)
         manifest = {
             "version": VERSION,
@@ -327,10 +325,9 @@ class _Prepare:
 
     def _row_settings(self, info: TokenizerInfo, dtype: str) -> RowSettings:
         data = self.config.data
-        length = data.sequence_length
-        if length == "auto":
-            length = 512 if self.config.model.base else 256
-            length = min(length, info.max_length or length)
+        usual = 512 if self.config.model.base else 256
+        wanted = data.sequence_length
+        length = min(usual, info.max_length or usual) if wanted == "auto" else wanted
         add_bos = info.adds_bos if data.add_bos == "auto" else data.add_bos
         bos, eos = info.bos_id if add_bos else None, info.eos_id if data.add_eos else None
         if data.add_bos is True and bos is None:

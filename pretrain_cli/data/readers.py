@@ -84,7 +84,7 @@ def open_bytes(file: InputFile) -> IO[bytes]:
 
         raw = cast("IO[bytes]", fsspec.open(file.path, "rb").open())
     else:
-        raw = open(file.path, "rb")
+        raw = open(file.path, "rb")  # noqa: SIM115 - the caller closes it
     if file.compression == "gzip":
         import gzip
 
@@ -100,7 +100,8 @@ def open_bytes(file: InputFile) -> IO[bytes]:
     if file.compression == "zstd":
         import zstandard
 
-        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        return cast("IO[bytes]", io.BufferedReader(reader, 1 << 20))
     return raw
 
 

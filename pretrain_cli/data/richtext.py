@@ -15,7 +15,7 @@ def _extracting(path: str, package: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingDependencyError(
-            f"Reading {path} needs {package}.", "pip install 'pretrain-cli[documents]'"
+            f"Reading {path} needs {package} ({error}).", "pip install 'pretrain-cli[documents]'"
         ) from error
     except PtkError:
         raise

@@ -42,7 +42,8 @@ def copies(sources: Ints, hashes: npt.NDArray[np.uint64], weights: list[float], 
     """How often each document is used: its source's weight, the fraction drawn by a hash of its text and the seed."""
     weight = np.asarray(weights)[sources]
     whole = np.floor(weight)
-    return (whole + (_draw(hashes, seed + 1) < weight - whole)).astype(np.int64)
+    times: Ints = (whole + (_draw(hashes, seed + 1) < weight - whole)).astype(np.int64)
+    return times
 
 
 def _draw(hashes: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:

@@ -140,7 +140,7 @@ class RowWriter:
         names = [f"data-{index:05d}-of-{len(self._files):05d}.arrow" for index in range(len(self._files))]
         for path, name in zip(self._files, names, strict=True):
             os.replace(path, self.folder / name)
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": name} for name in names],
             "_fingerprint": "ptk",
             "_format_columns": None,

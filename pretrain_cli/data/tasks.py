@@ -184,6 +184,7 @@ class _Shard:
             if self.settings.on_error == "fail":
                 raise
             size = self._abandon()
+            self.counts.documents_in += 1
             self._reject(Rejected(span.file.path, 0, 0, size, "unreadable_file", error.message), size)
         for reason, size in reading.skipped_bytes.items():
             self.counts.bytes_in += size
@@ -302,10 +303,13 @@ class _Shard:
         ids, offsets = self.encoder.encode(self._texts)
         self.sink.write(ids.astype(self.settings.dtype, copy=False).tobytes())
         self.counts.tokens += len(ids)
-        made = np.diff(offsets)
-        for owner, group in itertools.groupby(zip(self._owners, made.tolist(), strict=True), lambda entry: entry[0]):
+        made = np.diff(offsets).tolist()
+        lost = self.encoder.lost_bytes(self._texts, ids, offsets)
+        for owner, group in itertools.groupby(zip(self._owners, made, lost, strict=True), lambda entry: entry[0]):
             row = list(self.documents[owner])
-            row[0] += sum(count for _, count in group)
+            for _, tokens, unwritten in group:
+                row[0] += tokens
+                row[2] += unwritten
             self.documents[owner] = tuple(row)
         self._texts, self._owners, self._characters = [], [], 0
 
@@ -337,7 +341,7 @@ def join_parts(records: Iterator[Record]) -> Iterator[Record]:
 def bad_record(record: Rejected) -> DataError:
     """The error of a record that gives no text."""
     detail = f": {record.detail}" if record.detail else ""
-    where = place(record)  # type: ignore[arg-type]
+    where = place(record)
     return DataError(
         f"{where}: {record.reason.replace('_', ' ')}{detail}.",
         "Mend it, or leave such records out with --on-error skip.",

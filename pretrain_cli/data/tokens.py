@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -15,12 +16,28 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.uint32]
 CUT = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
 PIECE_CHARACTERS = 1 << 16
+CUT_PROBE = "one  two three's four.\n\nfive 6 seven\tacht n\u00e9uf \u6570 ten el\u0301 a b"
 ADVERSARIAL = (
-    "", " ", "  ", "\n", "\r\n\r\n", "\t x", "a", " a", "a ", "  a  b   c", "naïve café — “quoted”…", "e\u0301 e\u0301\u0301",
-    "数据 テスト 데이터", "👩‍👩‍👧‍👦 🏳️‍🌈", "\u202eright-to-left\u202c", "zero\u200bwidth\ufeffbom", "\x00\x01\x7f\x85", "1234567890 3.14 1,000",
-    "<s> </s> <|endoftext|> <|im_start|>system [INST] <unk> <pad> <|bos|><|eos|>", "don't I'LL we've", "x" * 300, "▁ ▁a", "مرحبا عليكم",
-    "हिन्दी क्षि", "def f(x):\n    return x**2  # 2\n", "\u00a0\u2003 \u3000", "ﬁ ① ㍿", "a\u0000b", "ÀÈ\u0340", "...!!!???", "\U0010ffff",
-)  # fmt: skip
+    *("", " ", "  ", "\n", "\r\n\r\n", "\t x", "a", " a", "a ", "  a  b   c", "naïve café — “quoted”…"),
+    *(
+        "e\u0301 e\u0301\u0301",
+        "数据 テスト 데이터",
+        "👩‍👩‍👧‍👦 🏳️‍🌈",
+        "\u202eright-to-left\u202c",
+        "zero\u200bwidth\ufeffbom",
+    ),
+    *("\x00\x01\x7f\x85", "1234567890 3.14 1,000", "don't I'LL we've", "x" * 300, "▁ ▁a", "مرحبا عليكم", "हिन्दी क्षि"),
+    "<s> </s> <|endoftext|> <|im_start|>system [INST] <unk> <pad> <|bos|><|eos|>",
+    *(
+        "def f(x):\n    return x**2  # 2\n",
+        "\u00a0\u2003 \u3000",
+        "ﬁ ① ㍿",
+        "a\u0000b",
+        "ÀÈ\u0340",
+        "...!!!???",
+        "\U0010ffff",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class Encoder:
         self._exact.encode_special_tokens = not settings.parse_special_tokens
         self._exact.no_truncation()
         self._exact.no_padding()
+        self._sizes = token_bytes(settings.file) if lacks_bytes(settings.file) else None
         self._fast: Any = None
         if settings.engine == "fastokens":
             self._fast = load_fast(settings.file)
@@ -56,7 +74,18 @@ class Encoder:
         try:
             return encode_fast(self._fast, texts, self.settings.parse_special_tokens)
         except Exception:  # a byte the vocabulary can't write: fastokens refuses, tokenizers leaves it out
-            return self._encode_exact(texts)
+            if len(texts) == 1:
+                return self._encode_exact(texts)
+            middle = len(texts) // 2
+            (first, before), (second, after) = self.encode(texts[:middle]), self.encode(texts[middle:])
+            return np.concatenate([first, second]), np.concatenate([before, after[1:] + before[-1]])
+
+    def lost_bytes(self, texts: Sequence[str], ids: Ids, offsets: npt.NDArray[np.int64]) -> list[int]:
+        """UTF-8 bytes of each text that the vocabulary can't write, so that no id stands for them."""
+        if self._sizes is None:
+            return [0] * len(texts)
+        written = np.concatenate([[0], np.cumsum(self._sizes[ids])])[offsets]
+        return [len(text.encode()) - int(size) for text, size in zip(texts, np.diff(written), strict=True)]
 
     def _encode_exact(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
         encoded = self._exact.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -142,11 +171,21 @@ def _find_cut(exact: Encoder, file: Path, sample: Sequence[str]) -> str:
         parts: list[str] = []
         for text in probe:
             places = [0, *(found.start() for found in list(CUT.finditer(text))[::7]), len(text)]
-            ends = zip(places, places[1:], strict=False)
+            ends = itertools.pairwise(places)
             parts += [text[a + (a > 0 and way == "drop-space") : b] for a, b in ends]
         if np.array_equal(whole, exact.encode(parts)[0]):
             return way
     return ""
+
+
+def lacks_bytes(file: Path) -> bool:
+    """Whether this is a byte-level BPE without a token for every byte, as SmolLM2's: it lacks 21."""
+    spec = json.loads(file.read_text(encoding="utf-8"))
+    if spec.get("normalizer") or '"ByteLevel"' not in json.dumps(spec.get("pre_tokenizer")):
+        return False
+    from tokenizers import pre_tokenizers
+
+    return not set(pre_tokenizers.ByteLevel.alphabet()) <= set(spec["model"].get("vocab", {}))
 
 
 def token_bytes(file: Path) -> npt.NDArray[np.int64]:

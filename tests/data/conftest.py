@@ -1,0 +1,110 @@
+"""Tokenizers and a prepare that test_*.py here share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import Config
+from pretrain_cli.data.prepare import PrepareResult, prepare
+from pretrain_cli.data.store import iterate_documents
+
+PROSE = "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in my purse, "
+Preparing = Callable[..., tuple[PrepareResult, Artifacts]]
+
+
+def train_byte_level(folder: Path) -> Path:
+    """A byte-level BPE of 400 entries with <|bos|>, <|eos|> and <|pad|>."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|bos|>", "<|eos|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([PROSE] * 5, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+def train_sentencepiece_style(folder: Path) -> Path:
+    """A BPE with `▁` for a space and byte fallback, the shape of Llama 2's, with <unk>, <s> and </s>."""
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary = {
+        token: index
+        for index, token in enumerate(["<unk>", "<s>", "</s>", *bytes_, "▁", *"abcdefgh", "▁a", "▁b", "ab"])
+    }
+    merges = [("▁", "a"), ("▁", "b"), ("a", "b")]
+    model = models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+@pytest.fixture(scope="session")
+def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_byte_level(tmp_path_factory.mktemp("byte-level"))
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_style(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_sentencepiece_style(tmp_path_factory.mktemp("sentencepiece"))
+
+
+@pytest.fixture
+def preparing(tmp_path: Path, byte_level: Path) -> Preparing:
+    """Prepares inputs into a folder, and checks what must hold for all of them: the ledger adds up, text comes back."""
+
+    def run(*inputs: Path | str, into: str = "artifacts", tokenizer: Path = byte_level, **data: Any) -> Any:
+        artifacts = Artifacts(tmp_path / into)
+        settings = {"inputs": [str(path) for path in inputs], "sequence_length": 32, **data}
+        config = Config.model_validate({"tokenizer": {"path": str(tokenizer)}, "data": settings})
+        result = prepare(config, artifacts)
+        check_ledger(artifacts)
+        return result, artifacts
+
+    return run
+
+
+def check_ledger(artifacts: Artifacts) -> None:
+    ledger = artifacts.read_manifest()["ledger"]
+    for what, rest in (("documents", 0), ("bytes", ledger["bytes"]["changed_by_cleaning"])):
+        entry = ledger[what]
+        assert entry["in"] == entry["kept"] + sum(entry["dropped"].values()) + rest
+    tokens = ledger["tokens"]
+    assert tokens["made"] == tokens["train"] + tokens["validation"] + sum(tokens["dropped"].values())
+    assert tokens["made"] == tokens["encoded"] + tokens["marks"] + tokens["repeated"]
+
+
+def texts(artifacts: Artifacts, split: Path | None = None) -> list[str]:
+    """The documents of one split, or of train then validation, decoded; BOS and EOS checked and left out."""
+    tokenizer = Tokenizer.from_file(str(artifacts.tokenizer / "tokenizer.json"))
+    found = []
+    for folder in [split] if split else [artifacts.train_rows, artifacts.validation_rows]:
+        for document in iterate_documents(folder):
+            ids = document.ids.tolist()
+            assert ids[0] in (0, 1) and ids[-1] in (1, 2), "no BOS or EOS"
+            found.append(tokenizer.decode(ids[1:-1], skip_special_tokens=False))
+    return found
+
+
+def row_bytes(artifacts: Artifacts) -> dict[str, bytes]:
+    """Every file of the rows, by name."""
+    return {
+        str(path.relative_to(artifacts.data)): path.read_bytes()
+        for folder in (artifacts.train_rows, artifacts.validation_rows)
+        for path in sorted(folder.iterdir())
+    }

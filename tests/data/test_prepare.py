@@ -1,0 +1,310 @@
+"""Prepare loses nothing, counts everything, and repeats itself exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PROSE, Preparing, check_ledger, row_bytes, texts
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import Config
+from pretrain_cli.data import tasks
+from pretrain_cli.data.prepare import prepare
+from pretrain_cli.data.store import open_rows
+from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.progress import Progress
+
+MESSY = Path(__file__).parents[3] / "shared" / "data" / "messy"
+
+
+def write_jsonl(path: Path, documents: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
+    return path
+
+
+def test_the_text_comes_back_byte_for_byte(preparing: Preparing, tmp_path: Path) -> None:
+    text = "".join(f"Line {number}: {PROSE}naïve 数据 👩‍👩‍👧‍👦\r\n" for number in range(60))
+    (tmp_path / "book.txt").write_bytes(text.encode())
+    result, artifacts = preparing(tmp_path / "book.txt")
+    assert "".join(texts(artifacts)) == text
+    assert result.bytes == len(text.encode())
+    assert result.validation_rows > 0 and not result.reused
+
+
+def test_a_single_document_gives_its_tail_from_the_start_of_a_line(preparing: Preparing, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("".join(f"Line {number} is here.\n" for number in range(400)))
+    _, artifacts = preparing(tmp_path / "book.txt")
+    (held,) = texts(artifacts, artifacts.validation_rows)
+    assert held.lstrip("\n").startswith("Line ")
+    manifest = artifacts.read_manifest()
+    assert manifest["validation"]["bytes"] == len(held.encode())
+    assert 0.04 < len(held.encode()) / manifest["ledger"]["bytes"]["kept"] < 0.06
+
+
+def test_the_last_documents_are_held_out_and_never_a_duplicate(preparing: Preparing, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(99)] + [f"Document 0. {PROSE}"])
+    for dedup in (True, False):
+        _, artifacts = preparing(path, exact_dedup=dedup, into=f"dedup-{dedup}")
+        held, trained = texts(artifacts, artifacts.validation_rows), texts(artifacts, artifacts.train_rows)
+        assert not set(held) & set(trained)
+        assert held and set(held) <= {f"Document {i}. {PROSE}" for i in range(90, 99)}
+
+
+def test_the_hash_split_is_stable_when_files_are_added(preparing: Preparing, tmp_path: Path) -> None:
+    first = write_jsonl(tmp_path / "a.jsonl", [f"Document {i}." for i in range(200)])
+    second = write_jsonl(tmp_path / "b.jsonl", [f"Other {i}." for i in range(200)])
+    _, one = preparing(first, split="hash", into="one")
+    _, two = preparing(second, first, split="hash", into="two")
+    held = set(texts(one, one.validation_rows))
+    assert held
+    assert held == {text for text in texts(two, two.validation_rows) if text.startswith("Document")}
+
+
+def test_concat_rows_equal_a_ten_line_reference(
+    preparing: Preparing, tmp_path: Path, sentencepiece_style: Path
+) -> None:
+    """The tinysolar preset: BOS + ids + EOS per document, end to end, cut into rows of 32, tail in the ledger."""
+    documents = ["abc a b", "dead beef", "h" * 100, "a b c d e f g h " * 9, "naïve café"]
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    result, artifacts = preparing(
+        path, tokenizer=sentencepiece_style, packing="concat", validation_fraction=0.0, exact_dedup=False, add_bos=True
+    )
+    tokenizer = Tokenizer.from_file(str(sentencepiece_style))
+    flat = []
+    for text in documents:
+        flat += [1, *tokenizer.encode(text, add_special_tokens=False).ids, 2]
+    rows = [flat[start : start + 32] for start in range(0, len(flat) - 31, 32)]
+    assert open_rows(artifacts.train_rows).input_ids[:].tolist() == rows
+    assert artifacts.read_manifest()["ledger"]["tokens"]["dropped"] == {"train_tail": len(flat) % 32}
+    assert result.fill == 1.0
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    documents=st.lists(words, min_size=2, max_size=12),
+    length=st.sampled_from([8, 9, 32]),
+    packing=st.sampled_from(["concat", "best-fit"]),
+    task_bytes=st.sampled_from([1, 100, 1 << 20]),
+)
+def test_every_token_of_every_kept_document_once_in_order(
+    preparing: Preparing,
+    tmp_path: Path,
+    byte_level: Path,
+    documents: list[str],
+    length: int,
+    packing: str,
+    task_bytes: int,
+) -> None:
+    shutil.rmtree(tmp_path / "artifacts", ignore_errors=True)
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    kept = [text for text in dict.fromkeys(documents) if not text.isspace()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.plan_tasks, "__defaults__", (task_bytes,))
+        if not kept:
+            with pytest.raises(DataError):
+                preparing(path, sequence_length=length, packing=packing, validation_fraction=0)
+            return
+        preparing(path, sequence_length=length, packing=packing, validation_fraction=0)
+    artifacts = Artifacts(tmp_path / "artifacts")
+    if packing == "best-fit":
+        assert texts(artifacts) == kept
+        return
+    tokenizer = Tokenizer.from_file(str(byte_level))
+    tokenizer.encode_special_tokens = True
+    flat = [token for text in kept for token in (0, *tokenizer.encode(text, add_special_tokens=False).ids, 1)]
+    rows = open_rows(artifacts.train_rows).input_ids[:].reshape(-1).tolist()
+    assert rows == flat[: len(flat) // length * length]
+
+
+def test_control_tokens_in_text_stay_text(preparing: Preparing, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", ["before <|eos|> after <|bos|>", "another document entirely"])
+    _, artifacts = preparing(path, validation_fraction=0)
+    assert texts(artifacts)[0] == "before <|eos|> after <|bos|>"
+    assert (open_rows(artifacts.train_rows).input_ids[:] == 1).sum() == 2
+    _, artifacts = preparing(path, validation_fraction=0, parse_special_tokens=True, into="parsed")
+    assert (open_rows(artifacts.train_rows).input_ids[:] == 1).sum() == 3
+
+
+def test_a_matching_output_is_kept_and_a_change_is_named(
+    preparing: Preparing, tmp_path: Path, byte_level: Path
+) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(50)])
+    first, artifacts = preparing(path)
+    again, _ = preparing(path)
+    assert again.reused and again.rows == first.rows and again.path == first.path
+    notes: list[str] = []
+
+    class Notes(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    path.write_text(path.read_text() + '{"text": "one more"}\n')
+    config = {"inputs": [str(path)], "sequence_length": 64}
+    changed = prepare(
+        Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": config}), artifacts, Notes()
+    )
+    assert not changed.reused
+    assert any("sequence_length was 32, is 64" in note and f"{path} has changed" in note for note in notes)
+    assert open_rows(artifacts.train_rows).sequence_length == 64
+
+
+def test_worker_count_and_engine_never_change_the_rows(
+    preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE * (i % 7 + 1)}" for i in range(100)])
+    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (4000,))
+    results = [row_bytes(preparing(path, workers=workers, into=f"w{workers}")[1]) for workers in (1, 2)]
+    assert results[0] == results[1]
+
+
+def test_a_long_document_in_parts_gives_the_ids_of_the_whole(
+    preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_level: Path, sentencepiece_style: Path
+) -> None:
+    from pretrain_cli.data import readers
+    from pretrain_cli.data import tokens as tokens_module
+
+    text = "".join(random.Random(1).choice(["a ", "b", "abc  ", "dé ", "\n", "bad cab "]) for _ in range(6000))
+    (tmp_path / "long.txt").write_text(text)
+    for number, file in enumerate((byte_level, sentencepiece_style)):
+        _, whole = preparing(tmp_path / "long.txt", tokenizer=file, into=f"whole{number}")
+        with monkeypatch.context() as patch:
+            patch.setattr(readers, "BLOCK", 1000)
+            patch.setattr(tokens_module, "PIECE_CHARACTERS", 100)
+            _, parts = preparing(tmp_path / "long.txt", tokenizer=file, into=f"parts{number}")
+        assert row_bytes(whole) == row_bytes(parts)
+        tokenizer = Tokenizer.from_file(str(file))
+        total = whole.read_manifest()["ledger"]["tokens"]["encoded"]
+        assert total == len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def test_sources_are_weighted_and_counted(tmp_path: Path, byte_level: Path) -> None:
+    a = write_jsonl(tmp_path / "a.jsonl", [f"Domain {i}. {PROSE}" for i in range(100)])
+    b = write_jsonl(tmp_path / "b.jsonl", [f"General {i}. {PROSE}" for i in range(100)])
+    sources = [{"path": str(a), "weight": 2.0, "name": "domain"}, {"path": str(b), "weight": 0.5, "name": "general"}]
+    config = {"tokenizer": {"path": str(byte_level)}, "data": {"sources": sources, "sequence_length": 32}}
+    artifacts = Artifacts(tmp_path / "artifacts")
+    prepare(Config.model_validate(config), artifacts)
+    check_ledger(artifacts)
+    counted = artifacts.read_manifest()["sources"]
+    assert counted["domain"]["documents"] == 200
+    assert 25 < counted["general"]["documents"] < 75
+    assert sum(text.startswith("Domain 7.") for text in texts(artifacts)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "is empty"), (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "binary"), (b" \n\t", "No text is left")],
+)
+def test_a_file_without_text_is_an_error(preparing: Preparing, tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "file.txt").write_bytes(content)
+    with pytest.raises(DataError, match=told) as caught:
+        preparing(tmp_path / "file.txt")
+    assert caught.value.hint
+
+
+def test_a_missing_file_and_a_folder_without_text_are_errors(preparing: Preparing, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="doesn't exist"):
+        preparing(tmp_path / "nothing.txt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "picture.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="holds no text"):
+        preparing(tmp_path / "folder")
+
+
+def test_a_bad_record_fails_with_its_place_or_is_counted_and_listed(preparing: Preparing, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "two"\n{"text": null}\n{"text": "last"}\n')
+    with pytest.raises(DataError, match=r"broken.jsonl, line 2, byte 16: not json"):
+        preparing(path)
+    result, artifacts = preparing(path, on_error="skip")
+    assert result.dropped == {"not_json": 1, "text_is_null": 1}
+    rejected = [json.loads(line) for line in artifacts.rejected.read_text().splitlines()]
+    assert [(entry["line"], entry["offset"]) for entry in rejected] == [(2, 16), (3, 31)]
+
+
+def test_a_second_prepare_into_the_folder_says_who_holds_it(preparing: Preparing, tmp_path: Path) -> None:
+    from pretrain_cli.artifacts import lock
+
+    (tmp_path / "a.txt").write_text(PROSE * 20)
+    with lock(tmp_path / "artifacts" / "data", "preparing"), pytest.raises(UsageError, match=str(os.getpid())):
+        preparing(tmp_path / "a.txt")
+
+
+def test_cleaning_steps_change_and_drop_by_name(preparing: Preparing, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", ["short", f"write to me@example.org or 192.168.0.1\r\n{PROSE * 3}"])
+    result, artifacts = preparing(path, cleaning=["newlines", "personal-data", "min-length"], validation_fraction=0)
+    assert result.dropped == {"too_short": 1}
+    assert texts(artifacts)[0].startswith("write to <email> or <ip>\nCall")
+
+
+def test_every_messy_file_alone_and_together_adds_up(preparing: Preparing) -> None:
+    if not MESSY.is_dir():
+        pytest.skip("the shared messy files aren't here")
+    pytest.importorskip("trafilatura")
+    unusable = {"empty.txt", "only-whitespace.txt", "not-text.png", "truncated.txt.gz", "control-chars.txt"}
+    files = sorted(MESSY.iterdir())
+    for number, path in enumerate(files):
+        if path.name in unusable:
+            with pytest.raises(DataError):
+                preparing(path, on_error="skip", into=f"m{number}")
+            continue
+        _, artifacts = preparing(path, on_error="skip", into=f"m{number}")
+        kept = artifacts.read_manifest()["ledger"]["bytes"]["kept"]
+        assert sum(len(text.encode()) for text in texts(artifacts)) == kept, path.name
+    result, _ = preparing(*files, on_error="skip", into="all")
+    assert result.dropped["unreadable_file"] == 3
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import Config
+from pretrain_cli.data import tasks
+from pretrain_cli.data.prepare import prepare
+tasks.plan_tasks.__defaults__ = (20_000,)
+if __name__ == "__main__":
+    data = {"inputs": [sys.argv[1]], "sequence_length": 32}
+    prepare(Config.model_validate({"tokenizer": {"path": sys.argv[2]}, "data": data}), Artifacts(Path(sys.argv[3])))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_continues_to_the_same_bytes(tmp_path: Path, byte_level: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE * (i % 40)}" for i in range(3000)])
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+
+    def command(into: str) -> list[str]:
+        return [sys.executable, str(script), str(path), str(byte_level), str(tmp_path / into)]
+
+    started = time.perf_counter()
+    subprocess.run(command("whole"), check=True)
+    seconds = time.perf_counter() - started
+    moments = np.random.default_rng(0).uniform(0.4 * seconds, seconds, 20)
+    for moment in moments:
+        process = subprocess.Popen(command("killed"))
+        try:
+            process.wait(moment)
+            shutil.rmtree(tmp_path / "killed")  # it ended: begin anew
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    subprocess.run(command("killed"), check=True)
+    assert row_bytes(Artifacts(tmp_path / "killed")) == row_bytes(Artifacts(tmp_path / "whole"))
