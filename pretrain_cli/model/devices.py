@@ -1,0 +1,140 @@
+"""Which device, precision and number of threads suit this machine, and why?"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from pretrain_cli.errors import ConfigError
+
+BF16_GAIN = 1.3
+"""bf16 is taken on a CPU above this ratio of speeds: a native one read 3.1, emulated ones 0.47 and 0.03."""
+PROBE_SIZE = 512
+PROBE_SECONDS = 0.04
+BUSY_SHARE = 0.3
+"""A core's worth of other people's work above this makes two OpenMP threads wait for each other."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice(Generic[T]):
+    """A value with the reason for it, one clause."""
+
+    value: T
+    reason: str
+
+
+def choose_device(name: str) -> Choice[str]:
+    """The device to compute on, as torch names it: "cpu", "cuda", "cuda:1", "mps".
+
+    Args:
+        name: a device, or "auto": CUDA before MPS before the CPU.
+
+    Raises:
+        ConfigError: no such device, or it isn't there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return Choice("cuda", f"{torch.cuda.get_device_name()} is there")
+        if torch.backends.mps.is_available():
+            return Choice("mps", "Apple's GPU is there")
+        return Choice("cpu", "no GPU that torch can use")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device '{name}'.", "Devices: auto, cpu, cuda, cuda:1, mps.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda is not None
+        why = "no CUDA driver or GPU answers" if built else "this torch is built without CUDA"
+        raise ConfigError(f"The device '{name}' can't be used: {why}.", "Use --device auto, or see: ptk doctor")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"The device '{name}' isn't there: {torch.cuda.device_count()} are.", "Use --device auto.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("The device 'mps' isn't available here.", "Use --device auto, or see: ptk doctor")
+    return Choice(name, "as asked")
+
+
+def choose_precision(name: str, device: str) -> Choice[str]:
+    """ "fp32", "bf16" (autocast), "fp16" (autocast) or "bf16-weights" for training on ``device``.
+
+    On a GPU by its capability without emulation, on a CPU by timing both: its flags were wrong in one case of three.
+
+    Args:
+        name: one of them, taken as it is, or "auto".
+        device: what `choose_device` gave.
+    """
+    if name != "auto":
+        return Choice(name, "as asked")
+    kind = torch.device(device).type
+    if kind == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Choice("bf16", "the GPU computes it natively")
+        return Choice("fp32", "the GPU would emulate bf16")
+    if kind == "mps":
+        return Choice("fp32", "Apple's GPUs emulate bf16 on some generations")
+    ratio = bf16_speed_ratio()
+    if ratio >= BF16_GAIN:
+        return Choice("bf16", f"timed {ratio:.1f} times as fast as fp32 here")
+    return Choice("fp32", f"bf16 timed {ratio:.2g} times as fast here")
+
+
+def bf16_speed_ratio() -> float:
+    """Speed of a bf16 matrix product over that of an fp32 one on this CPU; takes about 0.1 s."""
+    times = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return times[torch.float32] / times[torch.bfloat16]
+
+
+def matmul_flops(dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second of a large product on this CPU, as measured now."""
+    return 2 * PROBE_SIZE**3 / _product_seconds(dtype)
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    # The best of several: another process may hold the core for some of them.
+    left = torch.full((PROBE_SIZE, PROBE_SIZE), 0.5, dtype=dtype)
+    right = torch.full((PROBE_SIZE, PROBE_SIZE), 0.25, dtype=dtype)
+    torch.mm(left, right)
+    best, end = float("inf"), time.perf_counter() + PROBE_SECONDS
+    while best == float("inf") or time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.mm(left, right)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_threads(setting: int | str, busy_cores: float | None = None) -> Choice[int]:
+    """CPU threads for torch. Two collapse (tens of times slower) where another process holds one of two cores.
+
+    Args:
+        setting: a number, or "auto": OMP_NUM_THREADS where set, else all cores, fewer where others work.
+        busy_cores: cores that other processes use; measured for 0.2 s where None.
+    """
+    if isinstance(setting, int):
+        return Choice(setting, "as asked")
+    if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+        return Choice(max(1, int(os.environ["OMP_NUM_THREADS"])), "OMP_NUM_THREADS says so")
+    cores = available_cores()
+    if busy_cores is None:
+        busy_cores = _busy_cores()
+    if cores > 1 and busy_cores > BUSY_SHARE:
+        free = max(1, int(cores - busy_cores))
+        return Choice(free, f"other processes use {busy_cores:.1f} of {cores} cores")
+    return Choice(cores, "all cores are free")
+
+
+def _busy_cores() -> float:
+    import psutil
+
+    cores: int = psutil.cpu_count() or 1
+    share: float = psutil.cpu_percent(interval=0.2) / 100
+    return share * cores
