@@ -31,7 +31,7 @@ class Base:
 
 
 def find_base(name: str, artifacts: Artifacts) -> Base:
-    """Find base ``name``: `smollm2`, a run of ``artifacts``, a folder, a .gguf file, or a hub id (asked for with a time-out).
+    """Find base ``name``: `smollm2`, a folder, a .gguf file, or a hub id, which is asked for with a time-out.
 
     Raises:
         ModelError: there is no such base, or the hub can't be asked.
@@ -84,7 +84,7 @@ def _need_gguf() -> None:
 
 def _on_hub(name: str) -> Base:
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     missing = f"No base '{name}': no such folder or file"
     try:

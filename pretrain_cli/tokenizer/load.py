@@ -165,7 +165,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _special(value: Any, names: tuple[str, ...], vocabulary: dict[str, int], *, declared: bool) -> int | None:
-    """Id of a special token that the config names (as text or as a record), or of the usual name where it names none."""
+    """Id of the special token that the config names, as text or as a record; of the usual name where it names none."""
     text = value.get("content") if isinstance(value, dict) else value
     if isinstance(text, str):
         return vocabulary.get(text)

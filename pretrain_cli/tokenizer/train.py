@@ -28,8 +28,8 @@ def choose_vocab_size(corpus_bytes: int) -> int:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
     """Train a byte-level BPE of at most ``vocab_size`` entries (Sennrich et al. 2016, arXiv 1508.07909) and save it.
 
-    Lossless: all 256 bytes are entries, nothing is normalised, no space is put in front. Entries 0, 1 and 2 are BOS, EOS and
-    padding. The folder opens with ``AutoTokenizer.from_pretrained``.
+    Lossless: all 256 bytes are entries, nothing is normalised, no space is put in front. Entries 0, 1 and 2 are BOS,
+    EOS and padding. The folder opens with ``AutoTokenizer.from_pretrained``.
     """
     tokenizer = Tokenizer(models.BPE())
     # GPT-2's own pattern would do; digits one by one keep numbers from eating a small vocabulary.
