@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import xxhash
@@ -39,6 +40,14 @@ def _hash(file: InputFile) -> str:
     except OSError as error:
         raise DataError(f"{file.path} can't be read: {error.strerror}.", "Check its permissions.") from error
     return str(digest.hexdigest())
+
+
+def hash_tokenizer(path: str) -> str:
+    """The hash of the tokenizer.json that ``path`` names, "" where there is none (yet)."""
+    file = Path(path).expanduser() if path else None
+    if file is not None and file.is_dir():
+        file = file / "tokenizer.json"
+    return str(xxhash.xxh3_128_hexdigest(file.read_bytes())) if file is not None and file.is_file() else ""
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -12,7 +12,8 @@ from pretrain_cli.data.select import Selection
 from pretrain_cli.data.tasks import TaskCounts
 
 
-def _merge(parts: list[dict[str, int]]) -> dict[str, int]:
+def merge(parts: list[dict[str, int]]) -> dict[str, int]:
+    """Counts by reason, summed."""
     merged: dict[str, int] = {}
     for part in parts:
         for reason, number in part.items():
@@ -23,7 +24,7 @@ def _merge(parts: list[dict[str, int]]) -> dict[str, int]:
 def dropped_documents(counts: list[TaskCounts], selection: Selection) -> dict[str, int]:
     """Documents left out, by reason, while reading and after."""
     later = {reason: int(which.sum()) for reason, which in selection.dropped.items() if which.any()}
-    return _merge([*(count.dropped_documents for count in counts), later])
+    return merge([*(count.dropped_documents for count in counts), later])
 
 
 def make_ledger(
@@ -43,7 +44,7 @@ def make_ledger(
     chosen = {reason: which for reason, which in selection.dropped.items() if which.any()}
     later_bytes = {reason: int(table["bytes"][which].sum()) for reason, which in chosen.items()}
     bytes_in = sum(count.bytes_in for count in counts)
-    dropped_bytes = _merge([*(count.dropped_bytes for count in counts), later_bytes])
+    dropped_bytes = merge([*(count.dropped_bytes for count in counts), later_bytes])
     kept_bytes = sum(count.kept_bytes for count in counts) - sum(later_bytes.values())
     changed = sum(count.changed_bytes for count in counts)
     assert bytes_in == kept_bytes + sum(dropped_bytes.values()) + changed, "the ledger of bytes doesn't add up"

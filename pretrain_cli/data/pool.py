@@ -12,7 +12,7 @@ from typing import Literal
 
 from pretrain_cli.data.tasks import Task, TaskCounts, TaskSettings, finished_task, run_task
 from pretrain_cli.data.tokens import Encoder
-from pretrain_cli.errors import DataError
+from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
 from pretrain_cli.progress import Progress
 
 POOL_PAYS_BYTES = 256 << 20
@@ -33,6 +33,7 @@ def run_tasks(
     folder: Path,
     workers: int | Literal["auto"],
     progress: Progress,
+    executor: str = "local",
 ) -> list[TaskCounts]:
     """Run what isn't finished in ``folder`` yet; counts in the order of the tasks."""
     counts: dict[int, TaskCounts] = {}
@@ -45,7 +46,9 @@ def run_tasks(
         progress.note(f"Continuing: {len(counts)} of {len(tasks)} shards are finished.")
     meter = _Meter(progress, tasks, counts)
     many = choose_workers(workers, left, settings) if left else 1
-    if many == 1:
+    if left and executor == "ray":
+        _run_ray(left, settings, folder, counts, meter)
+    elif many == 1:
         encoder = Encoder(settings.encoder) if left else None
         for task in left:
             counts[task.index] = run_task(task, settings, folder, encoder)
@@ -97,6 +100,35 @@ def _run_pool(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_ray(
+    tasks: list[Task], settings: TaskSettings, folder: Path, counts: dict[int, TaskCounts], meter: _Meter
+) -> None:
+    """The same tasks on a Ray cluster, or on a local one started for this; ``folder`` must be shared by its nodes."""
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(
+            "data.executor = 'ray' needs ray.", "pip install 'pretrain-cli[ray]', or use the local executor."
+        ) from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(log_to_driver=False)
+    try:
+        remote = ray.remote(num_cpus=1)(run_in_worker)
+        waiting = {remote.remote(task, settings, folder.resolve()): task for task in tasks}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            task = waiting.pop(done)
+            try:
+                counts[task.index] = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, PtkError) else error) from None
+            meter.add(task, counts[task.index])
+    finally:
+        if started:
+            ray.shutdown()
 
 
 def _limit_threads() -> None:

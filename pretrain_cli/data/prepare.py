@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from pretrain_cli.artifacts import Artifacts, lock, publish_folder, write_json, write_text, writing_to
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.data import ledger as ledgers
 from pretrain_cli.data.assemble import RowSettings, Shards, SplitCounts, write_split
-from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files
+from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files, hash_tokenizer
 from pretrain_cli.data.inputs import STDIN, InputFile, find_files
 from pretrain_cli.data.pool import run_tasks
 from pretrain_cli.data.sample import head_sample, training_sample
@@ -67,8 +68,10 @@ def prepare(config: Config, artifacts: Artifacts, progress: Progress = SILENT) -
     """
     started = time.perf_counter()
     files, names, weights = _inputs(config)
+    # Parts run beside each other, each with a lock of its own; only a whole prepare packs and removes.
+    part = config.data.shard.replace("/", "-of-")
     with (
-        lock(artifacts.data, "preparing"),
+        lock(artifacts.data / f".part-{part}" if part else artifacts.data, "preparing"),
         writing_to(artifacts.root),
         _stdin_saved(files, artifacts.data) as readable,
     ):
@@ -133,24 +136,51 @@ class _Prepare:
             changes = differences(previous.get("request", {}), wanted)
             self.progress.note(f"Preparing again: {'; '.join(changes) or 'the last output is incomplete'}.")
         self.artifacts.manifest.unlink(missing_ok=True)
-        info, source = self._tokenizer(wanted)
+        with FileLock(self.artifacts.data / ".tokenizer.lock"):
+            info, source = self._tokenizer(wanted)
         encoder = self._encoder(info)
         dtype = "uint16" if info.vocab_size <= 1 << 16 else "uint32"
         settings = self._task_settings(encoder, dtype)
         counts, work = self._encode(settings, info)
+        if self.config.data.shard:
+            return self._part_result(counts, info, settings)
         manifest = self._pack(counts, work, settings, info, source, wanted, hashes)
         write_json(self.artifacts.manifest, manifest)
         shutil.rmtree(work.parent, ignore_errors=True)
+        for part in self.artifacts.data.glob(".part-*"):
+            shutil.rmtree(part, ignore_errors=True)
         return _result(manifest, self.artifacts, False, self.started)
+
+    def _part_result(self, counts: list[TaskCounts], info: TokenizerInfo, settings: TaskSettings) -> PrepareResult:
+        self.progress.note("This part is done. Once all are, prepare without data.shard packs the rows.")
+        seconds, size = time.perf_counter() - self.started, sum(count.bytes_in for count in counts)
+        return PrepareResult(
+            documents=sum(count.kept_documents for count in counts),
+            bytes=size,
+            tokens=sum(count.tokens for count in counts),
+            rows=0,
+            fill=0.0,
+            dropped=ledgers.merge([count.dropped_documents for count in counts]),
+            seconds=seconds,
+            megabytes_per_second=size / 1e6 / seconds,
+            tokenizer=f"{info.vocab_size} entries, encoded by {settings.encoder.engine}",
+            path=self.artifacts.data,
+            reused=False,
+            train_rows=0,
+            validation_rows=0,
+            validation_documents=0,
+            warnings=self.warnings,
+        )
 
     def _wanted(self, hashes: list[str]) -> dict[str, Any]:
         """All that shapes the output, before any work: what a later call compares itself with."""
-        data = self.config.data.model_dump(mode="json", exclude={"inputs", "sources", "workers"})
+        data = self.config.data.model_dump(mode="json", exclude={"inputs", "sources", "workers", "executor", "shard"})
         tokenizer = self.config.tokenizer.model_dump(mode="json")
         return {
             **data,
             **{f"tokenizer.{name}": value for name, value in tokenizer.items()},
             "base": self.config.model.base,
+            "tokenizer.json": hash_tokenizer(self.config.tokenizer.path),
             "sources": [[name, weight] for name, weight in zip(self.names, self.weights, strict=True)],
             "inputs": [
                 ["-" if Path(file.path).name.startswith(".stdin-") else file.path, digest]
@@ -179,7 +209,7 @@ class _Prepare:
         """The tokenizer in the artifact folder, and where it came from."""
         work = self.artifacts.data / ".tokenizer"
         key = fingerprint(
-            {name: wanted[name] for name in wanted if name.startswith("tokenizer.")}
+            {name: wanted[name] for name in wanted if name.startswith("tokenizer")}
             | {"base": wanted["base"], "inputs": wanted["inputs"], "read": [wanted["encoding"], wanted["text_column"]]}
         )
         marker = self.artifacts.data / ".tokenizer-key"
@@ -227,7 +257,14 @@ class _Prepare:
     def _task_settings(self, encoder: EncoderSettings, dtype: str) -> TaskSettings:
         data = self.config.data
         return TaskSettings(
-            encoder, dtype, data.document_separator, data.text_column, data.encoding, data.on_error, data.cleaning
+            encoder,
+            dtype,
+            data.document_separator,
+            data.text_column,
+            data.encoding,
+            data.on_error,
+            data.cleaning,
+            data.near_dedup,
         )
 
     def _encode(self, settings: TaskSettings, info: TokenizerInfo) -> tuple[list[TaskCounts], Path]:
@@ -236,18 +273,22 @@ class _Prepare:
             {
                 "files": [file.to_dict() for file in self.files],
                 "settings": [settings.dtype, settings.separator, settings.column, settings.encoding, settings.on_error],
-                "cleaning": list(settings.cleaning),
+                "cleaning": [*settings.cleaning, "near" if settings.near_dedup else ""],
                 "encoder": [settings.encoder.engine, settings.encoder.cut, settings.encoder.parse_special_tokens],
                 "tokenizer": info.fingerprint,
             }
         )
         root = self.artifacts.data / ".work"
         folder = root / key[:16]
-        for other in root.iterdir() if root.is_dir() else ():
+        for other in root.iterdir() if root.is_dir() and not self.config.data.shard else ():
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        counts = run_tasks(tasks, settings, folder, self.config.data.workers, self.progress)
+        if self.config.data.shard:
+            number, total = map(int, self.config.data.shard.split("/"))
+            tasks = [task for task in tasks if task.index % total == number % total]
+        data = self.config.data
+        counts = run_tasks(tasks, settings, folder, data.workers, self.progress, data.executor)
         for note in dict.fromkeys(note for count in counts for note in count.notes):
             self._warn(note)
         return counts, folder

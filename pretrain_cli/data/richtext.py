@@ -28,7 +28,7 @@ def html(raw: bytes, path: str) -> str:
     with _extracting(path, "trafilatura"):
         import trafilatura
 
-        return trafilatura.extract(raw, include_comments=False) or trafilatura.html2txt(raw) or ""
+        return trafilatura.extract(raw, include_comments=False) or _all_text(raw)
 
 
 def pdf(raw: bytes, path: str) -> str:
@@ -51,11 +51,20 @@ def epub(raw: bytes, path: str) -> str:
     """The chapters of a book, in reading order."""
     with _extracting(path, "ebooklib"):
         import ebooklib.epub
-        import trafilatura
 
         book = ebooklib.epub.read_epub(io.BytesIO(raw), {"ignore_ncx": True})
         items = [book.get_item_with_id(name) for name, _ in book.spine]
-        return "\n\n".join(trafilatura.html2txt(item.get_content()) for item in items if item is not None)
+        return "\n\n".join(_all_text(item.get_content()) for item in items if item is not None)
+
+
+def _all_text(raw: bytes) -> str:
+    from lxml import html as parser
+
+    page = parser.document_fromstring(raw)
+    for element in page.xpath("//script|//style|//title"):
+        element.drop_tree()
+    lines = (line.strip() for line in page.text_content().splitlines())
+    return "\n".join(line for line in lines if line)
 
 
 EXTRACTORS: dict[str, Callable[[bytes, str], str]] = {"html": html, "pdf": pdf, "docx": docx, "epub": epub}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain_cli.config.model import DataConfig
+from pretrain_cli.data.near import near_duplicates
 from pretrain_cli.data.split import Ints, Part, copies, first_seen, hold_out
 from pretrain_cli.data.tasks import shard_name
 from pretrain_cli.data.tokens import token_bytes
@@ -42,6 +43,10 @@ def select(
     if config.exact_dedup:
         dropped["duplicate"] = ~first_seen(hashes)
         keep &= ~dropped["duplicate"]
+    if config.near_dedup:
+        files = (work / f"{shard_name(index)}.signatures.npy" for index in range(len(shard_sizes)))
+        dropped["near_duplicate"] = near_duplicates(np.concatenate([np.load(file) for file in files]), keep)
+        keep &= ~dropped["near_duplicate"]
     times = copies(table["source"].astype(np.int64), hashes, weights, config.seed)
     if (keep & (times == 0)).any():
         dropped["weight"] = keep & (times == 0)

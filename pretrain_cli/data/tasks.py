@@ -17,6 +17,7 @@ from pretrain_cli.artifacts import writing_to
 from pretrain_cli.data.cleaning import Cleaner
 from pretrain_cli.data.documents import Document, Record, Rejected, place
 from pretrain_cli.data.inputs import STDIN, InputFile, is_url
+from pretrain_cli.data.near import PERMUTATIONS, Signatures, signature
 from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.data.tokens import Encoder, EncoderSettings
 from pretrain_cli.errors import DataError
@@ -63,6 +64,7 @@ class TaskSettings:
     encoding: str
     on_error: str
     cleaning: tuple[str, ...]
+    near_dedup: bool = False
 
 
 @dataclass
@@ -147,6 +149,9 @@ def run_task(task: Task, settings: TaskSettings, folder: Path, encoder: Encoder 
                 shard.read_span(span, file_index)
             shard.flush()
         np.save(documents_path, np.array(shard.documents, DOCUMENT))
+        if settings.near_dedup:
+            signatures = np.array(shard.signatures, np.uint32).reshape(-1, PERMUTATIONS)
+            np.save(folder / f"{name}.signatures.npy", signatures)
         record = folder / f"{name}.json.part"
         record.write_text(json.dumps(asdict(shard.counts)))
         os.replace(record, folder / f"{name}.json")
@@ -167,6 +172,7 @@ class _Shard:
         self.counts = TaskCounts()
         self.documents: list[tuple[Any, ...]] = []
         self.cleaner = Cleaner(settings.cleaning)
+        self.signatures: list[Signatures] = []
         self._texts: list[str] = []
         self._owners: list[int] = []
         self._characters = 0
@@ -176,7 +182,7 @@ class _Shard:
         reading = ReadSettings(self.settings.separator, self.settings.column, self.settings.encoding)
         try:
             records = read(span, reading)
-            if self.cleaner.steps:
+            if self.cleaner.steps or self.settings.near_dedup:
                 records = join_parts(records)
             for record in records:
                 self._take(record, span, file_index)
@@ -221,6 +227,8 @@ class _Shard:
             size = len(encoded)
         digest = xxhash.xxh3_128_intdigest(encoded)
         self._begin(size, digest, span, file_index, record)
+        if self.settings.near_dedup:
+            self.signatures.append(signature(text))
         self._add(text, len(self.documents) - 1)
 
     def _begin(self, size: int, digest: int, span: Span, file_index: int, record: Document) -> None:

@@ -155,7 +155,7 @@ def test_a_matching_output_is_kept_and_a_change_is_named(
             notes.append(text)
 
     path.write_text(path.read_text() + '{"text": "one more"}\n')
-    config = {"inputs": [str(path)], "sequence_length": 64}
+    config = {"inputs": [str(path)], "sequence_length": 64, "add_bos": True}
     changed = prepare(
         Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": config}), artifacts, Notes()
     )
@@ -197,7 +197,10 @@ def test_sources_are_weighted_and_counted(tmp_path: Path, byte_level: Path) -> N
     a = write_jsonl(tmp_path / "a.jsonl", [f"Domain {i}. {PROSE}" for i in range(100)])
     b = write_jsonl(tmp_path / "b.jsonl", [f"General {i}. {PROSE}" for i in range(100)])
     sources = [{"path": str(a), "weight": 2.0, "name": "domain"}, {"path": str(b), "weight": 0.5, "name": "general"}]
-    config = {"tokenizer": {"path": str(byte_level)}, "data": {"sources": sources, "sequence_length": 32}}
+    config = {
+        "tokenizer": {"path": str(byte_level)},
+        "data": {"sources": sources, "sequence_length": 32, "add_bos": True},
+    }
     artifacts = Artifacts(tmp_path / "artifacts")
     prepare(Config.model_validate(config), artifacts)
     check_ledger(artifacts)
@@ -280,7 +283,7 @@ from pretrain_cli.data import tasks
 from pretrain_cli.data.prepare import prepare
 tasks.plan_tasks.__defaults__ = (20_000,)
 if __name__ == "__main__":
-    data = {"inputs": [sys.argv[1]], "sequence_length": 32}
+    data = {"inputs": [sys.argv[1]], "sequence_length": 32, "add_bos": True}
     prepare(Config.model_validate({"tokenizer": {"path": sys.argv[2]}, "data": data}), Artifacts(Path(sys.argv[3])))
 """
 
@@ -308,3 +311,75 @@ def test_killed_at_random_moments_it_continues_to_the_same_bytes(tmp_path: Path,
             process.wait()
     subprocess.run(command("killed"), check=True)
     assert row_bytes(Artifacts(tmp_path / "killed")) == row_bytes(Artifacts(tmp_path / "whole"))
+
+
+def test_near_duplicates_are_left_out_and_counted(preparing: Preparing, tmp_path: Path) -> None:
+    pytest.importorskip("rensa")
+    long = " ".join(f"word{number}" for number in range(200))
+    path = write_jsonl(
+        tmp_path / "d.jsonl", [long, f"{long} and a little more", "something else entirely, not like it"]
+    )
+    result, artifacts = preparing(path, near_dedup=True, validation_fraction=0)
+    assert result.dropped == {"near_duplicate": 1}
+    assert texts(artifacts) == [long, "something else entirely, not like it"]
+
+
+def test_parts_run_apart_give_the_rows_of_one_run(
+    preparing: Preparing, tmp_path: Path, byte_level: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(60)])
+    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (2000,))
+    parts = Artifacts(tmp_path / "parts")
+    for part in ("2/2", "1/2"):
+        data = {"inputs": [str(path)], "sequence_length": 32, "add_bos": True, "shard": part}
+        prepare(Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": data}), parts)
+        assert not parts.manifest.exists()
+    ran: list[object] = []
+    monkeypatch.setattr("pretrain_cli.data.pool.run_task", lambda *given: ran.append(given))
+    preparing(path, into="parts")
+    assert not ran, "every shard was finished already"
+    monkeypatch.undo()
+    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (2000,))
+    assert row_bytes(parts) == row_bytes(preparing(path, into="whole")[1])
+
+
+@pytest.mark.slow
+def test_ray_gives_the_rows_of_local_workers(
+    preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, log_to_driver=False)
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(60)])
+    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (2000,))
+    try:
+        _, there = preparing(path, executor="ray", into="ray")
+    finally:
+        ray.shutdown()
+    assert row_bytes(there) == row_bytes(preparing(path, into="local")[1])
+
+
+def test_bytes_without_a_token_are_counted(preparing: Preparing, tmp_path: Path, byte_level: Path) -> None:
+    spec = json.loads(byte_level.read_text())
+    lacking = "ĉ"  # the byte-level name of a tab
+    spec["model"]["merges"] = [pair for pair in spec["model"]["merges"] if lacking not in "".join(pair)]
+    spec["model"]["vocab"] = {token: i for token, i in spec["model"]["vocab"].items() if lacking not in token}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    path = write_jsonl(tmp_path / "d.jsonl", ["a\ttab and\tanother", "no such thing here"])
+    result, artifacts = preparing(path, tokenizer=tmp_path / "tokenizer.json", validation_fraction=0)
+    assert artifacts.read_manifest()["ledger"]["unwritable"] == {"documents": 1, "bytes": 2}
+    assert any("no token for 2 bytes in 1 documents" in warning for warning in result.warnings)
+
+
+def test_inspection_shows_every_token_and_the_numbers(preparing: Preparing, tmp_path: Path) -> None:
+    from pretrain_cli.data.inspect import inspect_row, statistics
+
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}." for i in range(40)])
+    result, artifacts = preparing(path)
+    row = inspect_row(artifacts, 0)
+    assert sum(len(piece.tokens) for piece in row.pieces) + row.padding == 32
+    assert row.pieces[0].text == f"<|bos|>Document {row.pieces[0].document}.<|eos|>"
+    assert inspect_row(artifacts, seed=3) == inspect_row(artifacts, seed=3)
+    numbers = statistics(artifacts)
+    assert numbers["documents"] == 40 == sum(numbers["document_tokens"].values())
+    assert numbers["fill"] == result.fill
+    json.dumps(numbers)
