@@ -13,7 +13,7 @@ from pretrain_cli.data.packing import PACKINGS, Plan, windows
 from pretrain_cli.data.split import Ints, Part
 from pretrain_cli.data.store import PackedBatch, RowWriter
 
-WINDOW_TOKENS = 1 << 23
+WINDOW_TOKENS = 1 << 21
 CHUNK_TOKENS = 1 << 20
 
 
@@ -60,7 +60,7 @@ def write_split(
     placed = done = 0
     with RowWriter(folder, length, settings.dtype) as writer:
         assembler = _Assembler(part, shards, settings, writer)
-        for start, stop in windows(sizes, WINDOW_TOKENS):
+        for start, stop in windows(sizes, max(WINDOW_TOKENS, 64 * length)):
             plan = packer.add(np.arange(start, stop), sizes[start:stop])
             placed += assembler.write(plan)
             done += int(sizes[start:stop].sum())
@@ -76,7 +76,6 @@ class _Assembler:
         self.part, self.shards, self.settings, self.writer = part, shards, settings, writer
         self.shard = shards.shard[part.rows]
         self.base = shards.offset[part.rows] + part.first
-        self._maps: dict[int, npt.NDArray[np.unsignedinteger]] = {}
 
     def write(self, plan: Plan) -> int:
         """Write a plan's rows in chunks of bounded size; the tokens written."""
@@ -125,7 +124,11 @@ class _Assembler:
             chosen = np.flatnonzero((shard_of == shard) & (sizes > 0))
             if not len(chosen):
                 continue
-            ids, source, size = self._ids(shard), (self.base[documents] + low)[chosen], sizes[chosen]
+            ids, source, size = (
+                _map(self.shards.files[shard], self.shards.dtype),
+                (self.base[documents] + low)[chosen],
+                sizes[chosen],
+            )
             if size.mean() > 128:  # long pieces: a slice each; short ones: one gather, no Python per piece
                 for at, start, many in zip(to[chosen].tolist(), source.tolist(), size.tolist(), strict=True):
                     flat[at : at + many] = ids[start : start + many]
@@ -133,15 +136,9 @@ class _Assembler:
             within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
             flat[np.repeat(to[chosen], size) + within] = ids[np.repeat(source, size) + within]
 
-    def _ids(self, shard: int) -> npt.NDArray[np.unsignedinteger]:
-        if shard not in self._maps:
-            if len(self._maps) > 8:
-                self._maps.clear()
-            self._maps[shard] = _map(self.shards.files[shard], self.shards.dtype)
-        return self._maps[shard]
-
 
 def _map(path: Path, dtype: str) -> npt.NDArray[np.unsignedinteger]:
+    """A shard's ids. Mapped anew for each chunk: a mapping that stays would count every page it has touched."""
     if not path.stat().st_size:  # an empty file can't be mapped
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))  # a plain view: np.memmap's own slices cost 2 us more each

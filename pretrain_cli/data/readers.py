@@ -190,7 +190,7 @@ def read_jsonl(span: Span, settings: ReadSettings) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
+                value = json.loads(line.decode())  # given bytes, json would guess the encoding of each line
             except ValueError as error:
                 yield Rejected(path, number, here, len(raw), "not_json", _reason(error))
                 continue

@@ -22,7 +22,7 @@ from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.data.tokens import Encoder, EncoderSettings
 from pretrain_cli.errors import DataError
 
-TASK_BYTES = 32 << 20
+TASK_BYTES = 16 << 20
 BATCH_CHARACTERS = 4 << 20
 REASONS_OF_NO_CONCERN = {"empty", "only_whitespace"}
 DOCUMENT = np.dtype(
