@@ -34,7 +34,6 @@ def make_ledger(
     train: SplitCounts,
     validation: SplitCounts,
     rows: RowSettings,
-    sizes: npt.NDArray[np.int64],
 ) -> dict[str, Any]:
     """The ledger: documents, bytes (of UTF-8 text) and tokens, each adding up.
 

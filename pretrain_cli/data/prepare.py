@@ -26,7 +26,7 @@ from pretrain_cli.data.pool import run_tasks
 from pretrain_cli.data.sample import head_sample, training_sample
 from pretrain_cli.data.select import Selection, select
 from pretrain_cli.data.tasks import DOCUMENT, TaskCounts, TaskSettings, plan_tasks, shard_name
-from pretrain_cli.data.tokens import EncoderSettings, choose_encoder, token_bytes
+from pretrain_cli.data.tokens import EncoderSettings, choose_encoder
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
@@ -322,7 +322,7 @@ class _Prepare:
             self._warn(
                 f"The text is too small for a validation row of {rows.sequence_length} tokens: none is held out."
             )
-        ledger = ledgers.make_ledger(counts, table, selection, train, validation, rows, token_bytes(info.file))
+        ledger = ledgers.make_ledger(counts, table, selection, train, validation, rows)
         unwritable = ledger["unwritable"]
         if unwritable["bytes"]:
             self._warn(
