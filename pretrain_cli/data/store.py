@@ -110,12 +110,11 @@ class RowWriter:
             self._close()
             self._open()
         schema = _schema(self.sequence_length, self.dtype)
-        values = pa.array(np.ascontiguousarray(batch.input_ids, self.dtype).reshape(-1))
+        values = _arrow(batch.input_ids.reshape(-1), pa.from_numpy_dtype(self.dtype))
         ids = pa.FixedSizeListArray.from_arrays(values, type=schema.field("input_ids").type)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(batch.counts)]).astype(np.int32))
+        offsets = _arrow(np.concatenate([[0], np.cumsum(batch.counts)]), pa.int32())
         pieces = [
-            pa.ListArray.from_arrays(offsets, pa.array(getattr(batch, name), kind))
-            for name, kind in PIECE_TYPES.items()
+            pa.ListArray.from_arrays(offsets, _arrow(getattr(batch, name), kind)) for name, kind in PIECE_TYPES.items()
         ]
         self._writer.write_batch(pa.RecordBatch.from_arrays([ids, *pieces], schema=schema))
         self.rows += len(batch.input_ids)
@@ -154,6 +153,12 @@ class RowWriter:
         (self.folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
 
 
+def _arrow(values: npt.NDArray[Any], kind: Any) -> Any:
+    # pa.array() would import pandas, 0.15 s, to see whether it was given a Series.
+    whole = np.ascontiguousarray(values, str(kind))
+    return pa.Array.from_buffers(kind, len(whole), [None, pa.py_buffer(whole)])
+
+
 def _join(batches: list[PackedBatch]) -> PackedBatch:
     if len(batches) == 1:
         return batches[0]
@@ -179,7 +184,7 @@ class Rows:
             self._blocks.extend(_views(batch) for batch in reader)
         ids_type = schema.field("input_ids").type
         self.sequence_length: int = ids_type.list_size
-        self.dtype = np.dtype(ids_type.value_type.to_pandas_dtype())
+        self.dtype = np.dtype(str(ids_type.value_type))
         self._block_rows = len(self._blocks[0]["input_ids"]) if self._blocks else 1
         sizes = [len(block["input_ids"]) for block in self._blocks]
         self._length = sum(sizes)
