@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "generate": ROAD,
     "demo": START,
     "doctor": START,
+    "inspect": MORE,
     "config": MORE,
     "runs": MORE,
     "export": MORE,
@@ -55,6 +56,7 @@ EXAMPLES = {
         "echo 'Dear reader' | ptk generate - --greedy",
     ),
     "export": ("ptk export", "ptk export first --to gguf --quantization q8_0", "ptk export --to ollama -o ./mine"),
+    "inspect": ("ptk inspect", "ptk inspect --random --tokens", "ptk inspect --stats --json"),
     "demo": ("ptk demo", "ptk demo --artifacts somewhere-else"),
     "doctor": ("ptk doctor", "ptk doctor --json"),
 }
