@@ -89,20 +89,27 @@ def bf16_speed_ratio() -> float:
     return times[torch.float32] / times[torch.bfloat16]
 
 
-def matmul_flops(dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second of a large product on this CPU, as measured now."""
-    return 2 * PROBE_SIZE**3 / _product_seconds(dtype)
+def matmul_flops(dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
+    """Floating-point operations a second of a large product on ``device``, as measured now."""
+    size = PROBE_SIZE if torch.device(device).type == "cpu" else PROBE_SIZE * 8
+    return 2 * size**3 / _product_seconds(dtype, device, size)
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
+def _product_seconds(dtype: torch.dtype, device: str = "cpu", size: int = PROBE_SIZE) -> float:
     # The best of several: another process may hold the core for some of them.
-    left = torch.full((PROBE_SIZE, PROBE_SIZE), 0.5, dtype=dtype)
-    right = torch.full((PROBE_SIZE, PROBE_SIZE), 0.25, dtype=dtype)
-    torch.mm(left, right)
+    left = torch.full((size, size), 0.5, dtype=dtype, device=device)
+    right = torch.full((size, size), 0.25, dtype=dtype, device=device)
+
+    def multiply() -> None:
+        torch.mm(left, right)
+        if left.is_cuda:
+            torch.cuda.synchronize()
+
+    multiply()
     best, end = float("inf"), time.perf_counter() + PROBE_SECONDS
     while best == float("inf") or time.perf_counter() < end:
         start = time.perf_counter()
-        torch.mm(left, right)
+        multiply()
         best = min(best, time.perf_counter() - start)
     return best
 

@@ -1,0 +1,144 @@
+"""How is the model that a run starts from made: from scratch, from a base, or from a base reshaped?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config
+from transformers import Qwen3ForCausalLM as Qwen3
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.base import Base, find_base
+from pretrain_cli.config.model import Config
+from pretrain_cli.errors import ConfigError, ModelError
+from pretrain_cli.model.gguf import convert_gguf
+from pretrain_cli.model.load import check_vocabulary, load_model, read_model_config
+from pretrain_cli.model.reshape import depth_up, drop_layers
+from pretrain_cli.model.sizes import Shape
+from pretrain_cli.tokenizer.load import TokenizerInfo
+
+
+def build_model(
+    config: Config,
+    artifacts: Artifacts,
+    *,
+    vocab_size: int,
+    sequence_length: int,
+    tokenizer: TokenizerInfo,
+    shape: Shape,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """The model that training starts from, on the CPU, weights in ``dtype``; draws from torch's global generator.
+
+    Args:
+        config: its section ``model`` says what to build.
+        artifacts: where a converted base is kept.
+        vocab_size: ids that the tokenizer can make.
+        sequence_length: tokens in a row; the model must take that many.
+        tokenizer: the prepared data's tokenizer.
+        shape: the shape from scratch; a base brings its own.
+        dtype: of the weights.
+
+    Raises:
+        ModelError: the base isn't there, is damaged, or its embedding is smaller than the tokenizer.
+        ConfigError: an ``init`` that needs a base without one, or rows longer than the base takes.
+    """
+    wanted = config.model
+    if not wanted.base:
+        if wanted.init not in ("base", "random"):
+            raise ConfigError(
+                f"model.init = '{wanted.init}' reshapes a base, and there is none.", "Name one with --base MODEL."
+            )
+        return scratch_model(shape, wanted.family, vocab_size, sequence_length, tokenizer).to(dtype)
+    location = base_location(find_base(wanted.base, artifacts), artifacts)
+    base_config = read_model_config(location, wanted.trust_remote_code)
+    _check_length(base_config, sequence_length, wanted.base)
+    if wanted.init == "random":
+        torch_model = AutoModelForCausalLM.from_config(base_config, trust_remote_code=wanted.trust_remote_code)
+        check_vocabulary(torch_model, vocab_size, wanted.base)
+        return torch_model.to(dtype)
+    model = load_model(
+        location, dtype=dtype, tokenizer_size=vocab_size, trust_remote_code=wanted.trust_remote_code
+    ).train()
+    if wanted.init == "depth-up":
+        return depth_up(model, wanted.layers)
+    if wanted.init == "drop-layers":
+        return drop_layers(model, wanted.layers)
+    return model
+
+
+def base_location(base: Base, artifacts: Artifacts) -> str:
+    """A folder or hub id that ``from_pretrained`` takes; a .gguf file is converted once and kept."""
+    return str(convert_gguf(Path(base.location), artifacts)) if base.kind == "gguf" else base.location
+
+
+def scratch_model(
+    shape: Shape, family: str, vocab_size: int, sequence_length: int, tokenizer: TokenizerInfo
+) -> PreTrainedModel:
+    """A model of transformers' own class with random weights, ready to learn fast.
+
+    Squared ReLU (So et al. 2021, arXiv 2109.08668), output projections at zero, so that each layer begins as the
+    identity, all others at 1/√(fan in).
+    """
+    settings: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
+        "head_dim": shape.hidden // shape.heads,
+        "hidden_act": "relu2",
+        "max_position_embeddings": max(2048, sequence_length),
+        "tie_word_embeddings": shape.tied(vocab_size),
+        "initializer_range": 1 / math.sqrt(shape.hidden),
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+    }
+    model: Any = Qwen3(Qwen3Config(**settings)) if family == "qwen3" else LlamaForCausalLM(LlamaConfig(**settings))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            if name.endswith(("o_proj", "down_proj")):
+                nn.init.zeros_(module.weight)
+            elif not (name == "lm_head" and model.config.tie_word_embeddings):
+                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
+    return model  # type: ignore[no-any-return]
+
+
+def _check_length(config: Any, sequence_length: int, name: str) -> None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if isinstance(limit, int) and sequence_length > limit:
+        raise ConfigError(
+            f"Rows hold {sequence_length} tokens, {name} takes {limit}.",
+            f"Prepare again with shorter rows: ptk prepare … --set data.sequence_length={limit}",
+        )
+
+
+def check_base_matches(config: Config, manifest: dict[str, Any], artifacts: Artifacts) -> None:
+    """The base's own tokenizer is the one the rows were made with, unless the user chose another.
+
+    Raises:
+        ModelError: they differ; rows of ids would mean other words to this base.
+    """
+    import tempfile
+
+    from pretrain_cli.tokenizer.load import copy_tokenizer, read_tokenizer
+
+    base, prepared = config.model.base, str(manifest.get("base") or "")
+    if not base or config.tokenizer.path or base == prepared:
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "tokenizer"
+        copy_tokenizer(find_base(base, artifacts), folder)
+        fingerprint = read_tokenizer(folder).fingerprint
+    if fingerprint != manifest.get("tokenizer", {}).get("fingerprint"):
+        made = f"for the base '{prepared}'" if prepared else "with a tokenizer trained on the text"
+        raise ModelError(
+            f"The base '{base}' has another tokenizer than the prepared data, which was made {made}.",
+            f"Prepare the text again for it: ptk prepare … --base {base}",
+        )

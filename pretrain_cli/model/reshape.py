@@ -1,0 +1,82 @@
+"""How does a base get more layers, or fewer, and keep what it knows?"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pretrain_cli.errors import ConfigError, ModelError
+
+
+def depth_up(model: PreTrainedModel, layers: int | None = None) -> PreTrainedModel:
+    """``model`` with its middle layers repeated, as SOLAR's depth up-scaling does it (arXiv 2312.15166): the first
+    half of the new model is the base's first layers, the second half its last ones.
+
+    Args:
+        model: the base; changed in place.
+        layers: layers afterwards; None is 1.5 times as many.
+
+    Raises:
+        ConfigError: not more layers than before, or more than twice as many.
+    """
+    count = len(_layers(model))
+    wanted = layers or count * 3 // 2
+    if not count < wanted <= 2 * count:
+        raise ConfigError(
+            f"depth-up takes a base of {count} layers to {count + 1} … {2 * count}, not {wanted}.",
+            "Set model.layers within that.",
+        )
+    first = (wanted + 1) // 2
+    return _with_layers(model, [*range(first), *range(count - (wanted - first), count)])
+
+
+def drop_layers(model: PreTrainedModel, layers: int | None = None) -> PreTrainedModel:
+    """``model`` with evenly spaced layers left out; first and last stay.
+
+    Args:
+        model: the base; changed in place.
+        layers: layers afterwards; None is half.
+
+    Raises:
+        ConfigError: not fewer layers than before.
+    """
+    count = len(_layers(model))
+    wanted = layers or max(1, count // 2)
+    if not 1 <= wanted < count:
+        raise ConfigError(
+            f"drop-layers takes a base of {count} layers to 1 … {count - 1}, not {wanted}.", "Set model.layers."
+        )
+    if wanted == 1:
+        return _with_layers(model, [0])
+    return _with_layers(model, [round(index * (count - 1) / (wanted - 1)) for index in range(wanted)])
+
+
+def _layers(model: PreTrainedModel) -> nn.ModuleList:
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ModelError(
+            f"The layers of a {model.config.model_type} model can't be rearranged.", "Use a Llama-like base."
+        )
+    return layers
+
+
+def _with_layers(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
+    old: Any = _layers(model)
+    seen: set[int] = set()
+    new = nn.ModuleList()
+    for index in order:
+        new.append(copy.deepcopy(old[index]) if index in seen else old[index])
+        seen.add(index)
+    for position, layer in enumerate(new):
+        for module in layer.modules():  # the cache in generation goes by each attention's own index
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position
+    config: Any = model.config
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[index] for index in order]
+    config.num_hidden_layers = len(order)
+    model.base_model.layers = new
+    return model

@@ -1,0 +1,82 @@
+"""How do the config and the plan become transformers' TrainingArguments?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from pretrain_cli.config.model import Config
+from pretrain_cli.errors import ConfigError
+from pretrain_cli.training.plan import Plan
+
+ENDLESS_STEPS = 1_000_000_000
+"""Steps of a run that the clock ends."""
+
+
+def world_size() -> int:
+    """Processes of this training, as the launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def make_arguments(
+    config: Config, plan: Plan, folder: Path, device: str, precision: str, report_to: list[str]
+) -> TrainingArguments:
+    """Trainer's arguments; ``[trainer]`` keys win over what is derived.
+
+    Raises:
+        ConfigError: an unknown optimizer or ``[trainer]`` key, or a launcher whose processes didn't come together.
+    """
+    train = config.train
+    derived: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": plan.micro_batch,
+        "per_device_eval_batch_size": plan.micro_batch,
+        "gradient_accumulation_steps": plan.accumulation,
+        "max_steps": plan.steps or ENDLESS_STEPS,
+        "learning_rate": plan.learning_rate,
+        "weight_decay": train.weight_decay,
+        "adam_beta1": train.adam_beta1,
+        "adam_beta2": train.adam_beta2,
+        "max_grad_norm": train.max_grad_norm,
+        "optim": "adamw_torch" if plan.optimizer in ("adamw", "muon") else plan.optimizer,
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": torch.device(device).type == "cpu",
+        "seed": train.seed,
+        "data_seed": train.seed,
+        "activation_checkpointing": plan.gradient_checkpointing,
+        "torch_compile": train.compile is True,
+        # This trainer decides itself what is logged, validated and saved.
+        "logging_strategy": "no",
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "report_to": report_to or "none",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+        "ignore_data_skip": True,  # the row order computes its position
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "dataloader_pin_memory": torch.device(device).type == "cuda",
+    }
+    if train.shard_model:
+        derived |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {"fsdp_version": 2}}
+    try:
+        arguments = TrainingArguments(**{**derived, **config.trainer})
+        device_found = arguments.device
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"transformers refuses the training arguments: {str(error).splitlines()[0]}",
+            "Check train.optimizer, and the keys under [trainer].",
+        ) from error
+    if arguments.world_size != world_size():
+        raise ConfigError(
+            f"The launcher announced {world_size()} processes, torch sees {arguments.world_size}.",
+            "Start with torchrun; `accelerate launch --cpu` runs one process whatever it is told.",
+        )
+    if device_found.type == "cuda" and arguments.world_size == 1:
+        arguments._n_gpu = 1  # else Trainer would take all GPUs through DataParallel
+    return arguments

@@ -1,0 +1,167 @@
+"""How is a checkpoint complete or absent, and which one does a resume take?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from pretrain_cli.artifacts import CHECKPOINT_NAME, RunFolder, publish_folder, sync_folder, write_json
+from pretrain_cli.errors import ModelError
+
+MANIFEST = "manifest.json"
+STAGING = ".staging-"
+OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
+
+
+@dataclass(frozen=True)
+class Left:
+    """A checkpoint that a resume leaves aside, and why."""
+
+    name: str
+    reason: str
+
+
+@contextlib.contextmanager
+def staged(run: RunFolder, step: int) -> Iterator[Path]:
+    """A folder to write a checkpoint into; becomes ``step-…`` when the block ends well, vanishes otherwise."""
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=run.checkpoints, prefix=f"{STAGING}{step:06d}-"))
+    try:
+        yield staging
+        write_json(staging / MANIFEST, {"step": step, "files": _hashes(staging)})
+        os.chmod(staging, 0o777 & ~_umask())
+        publish_folder(staging, run.checkpoint(step))
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def clear_staging(run: RunFolder) -> None:
+    """Remove what a killed process left half-written; only under the run's lock."""
+    if run.checkpoints.is_dir():
+        for entry in run.checkpoints.iterdir():
+            if entry.name.startswith((STAGING, ".old-")):
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def fault(folder: Path) -> str:
+    """Why the checkpoint can't be used; empty if every file is there with the bytes that were written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        files: dict[str, list[object]] = manifest["files"]
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{MANIFEST} is damaged ({error})"
+    if manifest.get("model_only"):
+        return "it holds the model only, as it is kept as the best one"
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes of {size}"
+        if _hash(path) != digest:
+            return f"{name} was changed after it was written"
+    return ""
+
+
+def choose_checkpoint(run: RunFolder, wanted: str | None = None) -> tuple[Path | None, list[Left]]:
+    """The newest checkpoint that verifies, or the wanted one; and those left aside.
+
+    Args:
+        run: the run.
+        wanted: "step-000100", or "100".
+
+    Raises:
+        ModelError: the wanted one isn't there or is damaged.
+    """
+    if wanted is not None:
+        match = CHECKPOINT_NAME.fullmatch(wanted if not wanted.isdecimal() else f"step-{int(wanted):06d}")
+        folder = run.checkpoint(int(match[1])) if match else run.checkpoints / wanted
+        known = ", ".join(run.checkpoint(step).name for step in run.checkpoint_steps()) or "none"
+        if not match or not folder.is_dir():
+            raise ModelError(f"Run '{run.name}' has no checkpoint '{wanted}'.", f"It has: {known}.")
+        if reason := fault(folder):
+            raise ModelError(f"The checkpoint {folder.name} can't be resumed: {reason}.", f"It has: {known}.")
+        return folder, []
+    left: list[Left] = []
+    for step in reversed(run.checkpoint_steps()):
+        folder = run.checkpoint(step)
+        reason = fault(folder)
+        if not reason:
+            return folder, left
+        left.append(Left(folder.name, reason))
+    return None, left
+
+
+def rotate(run: RunFolder, keep: int, best: int, warn: Callable[[str], None]) -> None:
+    """Keep the newest ``keep`` checkpoints by step, and the best one with its model only."""
+    steps = run.checkpoint_steps()
+    for step in steps[:-keep]:
+        try:
+            if step == best:
+                _keep_model_only(run.checkpoint(step))
+            else:
+                _remove(run.checkpoint(step))
+        except OSError as error:
+            warn(f"The old checkpoint {run.checkpoint(step).name} can't be removed: {error.strerror}.")
+
+
+def remove_after(run: RunFolder, step: int) -> None:
+    """Remove checkpoints of a course that a resume from ``step`` leaves."""
+    for later in run.checkpoint_steps():
+        if later > step:
+            _remove(run.checkpoint(later))
+
+
+def bytes_needed(parameters: int, weight_bytes: int, optimizer: str) -> int:
+    """Disk that one checkpoint takes: weights and moments (Muon's matrices have one, AdamW two)."""
+    return int(parameters * (weight_bytes + (8 if optimizer != "muon" else 6))) + 2_000_000
+
+
+def _remove(folder: Path) -> None:
+    # Renamed first: a kill in the middle leaves no half checkpoint under a checkpoint's name.
+    old = folder.with_name(f".old-{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(folder, old)
+    shutil.rmtree(old)
+
+
+def _keep_model_only(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    if manifest.get("model_only"):
+        return
+    manifest["model_only"] = True
+    manifest["files"] = {name: entry for name, entry in manifest["files"].items() if name not in OPTIMIZER_FILES}
+    write_json(folder / MANIFEST, manifest)
+    for name in OPTIMIZER_FILES:
+        (folder / name).unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def _hashes(folder: Path) -> dict[str, list[object]]:
+    files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
+    return {str(entry.relative_to(folder)): [entry.stat().st_size, _hash(entry)] for entry in files}
+
+
+def _hash(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

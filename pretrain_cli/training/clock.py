@@ -1,0 +1,53 @@
+"""How much of a run's time is used, over all its starts, and when must it stop to end inside its budget?"""
+
+from __future__ import annotations
+
+import time
+
+FORWARD_SHARE = 0.4
+"""A row costs a validation about this much of what it costs a training step (a third of the arithmetic, and its share
+of everything else)."""
+WRITE_BYTES_PER_SECOND = 150e6
+VALIDATION_SHARE = 0.04
+"""A validation at the end of a timed run takes at most this share of the budget."""
+
+
+class RunClock:
+    """Seconds of a run, those before a resume included.
+
+    Args:
+        budget_s: seconds for everything, saving included; None: no limit.
+        before_s: seconds that earlier starts of this run took.
+        started: ``time.monotonic()`` when this start began.
+    """
+
+    def __init__(self, budget_s: float | None, before_s: float = 0.0, started: float | None = None) -> None:
+        self.budget_s, self.before_s = budget_s, before_s
+        self.started = time.monotonic() if started is None else started
+        self.reserve_s = 0.0
+        self.training_began_s = self.elapsed_s
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.before_s + time.monotonic() - self.started
+
+    @property
+    def end_s(self) -> float:
+        """When training has to stop so that validation and saving still fit."""
+        assert self.budget_s is not None
+        return max(0.0, self.budget_s - self.reserve_s)
+
+    def reserve(self, validation_s: float, saving_s: float) -> None:
+        """Keep time for what comes after the last step; grows with what is measured, never shrinks."""
+        self.reserve_s = max(self.reserve_s, 0.5 + 1.3 * (validation_s + saving_s))
+
+    def share(self) -> float:
+        """Share of the training time that is used, 0 to 1; 0 without a budget."""
+        if self.budget_s is None:
+            return 0.0
+        span = self.end_s - self.training_began_s
+        return 1.0 if span <= 0 else min(1.0, max(0.0, (self.elapsed_s - self.training_began_s) / span))
+
+    def over(self, next_step_s: float) -> bool:
+        """Whether another step would end too late."""
+        return self.budget_s is not None and self.elapsed_s + next_step_s > self.end_s

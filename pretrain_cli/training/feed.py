@@ -1,0 +1,81 @@
+"""How do ready batches reach the training step, whatever happens to the loader's workers?"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pretrain_cli.training.order import RowOrder, continued
+
+HANG_SECONDS = 120
+"""A worker that gives no batch for so long is taken for dead."""
+
+
+def ignore_stop_signals(_worker: int) -> None:
+    """A Ctrl-C or SIGTERM goes to the whole process group; the parent stops its workers itself, after saving."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def make_loader(dataset: Dataset[Any], order: RowOrder, workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """A loader of whole micro-batches; its own generator, so that it never draws from the training's."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        collate_fn=_same,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=ignore_stop_signals if workers else None,
+        timeout=HANG_SECONDS if workers else 0,
+        generator=torch.Generator().manual_seed(order.seed),
+    )
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+class Feed:
+    """Batches in order; a worker that dies or hangs, or can't start, costs a warning and the workers."""
+
+    def __init__(
+        self, dataset: Dataset[Any], order: RowOrder, workers: int, pin_memory: bool, warn: Callable[[str], None]
+    ) -> None:
+        self.dataset, self.order, self.workers = dataset, order, workers
+        self._pin_memory, self._warn = pin_memory, warn
+        self._taken = order.start
+        self._batches: Iterator[Any] | None = None
+
+    def take(self, count: int) -> list[dict[str, torch.Tensor]]:
+        """The next ``count`` micro-batches."""
+        return [self._next() for _ in range(count)]
+
+    def close(self) -> None:
+        """Let the workers go."""
+        self._batches = None
+
+    def _next(self) -> dict[str, torch.Tensor]:
+        try:
+            if self._batches is None:
+                self._batches = self._open()
+            batch = next(self._batches)
+        except (RuntimeError, OSError, EOFError) as error:
+            if not self.workers:
+                raise
+            self._warn(f"The loader's workers failed ({_first_line(error)}); batches are now made without workers.")
+            self.workers = 0
+            self._batches = self._open()
+            batch = next(self._batches)
+        self._taken += 1
+        return batch  # type: ignore[no-any-return]
+
+    def _open(self) -> Iterator[Any]:
+        return iter(make_loader(self.dataset, continued(self.order, self._taken), self.workers, self._pin_memory))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

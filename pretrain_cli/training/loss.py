@@ -1,0 +1,156 @@
+"""How is the next-token loss computed without ever holding all logits?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+IGNORED = -100
+CHUNK_ELEMENTS = 1 << 22
+"""Logits at once: 1 024 rows at 4 096 entries, 128 at 32 768: 16 MB in fp32, which stays near the cores' caches."""
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies, gradients made in the forward pass, chunk by chunk (as Liger kernels do it)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float, needs_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        penalty = hidden.new_zeros((), dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden) if needs_gradient else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
+        for start in range(0, len(labels), rows):
+            part, wanted = hidden[start : start + rows], labels[start : start + rows]
+            logits = F.linear(part, weight).float()
+            log_z = torch.logsumexp(logits, -1)
+            loss += (log_z - logits.gather(1, wanted[:, None])[:, 0]).sum()
+            if z_loss:
+                penalty += z_loss * log_z.square().sum()
+            if grad_hidden is None or grad_weight is None:
+                continue
+            gradient = logits.sub_(log_z[:, None]).exp_()
+            if z_loss:
+                gradient.mul_(1 + 2 * z_loss * log_z[:, None])
+            gradient.scatter_add_(1, wanted[:, None], gradient.new_full((len(wanted), 1), -1.0))
+            grad_hidden[start : start + rows] = _product(gradient, weight, hidden.dtype)
+            _accumulate(grad_weight, gradient, part)
+        if grad_hidden is not None and grad_weight is not None:
+            ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+        ctx.mark_non_differentiable(penalty)
+        return loss + penalty, penalty
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grad_loss, grad_weight.mul_(grad_loss), None, None, None
+
+
+def _product(gradient: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    # Under autocast both become bf16, as the head's own product did.
+    return torch.mm(
+        gradient if torch.is_autocast_enabled(gradient.device.type) else gradient.to(weight.dtype), weight
+    ).to(dtype)
+
+
+def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
+    if torch.is_autocast_enabled(gradient.device.type) or hidden.dtype != torch.float32:
+        total += torch.mm(gradient.t().to(hidden.dtype), hidden).float()
+    else:
+        total.addmm_(gradient.t(), hidden)
+
+
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Sum of next-token losses (with z-loss) and the z-loss's share, in nats.
+
+    Args:
+        hidden: [n, H], what the head reads.
+        weight: [V, H], the head.
+        labels: int64 [n], the token that follows; IGNORED rows are left out before anything is multiplied.
+        z_loss: weight of log²Z (PaLM, arXiv 2204.02311).
+    """
+    kept = labels != IGNORED
+    if not bool(kept.all()):
+        places = kept.nonzero()[:, 0]
+        hidden, labels = hidden.index_select(0, places), labels.index_select(0, places)
+    needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    result: tuple[Tensor, Tensor] = _ChunkedCrossEntropy.apply(hidden, weight, labels, z_loss, needs_gradient)
+    return result
+
+
+def whole_cross_entropy(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The same from logits [n, V] held whole, for models whose head isn't one plain matrix."""
+    logits = logits.float()
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    penalty = loss.new_zeros(())
+    if z_loss:
+        penalty = z_loss * torch.logsumexp(logits, -1)[labels != IGNORED].square().sum()
+    return loss + penalty, penalty.detach()
+
+
+def following(labels: Tensor) -> Tensor:
+    """int64 [B·L]: for each position the token after it, IGNORED at each row's end."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED).reshape(-1)
+
+
+def head_is_plain(model: PreTrainedModel) -> bool:
+    """Whether logits are the last hidden state times the head's matrix and nothing more (no scaling, cap or bias)."""
+    body, head = model.base_model, model.get_output_embeddings()
+    if body is model or not isinstance(head, nn.Linear) or head.bias is not None:
+        return False
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            ids = torch.arange(4, device=model.device).remainder(head.weight.shape[0])[None]
+            hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+            logits = model(input_ids=ids, use_cache=False).logits
+            return torch.allclose(F.linear(hidden, head.weight), logits, rtol=1e-3, atol=1e-4)
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    finally:
+        model.train(training)
+
+
+def attach_loss(model: Any, chunked: bool, z_loss: float) -> Callable[[], None]:
+    """Make ``model.forward`` give the loss alone, so that DDP and autocast wrap the head's work too.
+
+    ``use_cache=False`` and no attention mask: only then transformers builds the block-diagonal mask from
+    ``position_ids`` that restart.
+
+    Returns:
+        What takes it off again, before the model is used for anything else.
+    """
+    original = model.forward
+
+    def forward(
+        input_ids: Tensor,
+        labels: Tensor,
+        position_ids: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        targets = following(labels)
+        if chunked:
+            hidden = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+            head = model.get_output_embeddings().weight
+            total, penalty = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), head, targets, z_loss)
+        else:
+            logits = original(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+            total, penalty = whole_cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, z_loss)
+        count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return {"loss": total / count, "z_loss": penalty / count, "total": (total - penalty).detach()}
+
+    model.forward = forward
+
+    def detach() -> None:
+        model.__dict__.pop("forward", None)
+        model.__dict__.pop("_original_forward", None)
+
+    return detach

@@ -1,0 +1,154 @@
+"""Which optimizer moves which weights?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from pretrain_cli.config.model import TrainConfig
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration (Jordan et al. 2024, kellerjordan.github.io/posts/muon)."""
+NEWTON_SCHULZ_STEPS = 5
+MUON_MOMENTUM = 0.95
+EPSILON = 1e-8
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """(matrices inside the layers, embeddings and head, the rest: norms and biases); each weight once."""
+    outer: set[int] = set()
+    for getter in ("get_input_embeddings", "get_output_embeddings"):
+        module = getattr(model, getter, lambda: None)()
+        if module is not None:
+            outer.update(id(parameter) for parameter in module.parameters())
+    matrices, embeddings, rest = [], [], []
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in outer:
+            embeddings.append(parameter)
+        elif parameter.ndim == 2:
+            matrices.append(parameter)
+        else:
+            rest.append(parameter)
+    return matrices, embeddings, rest
+
+
+def make_optimizer(
+    model: nn.Module, name: str, train: TrainConfig, learning_rate: float, matrix_learning_rate: float
+) -> torch.optim.Optimizer:
+    """The optimizer called "adamw" or "muon"; weight decay on matrices only, never on norms, biases, embeddings."""
+    matrices, embeddings, rest = split_parameters(model)
+    betas = (train.adam_beta1, train.adam_beta2)
+    if name == "muon":
+        return MuonAdamW(
+            [
+                {"params": embeddings + rest, "muon": False, "lr": learning_rate, "weight_decay": 0.0},
+                {"params": matrices, "muon": True, "lr": matrix_learning_rate, "weight_decay": train.weight_decay},
+            ],
+            betas=betas,
+        )
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": train.weight_decay},
+        {"params": embeddings + rest, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=EPSILON, fused=True)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the groups marked ``muon``, AdamW for the others, as one optimizer with one state.
+
+    Newton-Schulz runs in the gradient's own precision on a CPU, where torch.optim.Muon's bf16 crawls, and in bf16
+    on a GPU. Matrices of one shape go through it together.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], betas: tuple[float, float]) -> None:
+        super().__init__(
+            (group for group in groups if group["params"]),
+            {"lr": 0.0, "betas": betas, "weight_decay": 0.0, "muon": False, "momentum": MUON_MOMENTUM},
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update of all weights that have a gradient."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            if group["muon"]:
+                self._muon(group)
+            else:
+                self._adamw(group)
+        return loss
+
+    def _muon(self, group: dict[str, Any]) -> None:
+        by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
+        for shape, parameters in by_shape.items():
+            gradients = [parameter.grad for parameter in parameters]
+            buffers = [self._buffer(parameter) for parameter in parameters]
+            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
+            orthogonal = orthogonalise(torch.stack(updates))
+            scale = max(1.0, shape[0] / shape[1]) ** 0.5
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, list(orthogonal.to(parameters[0].dtype)), alpha=-group["lr"] * scale)
+
+    def _buffer(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+    def _adamw(self, group: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=EPSILON,
+            maximize=False,
+        )
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
+
+    Args:
+        matrices: [n, rows, columns].
+
+    Returns:
+        The same shape, in bf16 on a GPU.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices if matrices.device.type == "cpu" else matrices.bfloat16()
+    x = x.transpose(1, 2) if tall else x
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.transpose(1, 2) if tall else x

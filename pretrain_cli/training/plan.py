@@ -1,0 +1,282 @@
+"""Facts in, choices out: how large a model, how long, in which batches, at which rates, and why each?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.errors import ConfigError
+from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.sizes import Shape, choose_shape, named_shape
+
+UTILISATION = 0.45
+"""Share of the measured matmul peak that training reaches: 0.72 on wide models here, less on narrow ones."""
+DEFAULT_MINUTES = 10.0
+DEFAULT_EPOCHS = 4.0
+"""Passes over the same text that still teach (Muennighoff et al. 2023, arXiv 2305.16264)."""
+SMALL_BATCH_TOKENS = 2048
+"""8 rows of 256: the best run of 90 s."""
+LARGEST_BATCH_TOKENS = 524_288
+STEPS_BEFORE_A_LARGER_BATCH = 4000
+BASE_BATCH_TOKENS = 4096
+MICRO_BATCH_TOKENS = 8192
+"""Tokens at once on a CPU: more gains no speed there."""
+ACTIVATION_BYTES = 72
+"""Bytes a token, layer and hidden dimension hold for the backward pass in fp32, without checkpointing."""
+WARMUP_SHARE, WARMUP_LIMIT = 0.02, 1000
+LOG_EVERY_STEP_UP_TO = 2000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choices follow from.
+
+    Attributes:
+        train_rows, sequence_length, vocab_size: of the prepared data.
+        flops: measured floating-point operations a second, all processes together.
+        memory_bytes: free on the device of one process.
+        world_size: processes.
+        on_cpu: whether the device is a CPU.
+        base_parameters: weights of the base; 0 from scratch.
+        base_hidden, base_layers: its shape; 0 from scratch.
+    """
+
+    train_rows: int
+    sequence_length: int
+    vocab_size: int
+    flops: float
+    memory_bytes: float
+    world_size: int = 1
+    on_cpu: bool = True
+    base_parameters: int = 0
+    base_hidden: int = 0
+    base_layers: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices. ``steps`` is the last step, or None where the clock ends the run after ``seconds``."""
+
+    shape: Shape | None
+    steps: int | None
+    seconds: float | None
+    expected_steps: int
+    micro_batch: int
+    accumulation: int
+    batch_tokens: int
+    optimizer: str
+    learning_rate: float
+    matrix_learning_rate: float
+    schedule: str
+    warmup_steps: int
+    save_every: int | None
+    eval_every: int | None
+    logging_every: int
+    gradient_checkpointing: bool
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def batch_rows_per_process(self) -> int:
+        return self.micro_batch * self.accumulation
+
+
+def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int | None = None) -> Plan:
+    """Choose what ``train`` leaves at auto.
+
+    Raises:
+        ConfigError: settings that contradict each other, or a size that doesn't exist.
+    """
+    reasons: dict[str, str] = {}
+    minutes, default_epochs = train.max_minutes, None
+    if not any((train.max_steps, train.epochs, train.max_tokens, train.max_minutes)):
+        default_epochs = 1.0 if facts.base_parameters else DEFAULT_EPOCHS
+        if facts.on_cpu:
+            minutes = DEFAULT_MINUTES
+        reasons["budget"] = (
+            f"{default_epochs:g} passes over the text"
+            + (f" or {minutes:g} minutes, whichever ends first" if minutes else "")
+        ) + ": none was given"
+    token_limit = _token_limit(facts, train, default_epochs)
+    seconds = minutes * 60 if minutes else None
+    flops = facts.flops * UTILISATION * (seconds or math.inf)
+    shape: Shape | None = None
+    if not facts.base_parameters:
+        chosen = _shape(facts, flops, token_limit, size, layers)
+        shape = chosen.value
+        reasons["size"] = f"{shape.name}, {shape.layers} layers of {shape.hidden}: {chosen.reason}"
+    per_token = shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else 6.0 * facts.base_parameters
+    tokens = min(token_limit, flops / per_token)
+    micro, accumulation, batch_tokens = _batch(facts, train, tokens, shape, reasons)
+    steps = _step_limit(facts, train, batch_tokens, token_limit)
+    expected = max(1, min(steps or math.inf, round(tokens / batch_tokens)))  # type: ignore[type-var]
+    expected = int(expected)
+    optimizer, rate, matrix_rate = _rates(facts, train, shape, reasons)
+    warmup = train.warmup_steps
+    if warmup == "auto":
+        warmup = min(WARMUP_LIMIT, math.ceil(WARMUP_SHARE * expected)) if expected >= 20 else 0
+    return Plan(
+        shape=shape,
+        steps=steps,
+        seconds=seconds,
+        expected_steps=expected,
+        micro_batch=micro,
+        accumulation=accumulation,
+        batch_tokens=batch_tokens,
+        optimizer=optimizer,
+        learning_rate=rate,
+        matrix_learning_rate=matrix_rate,
+        schedule="linear" if train.schedule == "auto" else train.schedule,
+        warmup_steps=warmup,
+        save_every=_every(train.save_steps, steps, seconds),
+        eval_every=_every(train.eval_steps, steps, seconds),
+        logging_every=_logging(train, expected),
+        gradient_checkpointing=_checkpointing(facts, train, micro, shape, reasons),
+        reasons=reasons,
+    )
+
+
+def _token_limit(facts: Facts, train: TrainConfig, default_epochs: float | None) -> float:
+    """Training tokens at most by max_tokens, epochs or max_steps with a known batch; inf where the clock decides."""
+    epoch = facts.train_rows * facts.sequence_length
+    limits = [train.max_tokens or math.inf, (train.epochs or default_epochs or math.inf) * epoch]
+    if train.max_steps:
+        known = train.batch_tokens if isinstance(train.batch_tokens, int) else SMALL_BATCH_TOKENS
+        limits.append(train.max_steps * known)
+    return float(min(limits))
+
+
+def _step_limit(facts: Facts, train: TrainConfig, batch_tokens: int, token_limit: float) -> int | None:
+    limits: list[float] = [train.max_steps or math.inf]
+    if train.max_steps is None and token_limit < math.inf:
+        limits.append(max(1, math.floor(token_limit / batch_tokens)))
+    elif train.max_tokens or train.epochs:
+        epoch = facts.train_rows * facts.sequence_length
+        tokens = min(train.max_tokens or math.inf, (train.epochs or math.inf) * epoch)
+        limits.append(max(1, math.floor(tokens / batch_tokens)))
+    return int(min(limits)) if min(limits) < math.inf else None
+
+
+def _shape(facts: Facts, flops: float, token_limit: float, size: str, layers: int | None) -> Choice[Shape]:
+    if size != "auto":
+        return Choice(named_shape(size, layers), "as asked")
+    # The text itself bounds what a model can learn: four passes over it.
+    text = DEFAULT_EPOCHS * facts.train_rows * facts.sequence_length
+    limit = min(token_limit, text)
+    return choose_shape(flops, facts.vocab_size, facts.sequence_length, layers, limit)
+
+
+def _batch(
+    facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None, reasons: dict[str, str]
+) -> tuple[int, int, int]:
+    """(micro-batch rows, accumulation, tokens of a whole step)."""
+    row, world = facts.sequence_length, facts.world_size
+    given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
+    if train.batch_tokens != "auto":
+        wanted, reason = train.batch_tokens, "as asked"
+    elif len(given) == 2:
+        wanted, reason = given[0] * given[1] * row * world, "as asked"
+    elif facts.base_parameters:
+        wanted, reason = BASE_BATCH_TOKENS, "small, so that a short run still takes many steps"
+    else:
+        wanted, reason = SMALL_BATCH_TOKENS, "small batches learn most from few tokens"
+        while tokens / wanted > STEPS_BEFORE_A_LARGER_BATCH and wanted < LARGEST_BATCH_TOKENS:
+            wanted, reason = wanted * 2, f"the run would take over {STEPS_BEFORE_A_LARGER_BATCH} steps with less"
+    rows = max(1, round(wanted / row / world))
+    rows = min(rows, max(1, facts.train_rows // world))
+    if isinstance(train.micro_batch, int):
+        micro = train.micro_batch
+    elif isinstance(train.gradient_accumulation, int):
+        micro = max(1, rows // train.gradient_accumulation)
+    else:
+        micro = _divisor(
+            rows, min(_fitting_rows(facts, shape), max(1, MICRO_BATCH_TOKENS // row) if facts.on_cpu else rows)
+        )
+    accumulation = train.gradient_accumulation
+    if accumulation == "auto":
+        accumulation = max(1, round(rows / micro))
+    total = micro * accumulation * row * world
+    if isinstance(train.batch_tokens, int) and len(given) == 2 and total != train.batch_tokens:
+        raise ConfigError(
+            f"micro_batch × gradient_accumulation × rows × processes make {total} tokens, batch_tokens says "
+            f"{train.batch_tokens}.",
+            "Leave one of train.batch_tokens, train.micro_batch and train.gradient_accumulation at auto.",
+        )
+    pieces = f"{micro} rows of {row}" + (f" × {accumulation}" if accumulation > 1 else "")
+    reasons["batch"] = f"{total} tokens ({pieces}{f' on {world} processes' if world > 1 else ''}): {reason}"
+    return micro, accumulation, total
+
+
+def _divisor(rows: int, limit: int) -> int:
+    """The largest divisor of ``rows`` up to ``limit``: accumulation then keeps the batch exactly."""
+    return next(size for size in range(max(1, min(rows, limit)), 0, -1) if rows % size == 0)
+
+
+def _row_bytes(facts: Facts, shape: Shape | None) -> float:
+    layers = shape.layers if shape else facts.base_layers
+    hidden = shape.hidden if shape else facts.base_hidden
+    return facts.sequence_length * layers * hidden * ACTIVATION_BYTES
+
+
+def _fixed_bytes(facts: Facts, shape: Shape | None) -> float:
+    """Weights, gradients and two moments in fp32."""
+    return 16.0 * (shape.parameters(facts.vocab_size) if shape else facts.base_parameters)
+
+
+def _fitting_rows(facts: Facts, shape: Shape | None) -> int:
+    free = 0.8 * facts.memory_bytes - _fixed_bytes(facts, shape)
+    return max(1, int(free / max(1.0, _row_bytes(facts, shape))))
+
+
+def _checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | None, reasons: dict[str, str]) -> bool:
+    if train.gradient_checkpointing != "auto":
+        return train.gradient_checkpointing
+    needed = _fixed_bytes(facts, shape) + micro * _row_bytes(facts, shape)
+    if needed > 0.9 * facts.memory_bytes:
+        reasons["gradient checkpointing"] = (
+            f"on: {needed / 1e9:.1f} GB of activations and weights, {facts.memory_bytes / 1e9:.1f} GB are free"
+        )
+        return True
+    return False
+
+
+def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[str, str]) -> tuple[str, float, float]:
+    """(optimizer, learning rate, learning rate of the matrices under muon)."""
+    optimizer = train.optimizer
+    if optimizer == "auto":
+        optimizer = "adamw" if facts.base_parameters else "muon"
+        reasons["optimizer"] = (
+            "adamw: a base was made with it"
+            if facts.base_parameters
+            else "muon: 1.94 bits per byte against 2.08 in 90 s"
+        )
+    hidden = shape.hidden if shape else facts.base_hidden
+    if facts.base_parameters:
+        # Rates for continuing fall with size: 1e-4 at 135M, 5e-5 at 500M (re-warmed, as Ibrahim et al. 2024 do).
+        rate = 1e-4 * min(1.0, (1.35e8 / facts.base_parameters) ** 0.5)
+    elif optimizer == "muon":
+        rate = 1e-2 * min(1.0, (128 / hidden) ** 0.5)
+    else:
+        rate = 4e-3 * min(1.0, (128 / hidden) ** 0.5)
+    matrix = 0.04 * min(1.0, (128 / hidden) ** 0.5) if not facts.base_parameters else 10 * rate
+    if train.learning_rate == "auto":
+        reasons["learning rate"] = f"{rate:.2g}" + (f", matrices {matrix:.2g}" if optimizer == "muon" else "")
+    rate = rate if train.learning_rate == "auto" else train.learning_rate
+    matrix = matrix if train.matrix_learning_rate == "auto" else train.matrix_learning_rate
+    return optimizer, rate, matrix
+
+
+def _every(setting: int | str, steps: int | None, seconds: float | None) -> int | None:
+    """Steps between events; None: by the clock, every tenth of the time; 0: only at the end."""
+    if isinstance(setting, int):
+        return setting
+    if seconds is not None:
+        return None
+    assert steps is not None
+    return max(1, steps // 10) if steps >= 10 else 0
+
+
+def _logging(train: TrainConfig, expected: int) -> int:
+    if isinstance(train.logging_steps, int):
+        return train.logging_steps
+    return 1 if expected <= LOG_EVERY_STEP_UP_TO else 10

@@ -1,0 +1,152 @@
+"""What is written down about a run: run.json and metrics.jsonl?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from pretrain_cli import __version__
+from pretrain_cli.artifacts import RunFolder, read_json, write_json, write_text
+
+PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "wandb")
+
+
+class RunRecord:
+    """run.json: complete at every moment, rewritten when something changes.
+
+    Args:
+        path: run.json.
+        values: what is in it.
+        writes: whether this process writes it (rank 0).
+    """
+
+    def __init__(self, path: Path, values: dict[str, Any], writes: bool = True) -> None:
+        self.path, self.values, self._writes = path, values, writes
+
+    def update(self, **values: Any) -> None:
+        """Set fields and write the file."""
+        self.values.update(values)
+        if self._writes:
+            write_json(self.path, self.values)
+
+
+def new_record(run: RunFolder, command: tuple[str, ...], **values: Any) -> dict[str, Any]:
+    """The fields that every run has from its start on."""
+    return {
+        "run": run.name,
+        "status": "running",
+        "command": list(command),
+        "versions": versions(),
+        "commit": source_commit(),
+        "started": now(),
+        "ended": None,
+        "steps": 0,
+        "tokens": 0,
+        **values,
+    }
+
+
+def read_record(run: RunFolder) -> dict[str, Any]:
+    """run.json of an existing run; empty where it was never written."""
+    return read_json(run.record) if run.record.is_file() else {}
+
+
+def versions() -> dict[str, str]:
+    """Package → version."""
+    found = {"pretrain-cli": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def source_commit() -> str:
+    """The commit of this code where it runs from a checkout, else empty."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def now() -> str:
+    """This moment, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Metrics:
+    """metrics.jsonl: one line per logged step, flushed at once.
+
+    Args:
+        path: the file.
+        resumed_at: step of the checkpoint that a resume starts from: later lines are cut off first.
+        writes: whether this process writes it (rank 0).
+    """
+
+    def __init__(self, path: Path, resumed_at: int | None = None, writes: bool = True) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+        if not writes:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            write_text(path, "".join(f"{line}\n" for line in _lines_up_to(path, resumed_at or 0)))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Append a line; values that aren't finite become null."""
+        if self._file is not None:
+            whole = {key: value if math.isfinite(value) else None for key, value in values.items()}
+            self._file.write(json.dumps(whole) + "\n")
+            self._file.flush()
+
+    def amend(self, values: Mapping[str, float]) -> None:
+        """Add values to the last line where it is of the same step, else append a line."""
+        if self._file is None:
+            return
+        lines = read_lines(self.path)
+        if not lines or lines[-1]["step"] != values["step"]:
+            self.write(values)
+            return
+        lines[-1] |= values
+        self.close()
+        write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines))
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def sync(self) -> None:
+        """Put on disk what was written, before a checkpoint that counts on it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a half-written one is left out."""
+    lines = []
+    for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            lines.append(value)
+    return lines
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    return [json.dumps(line) for line in read_lines(path) if line["step"] <= step]

@@ -1,0 +1,59 @@
+"""What does a run carry from step to step, and through a checkpoint, beside weights and optimizer?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pretrain_cli.artifacts import read_json, write_json
+
+FILE = "ptk.json"
+
+
+@dataclass
+class RunState:
+    """Counters of a run.
+
+    Attributes:
+        step: optimizer steps done.
+        tokens: training tokens that went through the model, padding included.
+        elapsed_s: seconds of all starts.
+        skipped: steps left out for a non-finite loss or gradient.
+        best_step, best_loss: the best validation and its checkpoint.
+        evaluations_without_gain: validations in a row without a better one.
+        recent_losses: the course that a divergence is measured against.
+        loss_sum, loss_steps: of the line of metrics.jsonl that isn't written yet.
+        first_loss, last_loss: training losses of the first and newest line.
+        left_out, replaced_from: rows that a rewind leaves out, and from which position.
+        rewound: whether the one rewind was used.
+        settings: what a resume must find unchanged.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    elapsed_s: float = 0.0
+    skipped: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    evaluations_without_gain: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    first_loss: float | None = None
+    last_loss: float | None = None
+    validation_loss: float | None = None
+    left_out: list[int] = field(default_factory=list)
+    replaced_from: int = 0
+    rewound: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write it into a checkpoint that is being made."""
+        write_json(folder / FILE, asdict(self))
+
+
+def load_state(folder: Path) -> RunState:
+    """The state in checkpoint ``folder``."""
+    values = read_json(folder / FILE)
+    return RunState(**{name: values[name] for name in RunState.__dataclass_fields__ if name in values})

@@ -1,0 +1,74 @@
+"""What is the loss on held-out rows, during training and at its end?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.training.loss import IGNORED, following
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Nats per scored token, and the bits per byte that follow from the split's own tokens per byte."""
+
+    loss: float
+    bits_per_byte: float | None
+    rows: int
+    tokens: int
+
+
+def validate(
+    model: Any,
+    dataset: PackedDataset,
+    *,
+    rows: int,
+    batch_rows: int,
+    device: torch.device,
+    tokens_per_byte: float | None,
+    rank: int = 0,
+    world_size: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+) -> Validation | None:
+    """Score ``rows`` rows spread evenly over the split; draws no random numbers. None if ``stop`` said so.
+
+    Args:
+        model: what `attach_loss` was called on, as it is trained (wrapped or not).
+        dataset: the validation rows.
+        rows: how many.
+        batch_rows: rows at once.
+        device: where the model is.
+        tokens_per_byte: of the split, for bits per byte; None leaves them out.
+        rank: of this process; each scores its share.
+        world_size: processes.
+        stop: asked between batches.
+    """
+    count = min(rows, len(dataset))
+    places = torch.linspace(0, len(dataset) - 1, count).round().long().tolist()[rank::world_size]
+    sums = torch.zeros(2, dtype=torch.float64, device=device if device.type != "mps" else "cpu")
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(places), batch_rows):
+                if stop() and world_size == 1:
+                    return None
+                batch = dataset.__getitems__(places[start : start + batch_rows])
+                labels = batch["labels"]
+                scored = int((following(labels) != IGNORED).sum())
+                inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+                sums[0] += model(**inputs)["total"].to(sums)
+                sums[1] += scored
+    finally:
+        model.train(training)
+    if world_size > 1:
+        torch.distributed.all_reduce(sums)
+    nats, tokens = sums.tolist()
+    loss = nats / max(1.0, tokens)
+    bits = loss / math.log(2) * tokens_per_byte if tokens_per_byte else None
+    return Validation(loss, bits, count, int(tokens))
