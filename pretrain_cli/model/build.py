@@ -107,7 +107,7 @@ def scratch_model(
                 nn.init.zeros_(module.weight)
             elif not (name == "lm_head" and model.config.tie_word_embeddings):
                 nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _check_length(config: Any, sequence_length: int, name: str) -> None:

@@ -71,9 +71,10 @@ def _with_layers(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
         new.append(copy.deepcopy(old[index]) if index in seen else old[index])
         seen.add(index)
     for position, layer in enumerate(new):
-        for module in layer.modules():  # the cache in generation goes by each attention's own index
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = position
+        part: Any
+        for part in layer.modules():  # the cache in generation goes by each attention's own index
+            if hasattr(part, "layer_idx"):
+                part.layer_idx = position
     config: Any = model.config
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[index] for index in order]

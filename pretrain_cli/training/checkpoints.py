@@ -158,7 +158,7 @@ def _hash(path: Path) -> str:
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _umask() -> int:

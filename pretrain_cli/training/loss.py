@@ -19,7 +19,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies, gradients made in the forward pass, chunk by chunk (as Liger kernels do it)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float, needs_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
@@ -48,7 +48,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss + penalty, penalty
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grad_loss, grad_weight.mul_(grad_loss), None, None, None
 
@@ -81,8 +81,8 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss
         places = kept.nonzero()[:, 0]
         hidden, labels = hidden.index_select(0, places), labels.index_select(0, places)
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    result: tuple[Tensor, Tensor] = _ChunkedCrossEntropy.apply(hidden, weight, labels, z_loss, needs_gradient)
-    return result
+    apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedCrossEntropy.apply  # torch leaves it untyped
+    return apply(hidden, weight, labels, z_loss, needs_gradient)
 
 
 def whole_cross_entropy(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -74,7 +74,7 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of all weights that have a gradient."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
@@ -90,7 +90,7 @@ class MuonAdamW(torch.optim.Optimizer):
             if parameter.grad is not None:
                 by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
         for shape, parameters in by_shape.items():
-            gradients = [parameter.grad for parameter in parameters]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             buffers = [self._buffer(parameter) for parameter in parameters]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
@@ -145,7 +145,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices if matrices.device.type == "cpu" else matrices.bfloat16()
+    x: Tensor = matrices if matrices.device.type == "cpu" else matrices.bfloat16()
     x = x.transpose(1, 2) if tall else x
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):

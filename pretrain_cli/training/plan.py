@@ -109,12 +109,13 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     tokens = min(token_limit, flops / per_token)
     micro, accumulation, batch_tokens = _batch(facts, train, tokens, shape, reasons)
     steps = _step_limit(facts, train, batch_tokens, token_limit)
-    expected = max(1, min(steps or math.inf, round(tokens / batch_tokens)))  # type: ignore[type-var]
-    expected = int(expected)
+    expected = int(max(1, min(steps or math.inf, flops / per_token / batch_tokens)))
     optimizer, rate, matrix_rate = _rates(facts, train, shape, reasons)
-    warmup = train.warmup_steps
-    if warmup == "auto":
-        warmup = min(WARMUP_LIMIT, math.ceil(WARMUP_SHARE * expected)) if expected >= 20 else 0
+    warmup = 0
+    if isinstance(train.warmup_steps, int):
+        warmup = train.warmup_steps
+    elif expected >= 20:
+        warmup = min(WARMUP_LIMIT, math.ceil(WARMUP_SHARE * expected))
     return Plan(
         shape=shape,
         steps=steps,
@@ -172,29 +173,29 @@ def _batch(
     """(micro-batch rows, accumulation, tokens of a whole step)."""
     row, world = facts.sequence_length, facts.world_size
     given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
-    if train.batch_tokens != "auto":
+    wanted, reason = SMALL_BATCH_TOKENS, "small batches learn most from few tokens"
+    if isinstance(train.batch_tokens, int):
         wanted, reason = train.batch_tokens, "as asked"
     elif len(given) == 2:
         wanted, reason = given[0] * given[1] * row * world, "as asked"
     elif facts.base_parameters:
         wanted, reason = BASE_BATCH_TOKENS, "small, so that a short run still takes many steps"
     else:
-        wanted, reason = SMALL_BATCH_TOKENS, "small batches learn most from few tokens"
         while tokens / wanted > STEPS_BEFORE_A_LARGER_BATCH and wanted < LARGEST_BATCH_TOKENS:
             wanted, reason = wanted * 2, f"the run would take over {STEPS_BEFORE_A_LARGER_BATCH} steps with less"
     rows = max(1, round(wanted / row / world))
-    rows = min(rows, max(1, facts.train_rows // world))
+    if not given:
+        rows = min(rows, max(1, facts.train_rows // world))
     if isinstance(train.micro_batch, int):
-        micro = train.micro_batch
+        micro = min(train.micro_batch, rows)
     elif isinstance(train.gradient_accumulation, int):
         micro = max(1, rows // train.gradient_accumulation)
     else:
         micro = _divisor(
             rows, min(_fitting_rows(facts, shape), max(1, MICRO_BATCH_TOKENS // row) if facts.on_cpu else rows)
         )
-    accumulation = train.gradient_accumulation
-    if accumulation == "auto":
-        accumulation = max(1, round(rows / micro))
+    given_accumulation = train.gradient_accumulation
+    accumulation = given_accumulation if isinstance(given_accumulation, int) else max(1, round(rows / micro))
     total = micro * accumulation * row * world
     if isinstance(train.batch_tokens, int) and len(given) == 2 and total != train.batch_tokens:
         raise ConfigError(

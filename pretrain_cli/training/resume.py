@@ -9,6 +9,7 @@ from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
+from pretrain_cli.training.plan import Plan
 
 BUDGET = ("train.max_steps", "train.epochs", "train.max_tokens", "train.max_minutes")
 FREE = (
@@ -55,6 +56,32 @@ def read_config(run: RunFolder) -> Config:
         return Config.model_validate(tomllib.loads(run.config.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
+
+
+def settled(config: Config, plan: Plan, precision: str, manifest: dict[str, Any]) -> Config:
+    """``config`` with what was chosen in place of `auto`, so that a resume, or another run of it, chooses the same.
+
+    The micro-batch's number is left at auto: it follows from the batch, on any number of processes.
+    """
+    rows = manifest.get("settings", {})
+    values: dict[str, Any] = {
+        "data__sequence_length": rows.get("sequence_length", config.data.sequence_length),
+        "data__packing": rows.get("packing", config.data.packing),
+        "model__size": plan.shape.name if plan.shape else config.model.size,
+        "train__precision": precision,
+        "train__batch_tokens": plan.batch_tokens,
+        "train__micro_batch": plan.micro_batch,
+        "train__gradient_accumulation": "auto",
+        "train__optimizer": plan.optimizer,
+        "train__learning_rate": plan.learning_rate,
+        "train__matrix_learning_rate": plan.matrix_learning_rate,
+        "train__schedule": plan.schedule,
+        "train__warmup_steps": plan.warmup_steps,
+        "train__logging_steps": plan.logging_every,
+    }
+    if not any(dict(flatten(config))[key] for key in BUDGET):
+        values |= {"train__max_steps": plan.steps, "train__max_minutes": plan.seconds and plan.seconds / 60}
+    return changed(config, **values)
 
 
 def merge(started_with: Config, now: Config) -> Config:

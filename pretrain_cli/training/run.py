@@ -38,7 +38,7 @@ from pretrain_cli.training.loss import attach_loss, head_is_plain
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Facts, Plan, make_plan
 from pretrain_cli.training.record import Metrics, RunRecord, new_record, now, read_record
-from pretrain_cli.training.resume import check_unchanged, find_run, merge, read_config
+from pretrain_cli.training.resume import check_unchanged, find_run, merge, read_config, settled
 from pretrain_cli.training.signals import StopRequests
 from pretrain_cli.training.state import RunState, load_state
 from pretrain_cli.training.trainer import Job, PackedTrainer, write_rows
@@ -190,26 +190,20 @@ class _Run:
 
     def start(self, resume: bool, checkpoint: str | None) -> TrainResult:
         """Choose, build, train, save."""
+        earlier = read_record(self.run) if resume else {}
         self._check_tokenizer()
         check_base_matches(self.config, self.manifest, self.artifacts)
         self.device = self._choose("device", devices.choose_device(self.config.train.device))
         on_cpu = torch.device(self.device).type == "cpu"
         if on_cpu:
-            threads = self._choose("threads", devices.choose_threads(self.config.train.threads))
+            threads = self._choose("threads", self._threads(earlier))
             torch.set_num_threads(max(1, threads // self.world_size))
+        self.precision = self._choose("precision", devices.choose_precision(self.config.train.precision, self.device))
         folder, state = self._find_checkpoint(checkpoint) if resume else (None, RunState())
-        earlier = read_record(self.run)
-        known = str(earlier.get("precision", "")) if resume and folder else ""
-        precision = devices.choose_precision(self.config.train.precision, self.device)
-        if known and self.config.train.precision == "auto":
-            precision = Choice(known, "as before the resume")
-        self.precision = self._choose("precision", precision)
         set_seed(self.config.train.seed)
         self._open_rows()
         model, plan = self._model_and_plan(on_cpu)
-        if earlier.get("plan") and resume and folder:
-            plan = _same_course(plan, earlier["plan"])
-        self._begin_record(model, plan, earlier if resume else {})
+        self._begin_record(model, plan, earlier)
         settings = self._settings(plan)
         if folder is not None:
             check_unchanged(state.settings, settings, self.run)
@@ -239,6 +233,13 @@ class _Run:
     def _choose(self, name: str, choice: Choice[Any]) -> Any:
         self._note(f"{name} {choice.value}: {choice.reason}")
         return choice.value
+
+    def _threads(self, earlier: dict[str, Any]) -> Choice[int]:
+        """As before a resume where nothing else is asked: sums over another number of threads round differently."""
+        before, setting = earlier.get("threads"), self.config.train.threads
+        if setting == "auto" and isinstance(before, int) and before <= devices.available_cores():
+            return Choice(before, "as before the resume")
+        return devices.choose_threads(setting)
 
     def _note(self, text: str) -> None:
         self.choices.append(text)
@@ -326,13 +327,13 @@ class _Run:
     # The record
 
     def _begin_record(self, model: Any, plan: Plan, earlier: dict[str, Any]) -> None:
+        if self.rank == 0:
+            write_text(self.run.config, to_toml(settled(self.config, plan, self.precision, self.manifest)))
         if not earlier:
-            write_text(self.run.config, to_toml(self.config)) if self.rank == 0 else None
             self.record.values = new_record(self.run, self.command, resumes=[])
         else:
-            self.record.values = dict(earlier)
-            self.record.values["resumes"] = [*earlier.get("resumes", []), {"at": now(), "command": list(self.command)}]
-            write_text(self.run.config, to_toml(self.config)) if self.rank == 0 else None
+            again = {"at": now(), "command": list(self.command)}
+            self.record.values = {**earlier, "resumes": [*earlier.get("resumes", []), again]}
         self.record.update(
             status="running",
             ended=None,
@@ -341,6 +342,7 @@ class _Run:
             sequence_length=self.sequence_length,
             device=self.device,
             precision=self.precision,
+            threads=torch.get_num_threads(),
             parameters=model.num_parameters(),
             world_size=self.world_size,
             choices=self.choices,
@@ -530,13 +532,6 @@ class _Run:
             trainer.job.metrics.amend(values)
             self.progress.log(trainer.job.state.step, values)
         return found
-
-
-def _same_course(plan: Plan, before: dict[str, Any]) -> Plan:
-    """The plan with batch, rates and schedule as the run began; measured anew they would move."""
-    kept = ("micro_batch", "accumulation", "optimizer", "learning_rate", "matrix_learning_rate", "schedule")
-    kept += ("warmup_steps", "logging_every")
-    return replace(plan, **{name: before[name] for name in kept if name in before})
 
 
 def _plan_record(plan: Plan) -> dict[str, Any]:

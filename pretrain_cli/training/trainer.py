@@ -33,6 +33,8 @@ from pretrain_cli.training.signals import StopRequests
 from pretrain_cli.training.state import RunState
 from pretrain_cli.training.validation import Validation, validate
 
+LEAST_INTERVAL = 20.0
+"""A checkpoint or validation that nobody asked for waits until this many times its cost has passed: 5 % of the time."""
 FINAL_VALIDATION = 10
 """The validation at the end takes this many times ``train.eval_rows``."""
 
@@ -70,10 +72,12 @@ class Job:
         return self.plan.batch_rows_per_process * self.world_size
 
 
-class PackedTrainer(Trainer):
+class PackedTrainer(Trainer):  # type: ignore[misc]
     """Trainer on packed rows. Decides itself what is logged, validated and saved, and when."""
 
     def __init__(self, job: Job, **keywords: Any) -> None:
+        self.optimizer: Any
+        self.lr_scheduler: Any
         super().__init__(train_dataset=job.train_rows, **keywords)
         self.job = job
         self.model_accepts_loss_kwargs = True
@@ -90,6 +94,7 @@ class PackedTrainer(Trainer):
         self._line_steps = 0
         self._handled = -1
         self._tenths = {"save": self._tenth(), "eval": self._tenth()}
+        self._done_at = dict.fromkeys(("save", "eval"), time.monotonic())
         self._saved_step = job.state.step
         self._validated_step = -1
         self._saving_paused = False
@@ -115,7 +120,7 @@ class PackedTrainer(Trainer):
 
     # How weights move
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
         """AdamW or Muon with AdamW; other names are Trainer's own."""
         plan = self.job.plan
         if self.optimizer is None and plan.optimizer in ("adamw", "muon"):
@@ -149,7 +154,7 @@ class PackedTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of one micro-batch."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
 
@@ -242,7 +247,7 @@ class PackedTrainer(Trainer):
             self.stopped_by = "signal"
         elif job.plan.steps and job.state.step >= job.plan.steps:
             self.stopped_by = "steps"
-        elif self._agree(job.clock.over(self.step_seconds)):
+        elif job.clock.budget_s is not None and self._agree(job.clock.over(self.step_seconds)):
             self.stopped_by = "time"
         elif (patience := job.config.train.early_stopping) and job.state.evaluations_without_gain >= patience:
             self.stopped_by = "early stopping"
@@ -250,7 +255,7 @@ class PackedTrainer(Trainer):
 
     def _agree(self, mine: bool) -> bool:
         """Rank 0's clock decides for all."""
-        if self.job.world_size == 1 or self.job.clock.budget_s is None:
+        if self.job.world_size == 1:
             return mine
         flag = torch.tensor(int(mine), device=self.args.device)
         torch.distributed.broadcast(flag, 0)
@@ -260,11 +265,25 @@ class PackedTrainer(Trainer):
         return int(10 * self.job.clock.share())
 
     def _due(self, what: str, every: int | None) -> bool:
+        setting = getattr(self.job.config.train, f"{what}_steps")
         if every is None:
             tenth, before = self._tenth(), self._tenths[what]
             self._tenths[what] = tenth
-            return self._agree(tenth > before)
-        return every > 0 and self.job.state.step % every == 0
+            due = tenth > before
+        else:
+            due = every > 0 and self.job.state.step % every == 0
+        if setting != "auto" or (what == "eval" and self.job.config.train.early_stopping):
+            return due
+        return self._agree(due and self._worth(what))
+
+    def _worth(self, what: str) -> bool:
+        """Whether what nobody asked for costs little against the time since it was last done."""
+        cost = self._saving_estimate() / 2 if what == "save" else self._validation_rows() * self._row_seconds()
+        now = time.monotonic()
+        worth = now - self._done_at[what] >= LEAST_INTERVAL * cost
+        if worth:
+            self._done_at[what] = now
+        return worth
 
     def _line(self, learning_rate: float | None) -> dict[str, float]:
         job, state = self.job, self.job.state
@@ -327,6 +346,11 @@ class PackedTrainer(Trainer):
             wanted = min(wanted, max(1, int(VALIDATION_SHARE * budget / per_row)))
         return wanted
 
+    def _validation_rows(self) -> int:
+        """Rows of a validation during training."""
+        held_out = len(self.job.validation_rows) if self.job.validation_rows is not None else 0
+        return min(self.job.config.train.eval_rows, self.final_rows(), held_out)
+
     def _row_seconds(self) -> float:
         guess = FORWARD_SHARE * self.step_seconds / self.job.batch_rows
         return self.validation_seconds_per_row or guess
@@ -338,8 +362,7 @@ class PackedTrainer(Trainer):
 
     def _validate_now(self, line: dict[str, float]) -> bool:
         job, state = self.job, self.job.state
-        rows = min(job.config.train.eval_rows, self.final_rows())
-        found = self.run_validation(rows)
+        found = self.run_validation(self._validation_rows())
         if found is None:
             return True
         self._validated_step = state.step
@@ -398,7 +421,9 @@ class PackedTrainer(Trainer):
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
+        # Without the callbacks' state: a control that said "stop" would stop the resumed run at once.
         TrainerState(
+            train_batch_size=self.state.train_batch_size,
             global_step=self.state.global_step,
             epoch=self.state.epoch,
             max_steps=self.state.max_steps,
