@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,16 +24,19 @@ def ignore_stop_signals(_worker: int) -> None:
 
 def make_loader(dataset: Dataset[Any], order: RowOrder, workers: int, pin_memory: bool) -> DataLoader[Any]:
     """A loader of whole micro-batches; its own generator, so that it never draws from the training's."""
-    return DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=_same,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=ignore_stop_signals if workers else None,
-        timeout=HANG_SECONDS if workers else 0,
-        generator=torch.Generator().manual_seed(order.seed),
-    )
+    with warnings.catch_warnings():
+        # The user chose this number, and waiting workers cost no core.
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        return DataLoader(
+            dataset,
+            batch_sampler=order,
+            collate_fn=_same,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=ignore_stop_signals if workers else None,
+            timeout=HANG_SECONDS if workers else 0,
+            generator=torch.Generator().manual_seed(order.seed),
+        )
 
 
 def _same(batch: Any) -> Any:
@@ -74,7 +78,10 @@ class Feed:
         return batch  # type: ignore[no-any-return]
 
     def _open(self) -> Iterator[Any]:
-        return iter(make_loader(self.dataset, continued(self.order, self._taken), self.workers, self._pin_memory))
+        loader = make_loader(self.dataset, continued(self.order, self._taken), self.workers, self._pin_memory)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            return iter(loader)
 
 
 def _first_line(error: BaseException) -> str:

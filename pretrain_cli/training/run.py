@@ -498,7 +498,7 @@ class _Run:
             train_loss=_finite(state.last_loss),
             validation_loss=_finite(found.loss if found else state.validation_loss),
             validation_bits_per_byte=_finite(found.bits_per_byte) if found else None,
-            tokens_per_second=state.tokens / max(1e-9, state.elapsed_s),
+            tokens_per_second=state.tokens / max(1e-9, state.stepping_s),
             seconds=state.elapsed_s,
             model=self.run.model,
         )

@@ -19,6 +19,7 @@ class RunState:
         step: optimizer steps done.
         tokens: training tokens that went through the model, padding included.
         elapsed_s: seconds of all starts.
+        stepping_s: seconds of them spent in steps.
         skipped: steps left out for a non-finite loss or gradient.
         best_step, best_loss: the best validation and its checkpoint.
         evaluations_without_gain: validations in a row without a better one.
@@ -33,6 +34,7 @@ class RunState:
     step: int = 0
     tokens: int = 0
     elapsed_s: float = 0.0
+    stepping_s: float = 0.0
     skipped: int = 0
     best_step: int = 0
     best_loss: float | None = None

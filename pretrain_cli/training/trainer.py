@@ -232,6 +232,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
         self._line_seconds += seconds
+        state.stepping_s += seconds
         self._line_steps += 1
         # The slower of the newest steps: a run has to end inside its budget.
         self.step_seconds = seconds if not self.step_seconds else max(seconds, 0.9 * self.step_seconds)
