@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -250,17 +251,25 @@ def writing_to(folder: Path) -> Iterator[None]:
             "Choose another folder with --artifacts DIR.",
         ) from error
     except OSError as error:
-        if error.errno == 28:  # ENOSPC
-            free_mb = shutil.disk_usage(_existing(folder)).free / 1e6
-            raise NoSpaceError(
-                f"No space left on the disk of {folder} ({free_mb:.0f} MB free).",
-                "Free some space, or choose another folder with --artifacts DIR; what was complete is kept.",
-            ) from error
-        if error.errno == 30:  # EROFS
+        if error.errno == errno.ENOSPC:
+            raise _no_space(folder) from error
+        if error.errno == errno.EROFS:
             raise UsageError(
                 f"{folder} is on a read-only file system.", "Choose another folder with --artifacts DIR."
             ) from error
         raise
+    except Exception as error:
+        if "No space left on device" in str(error):  # safetensors and torch raise types of their own
+            raise _no_space(folder) from error
+        raise
+
+
+def _no_space(folder: Path) -> NoSpaceError:
+    free_mb = shutil.disk_usage(_existing(folder)).free / 1e6
+    return NoSpaceError(
+        f"No space left on the disk of {folder} ({free_mb:.0f} MB free).",
+        "Free some space, or choose another folder with --artifacts DIR; what was complete is kept.",
+    )
 
 
 class NoSpaceError(PtkError):

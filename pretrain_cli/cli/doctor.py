@@ -117,7 +117,7 @@ def _torch() -> Iterator[Check]:
 
 
 def _device() -> Iterator[Check]:
-    from pretrain_cli.model import devices
+    import pretrain_cli.model.devices as devices
 
     device = devices.choose_device("auto")
     yield Check("device", f"{device.value}: {device.reason}")
