@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from transformers import set_seed
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, lock, write_text, writing_to
-from pretrain_cli.config.load import to_toml
+from pretrain_cli.config.load import changed, to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, DataError, DivergedError, Interrupted, ModelError, UsageError
@@ -22,7 +23,7 @@ from pretrain_cli.model import devices
 from pretrain_cli.model.build import build_model, check_base_matches
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.tokenizer.load import read_tokenizer
+from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 from pretrain_cli.training.arguments import ENDLESS_STEPS, make_arguments, world_size
 from pretrain_cli.training.checkpoints import (
     bytes_needed,
@@ -39,8 +40,10 @@ from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Facts, Plan, make_plan
 from pretrain_cli.training.record import Metrics, RunRecord, new_record, now, read_record
 from pretrain_cli.training.resume import check_unchanged, find_run, merge, read_config, settled
+from pretrain_cli.training.samples import write_sample
 from pretrain_cli.training.signals import StopRequests
 from pretrain_cli.training.state import RunState, load_state
+from pretrain_cli.training.tracking import WandbTracker, other_trackers, wants_wandb
 from pretrain_cli.training.trainer import Job, PackedTrainer, write_rows
 from pretrain_cli.training.validation import Validation
 
@@ -98,6 +101,8 @@ def train(
         config = merge(read_config(run), config)
     else:
         run, checkpoint = _new_run(artifacts, run_name), None
+    if not config.model.base and manifest.get("base"):  # rows made for a base are there to continue it
+        config = changed(config, model__base=manifest["base"])
     check_prepared(config, manifest)
     with writing_to(artifacts.root), StopRequests(progress.warn) as stop, _run_lock(run):
         if resume is not None and (done := _finished(run, config)) is not None:
@@ -379,18 +384,28 @@ class _Run:
     # Training
 
     def _train(self, model: Any, plan: Plan, folder: Path | None, state: RunState) -> TrainResult:
-        arguments = make_arguments(self.config, plan, self.run.checkpoints, self.device, self.precision, [])
+        others = other_trackers(self.config, self.run)
+        arguments = make_arguments(self.config, plan, self.run.checkpoints, self.device, self.precision, others)
+        tracker = self._start_tracker()
         metrics = Metrics(self.run.metrics, state.step if folder else 0, writes=self.rank == 0)
+        code = 1
         try:
             while True:
                 job = self._job(model, plan, state, metrics)
                 detach = attach_loss(model, self._chunked(model), self.config.train.z_loss)
                 trainer = PackedTrainer(job, model=model, args=arguments)
                 _remove_default_callbacks(trainer)
-                job.report.append(lambda step, line: self.progress.log(step, line))
+                job.report.append(self.progress.log)
+                job.report.append(tracker.log) if tracker else None
+                job.report.append(trainer.feed_trackers) if others else None
+                job.sample = self._sampler(trainer, tracker)
                 try:
                     self._loop(trainer, plan, folder)
-                    return self._end(trainer, model, detach)
+                    result = self._end(trainer, model, detach)
+                    if tracker is not None:
+                        tracker.log(result.steps, _final_values(result))
+                    code = 0
+                    return result
                 except Diverged as error:
                     detach()
                     folder, state = self._after_divergence(error, job)
@@ -398,6 +413,36 @@ class _Run:
                     trainer.feed.close()
         finally:
             metrics.close()
+            if tracker is not None:
+                tracker.finish(code)
+
+    def _start_tracker(self) -> WandbTracker | None:
+        if self.rank != 0 or not wants_wandb(self.config):
+            return None
+        names = ("data_fingerprint", "base", "device", "precision", "parameters", "world_size", "versions", "commit")
+        facts = {name: self.record.values.get(name) for name in names}
+        known = self.record.values.get("wandb") or {}
+        tracker = WandbTracker(self.config, self.run, facts, known, self.progress)
+        self.record.update(wandb=tracker.start())
+        return tracker
+
+    def _sampler(self, trainer: PackedTrainer, tracker: WandbTracker | None) -> Callable[[int], None] | None:
+        prompts = self.config.train.sample_prompts
+        if not prompts or self.rank != 0 or self.config.train.shard_model:
+            return None
+        tokenizer = open_tokenizer(self.tokenizer.file)
+        first = self.tokenizer.bos_id if self.manifest.get("settings", {}).get("add_bos") else None
+
+        def sample(step: int) -> None:
+            for prompt in prompts:
+                text = write_sample(trainer.model, tokenizer, prompt, first)
+                self.progress.sample(prompt, text, step)
+                with open(self.run.path / "samples.jsonl", "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False) + "\n")
+                if tracker is not None:
+                    tracker.sample(step, prompt, text)
+
+        return sample
 
     def _job(self, model: Any, plan: Plan, state: RunState, metrics: Metrics) -> Job:
         validation, train = self.manifest.get("validation", {}), self.config.train
@@ -532,6 +577,14 @@ class _Run:
             trainer.job.metrics.amend(values)
             self.progress.log(trainer.job.state.step, values)
         return found
+
+
+def _final_values(result: TrainResult) -> dict[str, float]:
+    values = {
+        "validation_loss": result.validation_loss,
+        "validation_bits_per_byte": result.validation_bits_per_byte,
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _plan_record(plan: Plan) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -307,6 +308,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         }
         if job.peak_flops:
             line["mfu"] = round(per_second * job.flops_per_token / job.peak_flops, 4)
+        line["memory_mb"] = round(memory_bytes(self.args.device) / 1e6, 1)
         if state.skipped:
             line["skipped_steps"] = state.skipped
         return line
@@ -459,6 +461,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """Give a line to the trackers that Trainer itself drives (TensorBoard, Trackio, MLflow)."""
         values = {key: value for key, value in line.items() if key != "step"}
         self.callback_handler.on_log(self.args, self.state, self.control, values)
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory that this process holds: on the GPU, or resident."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
 
 
 def write_rows(path: Path, dataset: PackedDataset, rows: list[int]) -> None:
