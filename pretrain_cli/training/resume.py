@@ -14,6 +14,8 @@ from pretrain_cli.training.plan import Plan
 BUDGET = ("train.max_steps", "train.epochs", "train.max_tokens", "train.max_minutes")
 FREE = (
     *BUDGET,
+    "train.micro_batch",
+    "train.gradient_accumulation",
     "train.workers",
     "train.threads",
     "train.save_steps",
@@ -27,7 +29,7 @@ FREE = (
     "train.device",
     "train.processes",
 )
-"""Keys under [train] that may change on a resume: they don't change the course of the weights."""
+"""Keys under [train] that may change on a resume: they leave the course of the weights as it is, up to rounding."""
 SHAPING = ("model.", "train.", "trainer")
 
 
@@ -61,7 +63,7 @@ def read_config(run: RunFolder) -> Config:
 def settled(config: Config, plan: Plan, precision: str, manifest: dict[str, Any]) -> Config:
     """``config`` with what was chosen in place of `auto`, so that a resume, or another run of it, chooses the same.
 
-    The micro-batch's number is left at auto: it follows from the batch, on any number of processes.
+    The accumulation stays as it was given: at auto it follows from the batch, on any number of processes.
     """
     rows = manifest.get("settings", {})
     values: dict[str, Any] = {
@@ -71,7 +73,6 @@ def settled(config: Config, plan: Plan, precision: str, manifest: dict[str, Any]
         "train__precision": precision,
         "train__batch_tokens": plan.batch_tokens,
         "train__micro_batch": plan.micro_batch,
-        "train__gradient_accumulation": "auto",
         "train__optimizer": plan.optimizer,
         "train__learning_rate": plan.learning_rate,
         "train__matrix_learning_rate": plan.matrix_learning_rate,

@@ -26,6 +26,7 @@ class RunState:
         recent_losses: the course that a divergence is measured against.
         loss_sum, loss_steps: of the line of metrics.jsonl that isn't written yet.
         first_loss, last_loss: training losses of the first and newest line.
+        owes_validation: a signal came where a validation was due: it is made up for on the resume.
         left_out, replaced_from: rows that a rewind leaves out, and from which position.
         rewound: whether the one rewind was used.
         settings: what a resume must find unchanged.
@@ -45,6 +46,7 @@ class RunState:
     first_loss: float | None = None
     last_loss: float | None = None
     validation_loss: float | None = None
+    owes_validation: bool = False
     left_out: list[int] = field(default_factory=list)
     replaced_from: int = 0
     rewound: bool = False

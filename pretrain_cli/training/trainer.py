@@ -82,6 +82,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         super().__init__(train_dataset=job.train_rows, **keywords)
         self.job = job
         self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = True
         self.feed = Feed(job.train_rows, job.order, job.workers, self.args.dataloader_pin_memory, job.progress.warn)
         self.guard = Guard(job.state.recent_losses)
         self.step_seconds = 0.0
@@ -109,11 +110,19 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """The next step's micro-batches, and the number of tokens scored in them over all processes."""
+        if self.job.state.owes_validation:
+            self._make_up_validation()
         batches = self.feed.take(num_batches)
         if self._resume_rng is not None:
             super()._load_rng_state(self._resume_rng)
             self._resume_rng = None
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _make_up_validation(self) -> None:
+        line: dict[str, float] = {"step": self.job.state.step}
+        self.job.state.owes_validation = not self._validate_now(line)
+        self.job.metrics.amend(line)
+        self._mark = time.monotonic()
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         # After the loader has drawn its seeds, as in a run that was never stopped.
@@ -213,7 +222,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         line: dict[str, float] = {}
         if ends or state.step % plan.logging_every == 0:
             line = self._line(keywords.get("learning_rate"))
-        if not ends and self._due("eval", plan.eval_every) and self._validate_now(line):
+        if self._due("eval", plan.eval_every) and self.stopped_by in ("", "signal"):
+            state.owes_validation = not (self.stopped_by == "" and self._validate_now(line))
             ends = self._must_end()
         if line:
             self._write(line)
@@ -367,7 +377,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         job, state = self.job, self.job.state
         found = self.run_validation(self._validation_rows())
         if found is None:
-            return True
+            return job.validation_rows is None
         self._validated_step = state.step
         line.setdefault("step", state.step)
         line["validation_loss"] = found.loss

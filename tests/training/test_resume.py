@@ -1,0 +1,233 @@
+"""Does a stopped run go on exactly, from the newest checkpoint that is whole?"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
+from pretrain_cli.training.record import read_lines, read_record
+from pretrain_cli.training.run import train
+from tests.training.conftest import Heard, prepare_text, small
+
+STEPS = {"train__max_steps": 10, "train__save_steps": 2, "train__eval_steps": 3}
+CLOCKS = ("elapsed_s", "tokens_per_second", "mfu", "memory_mb")
+
+
+class PowerCut(Exception):
+    """Ends a run between two steps, as a kill would."""
+
+
+def cut() -> None:
+    raise PowerCut
+
+
+def course(run: RunFolder) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in read_lines(run.metrics)]
+
+
+def weights_equal(one: RunFolder, other: RunFolder) -> bool:
+    first, second = (load_file(run.model / "model.safetensors") for run in (one, other))
+    return all((first[name] == second[name]).all() for name in first)
+
+
+@pytest.fixture(scope="module")
+def straight(rows: Artifacts) -> RunFolder:
+    train(small(**STEPS, train__optimizer="adamw"), rows, run_name="straight")
+    return rows.run("straight")
+
+
+@pytest.fixture
+def broken_off(rows: Artifacts, straight: RunFolder) -> RunFolder:
+    """A run that ended after step 7, with checkpoints at 4 and 6."""
+    run = rows.run("broken-off")
+    shutil.rmtree(run.path, ignore_errors=True)
+    with pytest.raises(PowerCut):
+        train(small(**STEPS, train__optimizer="adamw"), rows, Heard(step_7=cut), run_name=run.name)
+    assert run.checkpoint_steps() == [3, 4, 6] or run.checkpoint_steps() == [4, 6]
+    return run
+
+
+def test_resume_gives_the_weights_and_metrics_of_the_undisturbed_run(rows, straight, broken_off) -> None:
+    assert [line["step"] for line in course(broken_off)] == list(range(1, 8))
+    heard = Heard()
+    result = train(small(), rows, heard, resume="")
+    assert result.run == broken_off.name and result.steps == 10
+    assert "going on from step-000006" in heard.notes
+    assert course(broken_off) == course(straight)
+    assert weights_equal(broken_off, straight)
+
+
+def test_a_chosen_checkpoint_is_taken(rows, straight, broken_off) -> None:
+    heard = Heard()
+    train(small(), rows, heard, resume=f"{broken_off.name}@step-000004")
+    assert "going on from step-000004" in heard.notes
+    assert course(broken_off) == course(straight) and weights_equal(broken_off, straight)
+    with pytest.raises(ModelError, match="step-000003"):
+        train(small(train__max_steps=12), rows, resume=f"{broken_off.name}@step-000003")
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip(folder: Path) -> None:
+    file = folder / "optimizer.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def empty(folder: Path) -> None:
+    (folder / "scheduler.pt").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (truncate, "model.safetensors has"),
+        (flip, "optimizer.pt was changed"),
+        (empty, "scheduler.pt has 0 bytes"),
+        (lambda folder: (folder / "optimizer.pt").unlink(), "optimizer.pt is missing"),
+        (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_left_aside_and_said(rows, straight, broken_off, damage, words) -> None:
+    damage(broken_off.checkpoint(6))
+    heard = Heard()
+    train(small(), rows, heard, resume=broken_off.name)
+    assert any("step-000006 is left aside" in text and words in text for text in heard.warnings), heard.warnings
+    assert "going on from step-000004" in heard.notes
+    assert weights_equal(broken_off, straight)
+
+
+def test_without_any_whole_checkpoint_a_resume_says_so(rows, broken_off) -> None:
+    for step in broken_off.checkpoint_steps():
+        (broken_off.checkpoint(step) / "optimizer.pt").unlink(missing_ok=True)
+    with pytest.raises(ModelError, match="No checkpoint"):
+        train(small(), rows, resume=broken_off.name)
+
+
+def test_a_finished_run_returns_at_once_and_goes_on_when_given_more(rows, straight) -> None:
+    started = time.monotonic()
+    result = train(small(), rows, resume="straight")
+    assert time.monotonic() - started < 1 and result.steps == 10
+    shutil.rmtree(rows.runs / "longer", ignore_errors=True)
+    shutil.copytree(straight.path, rows.runs / "longer")
+    assert train(small(train__max_steps=12), rows, resume="longer").steps == 12
+
+
+def test_what_would_change_the_training_is_refused_by_name(rows, broken_off) -> None:
+    with pytest.raises(ConfigError, match=r"train\.learning_rate"):
+        train(small(train__learning_rate=0.5), rows, resume=broken_off.name)
+    with pytest.raises(UsageError, match="--resume"):
+        train(small(), rows, resume=broken_off.name, run_name="other")
+    with pytest.raises(ModelError, match="no-such-run"):
+        train(small(), rows, resume="no-such-run")
+
+
+def test_other_data_than_the_run_began_with_is_refused(tmp_path, prose) -> None:
+    artifacts = prepare_text(tmp_path, prose[:9_000])
+    with pytest.raises(PowerCut):
+        train(small(train__max_steps=6, train__save_steps=2), artifacts, Heard(step_3=cut), run_name="moved")
+    tokenizer = artifacts.tokenizer / "tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    prepare_text(tmp_path, prose[9_000:19_000], tokenizer__path=str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="data fingerprint"):
+        train(small(), artifacts, resume="moved")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(rows, straight, number, code) -> None:
+    name = f"stopped-{code}"
+    heard = Heard(step_5=lambda: os.kill(os.getpid(), number))
+    with pytest.raises(Interrupted) as caught:
+        train(small(**STEPS, train__optimizer="adamw"), rows, heard, run_name=name)
+    assert caught.value.exit_code == code
+    assert f"ptk train --resume {name}" in caught.value.hint
+    step = read_record(rows.run(name))["steps"]
+    assert rows.run(name).checkpoint_steps()[-1] == step and read_record(rows.run(name))["status"] == "interrupted"
+    train(small(), rows, resume=name)
+    assert course(rows.run(name)) == course(straight) and weights_equal(rows.run(name), straight)
+
+
+def test_two_processes_cannot_train_one_run(rows) -> None:
+    held = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pathlib import Path; from pretrain_cli.artifacts import lock\n"
+            "with lock(Path(sys.argv[1]), 'training'): print('held', flush=True); time.sleep(60)",
+            str(rows.run("held").path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert held.stdout is not None and held.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="already training"):
+            train(small(train__max_steps=1), rows, run_name="held")
+    finally:
+        held.kill()
+        held.wait()
+
+
+CHILD = """
+import sys
+from tests.training.conftest import small
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.training.run import train
+settings = eval(sys.argv[3])
+train(small(**settings), Artifacts(__import__("pathlib").Path(sys.argv[1])), **eval(sys.argv[2]))
+"""
+
+
+def start(artifacts: Artifacts, arguments: dict[str, Any], settings: dict[str, Any]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(artifacts.root), repr(arguments), repr(settings)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 4])
+def test_kills_at_random_moments_leave_no_trace_in_weights_and_metrics(rows, workers) -> None:
+    """SIGKILL between steps, inside accumulation, a validation or a save: the result is that of a quiet run."""
+    settings = {
+        "train__max_steps": 60, "train__save_steps": 5, "train__eval_steps": 7, "train__workers": workers,
+        "train__gradient_accumulation": 2,
+    }  # fmt: skip
+    train(small(**settings), rows, run_name=f"quiet-{workers}")
+    quiet, run, chance = rows.run(f"quiet-{workers}"), rows.run(f"killed-{workers}"), random.Random(workers)
+    kills, arguments = 0, {"run_name": run.name}
+    while True:
+        process = start(rows, arguments, settings)
+        size = run.metrics.stat().st_size if run.metrics.is_file() else 0
+        while process.poll() is None and (not run.metrics.is_file() or run.metrics.stat().st_size <= size):
+            time.sleep(0.01)
+        try:
+            process.wait(timeout=chance.uniform(0.02, 0.7) if kills < 5 else 120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            arguments = {"resume": run.name}
+            continue
+        assert process.returncode == 0
+        break
+    assert kills >= 2
+    assert course(run) == course(quiet) and weights_equal(run, quiet)
