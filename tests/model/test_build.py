@@ -1,4 +1,4 @@
-"""Each way to begin a model, checked on its weights."""
+"""Does each way to begin give the weights that it promises?"""
 
 from __future__ import annotations
 
@@ -7,83 +7,124 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.load import changed
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.model import Config, ModelConfig
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model.build import build_model
-from pretrain_cli.model.sizes import LADDER
+from pretrain_cli.model.sizes import LADDER, choose_shape, named_shape
 from pretrain_cli.tokenizer.load import read_tokenizer
 from tests.tiny import make_model
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return make_model(tmp_path / "base", num_hidden_layers=4)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("base") / "model", num_hidden_layers=4)
 
 
-def build(base: Path, **model: Any) -> Any:
-    config = changed(Config(), model__base=str(base), **{f"model__{key}": value for key, value in model.items()})
-    tokenizer = read_tokenizer(base)
+def build(folder_of_base: Path, folder: Path, **values: Any):
+    info = read_tokenizer(folder_of_base)
+    settings = {"base": str(folder_of_base), **values}
+    length = settings.pop("length", 64)
     return build_model(
-        config, Artifacts(base.parent / "artifacts"), vocab_size=tokenizer.vocab_size, sequence_length=32,
-        tokenizer=tokenizer, shape=LADDER[0],
-    )  # fmt: skip
+        Config(model=ModelConfig(**settings)),
+        Artifacts(folder),
+        vocab_size=info.vocab_size,
+        sequence_length=length,
+        tokenizer=info,
+        shape=named_shape("tiny"),
+    )
 
 
-def same(first: Any, second: Any) -> bool:
-    """Every weight of two layers is equal."""
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    return all(torch.equal(one, two) for one, two in pairs)
+def layer(model, index: int) -> dict[str, torch.Tensor]:
+    return model.base_model.layers[index].state_dict()
 
 
-def test_base_starts_from_the_bases_own_weights(base: Path) -> None:
-    assert same(build(base), LlamaForCausalLM.from_pretrained(base))
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_random_has_the_bases_shape_and_other_weights(base: Path) -> None:
-    plain, fresh = build(base), build(base, init="random")
-    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in fresh.state_dict().items()}
-    assert not torch.equal(plain.lm_head.weight, fresh.lm_head.weight)
+def test_base_keeps_every_weight_and_random_only_the_shape(base, tmp_path) -> None:
+    original, kept = AutoModelForCausalLM.from_pretrained(base), build(base, tmp_path)
+    assert same(original.state_dict(), kept.state_dict())
+    fresh = build(base, tmp_path, init="random")
+    assert fresh.num_parameters() == original.num_parameters()
+    assert not same(layer(original, 0), layer(fresh, 0))
 
 
-def test_depth_up_repeats_the_middle_layers(base: Path) -> None:
-    old, new = LlamaForCausalLM.from_pretrained(base).model.layers, build(base, init="depth-up").model.layers
-    assert len(new) == 6
-    assert [[same(layer, before) for before in old].index(True) for layer in new] == [0, 1, 2, 1, 2, 3]
-    assert len({id(layer) for layer in new}) == 6
+def test_depth_up_repeats_the_middle_layers_as_solar_does(base, tmp_path) -> None:
+    original, taller = AutoModelForCausalLM.from_pretrained(base), build(base, tmp_path, init="depth-up")
+    assert taller.config.num_hidden_layers == 6
+    for index, source in enumerate([0, 1, 2, 1, 2, 3]):
+        assert same(layer(taller, index), layer(original, source))
+    pointers = {parameter.data_ptr() for parameter in taller.parameters()}
+    assert len(pointers) == len(list(taller.parameters()))  # copies, not the same layer twice
+    reopened(taller, tmp_path)
 
 
-def test_drop_layers_keeps_the_first_and_the_last(base: Path) -> None:
-    old, new = LlamaForCausalLM.from_pretrained(base).model.layers, build(base, init="drop-layers").model.layers
-    assert [[same(layer, before) for before in old].index(True) for layer in new] == [0, 3]
+def test_drop_layers_keeps_the_first_and_the_last(base, tmp_path) -> None:
+    original, shorter = AutoModelForCausalLM.from_pretrained(base), build(base, tmp_path, init="drop-layers", layers=3)
+    assert shorter.config.num_hidden_layers == 3
+    for index, source in enumerate([0, 2, 3]):
+        assert same(layer(shorter, index), layer(original, source))
+    reopened(shorter, tmp_path)
 
 
-def test_a_reshaped_model_opens_again_with_its_new_depth(base: Path, tmp_path: Path) -> None:
-    model = build(base, init="depth-up", layers=5)
-    model.save_pretrained(tmp_path / "saved")
-    assert len(LlamaForCausalLM.from_pretrained(tmp_path / "saved").model.layers) == 5
+def reopened(model, folder: Path) -> None:
+    """The reshaped model saves, opens again and gives the same logits, with a cache too."""
+    model.eval().save_pretrained(folder / "saved")
+    again = AutoModelForCausalLM.from_pretrained(folder / "saved")
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, again(ids).logits)
+    assert again.generate(ids, max_new_tokens=2, do_sample=False).shape == (1, 12)
 
 
-def test_layers_that_do_not_fit_are_refused_with_the_range(base: Path) -> None:
-    with pytest.raises(ConfigError, match="depth-up"):
-        build(base, init="depth-up", layers=9)
+@pytest.mark.parametrize(("init", "layers"), [("depth-up", 4), ("depth-up", 9), ("drop-layers", 4)])
+def test_impossible_layer_counts_are_refused(base, tmp_path, init: str, layers: int) -> None:
+    with pytest.raises(ConfigError, match="layers"):
+        build(base, tmp_path, init=init, layers=layers)
 
 
-def test_a_base_without_weights_is_a_model_error(base: Path) -> None:
-    (base / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="no weights"):
-        build(base)
+def test_reshaping_nothing_and_rows_that_are_too_long_are_refused(base, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="reshapes a base"):
+        build(base, tmp_path, base="", init="depth-up")
+    with pytest.raises(ConfigError, match="128"):
+        build(base, tmp_path, length=256)
+    with pytest.raises(ModelError):
+        build(base, tmp_path, base=str(tmp_path / "nothing-here"))
 
 
-def test_the_published_tinysolar_shape_has_its_248_013_824_parameters() -> None:
-    with torch.device("meta"):
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                hidden_size=1024, num_hidden_layers=12, num_attention_heads=32, num_key_value_heads=8,
-                intermediate_size=4096, vocab_size=32_000,
-            )
-        )  # fmt: skip
-    assert model.num_parameters() == 248_013_824
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_from_scratch_each_layer_begins_as_the_identity(base, tmp_path, family: str) -> None:
+    torch.manual_seed(0)
+    model = build(base, tmp_path, base="", family=family)
+    assert model.config.model_type == family and model.config.hidden_act == "relu2"
+    ids = torch.arange(3, 13)[None]
+    hidden = model.base_model(ids, use_cache=False).last_hidden_state
+    embedded = model.base_model.norm(model.get_input_embeddings()(ids))
+    torch.testing.assert_close(hidden, embedded)
+    assert model.base_model.layers[0].self_attn.q_proj.weight.std().item() == pytest.approx(128**-0.5, rel=0.1)
+    reopened(model, tmp_path / family)
+
+
+def test_the_ladder_grows_and_its_formulas_are_those_of_the_models() -> None:
+    sizes = [shape.parameters(4096) for shape in LADDER]
+    assert sizes == sorted(sizes)
+    costs = [choose_shape(flops, 4096, 256).value.hidden for flops in (1e10, 1e13, 1e15, 1e17, 1e19)]
+    assert costs == sorted(costs) and costs[0] == 128 and costs[-1] == 1024
+    assert named_shape("small", layers=2).layers == 2
+    with pytest.raises(ConfigError, match="huge"):
+        named_shape("huge")
+
+
+@pytest.mark.parametrize("vocab", [400, 32_000])
+def test_parameters_are_counted_as_transformers_counts_them(base, tmp_path, vocab: int) -> None:
+    shape, info = named_shape("tiny"), read_tokenizer(base)
+    model = build_model(
+        Config(), Artifacts(tmp_path), vocab_size=vocab, sequence_length=64, tokenizer=info, shape=shape
+    )
+    norms = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 1)
+    assert shape.parameters(vocab) == model.num_parameters() - norms
+    assert model.config.tie_word_embeddings is (vocab > 20_000)

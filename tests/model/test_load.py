@@ -1,0 +1,92 @@
+"""Is what is wrong with a model said before it is used?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pretrain_cli.errors import ConfigError, ModelError
+from pretrain_cli.model import devices
+from pretrain_cli.model.load import load_model
+from tests.tiny import make_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "model")
+
+
+def test_a_whole_model_opens_in_evaluation_mode(folder: Path) -> None:
+    model = load_model(folder, dtype=torch.bfloat16, tokenizer_size=300)
+    assert not model.training and model.dtype == torch.bfloat16
+
+
+def test_missing_weights_config_or_folder_are_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="holds no weights"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
+        load_model(folder)
+    with pytest.raises(ModelError):
+        load_model(tmp_path / "nowhere")
+
+
+def test_truncated_weights_are_named(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 5000)
+    with pytest.raises(ModelError, match="damaged or cut short"):
+        load_model(folder)
+
+
+def test_nan_weights_and_missing_tensors_are_named(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "q_proj" in name)
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ModelError, match="1 NaN or infinite"):
+        load_model(folder)
+    del tensors[name]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ModelError, match="lack 1 tensors"):
+        load_model(folder)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="tokenizer has 5000"):
+        load_model(folder, tokenizer_size=5000)
+
+
+def test_devices_that_are_not_there_are_config_errors() -> None:
+    assert devices.choose_device("cpu").value == "cpu"
+    with pytest.raises(ConfigError):
+        devices.choose_device("toaster")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="cuda"):
+            devices.choose_device("cuda")
+
+
+@pytest.mark.parametrize(("ratio", "chosen"), [(3.1, "bf16"), (1.1, "fp32"), (0.03, "fp32")])
+def test_precision_on_a_cpu_follows_the_timing(monkeypatch, ratio: float, chosen: str) -> None:
+    monkeypatch.setattr(devices, "bf16_speed_ratio", lambda: ratio)
+    choice = devices.choose_precision("auto", "cpu")
+    assert choice.value == chosen and "timed" in choice.reason
+    assert devices.choose_precision("bf16", "cpu").value == "bf16"
+
+
+def test_precision_on_a_gpu_follows_its_capability_without_emulation(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: asked.append(including_emulation))
+    assert devices.choose_precision("auto", "cuda").value == "fp32" and asked == [False]
+
+
+def test_a_busy_machine_gets_fewer_threads(monkeypatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(devices, "available_cores", lambda: 2)
+    assert devices.choose_threads("auto", busy_cores=0.05).value == 2
+    assert devices.choose_threads("auto", busy_cores=0.9).value == 1
+    assert devices.choose_threads(3).value == 3

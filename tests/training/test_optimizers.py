@@ -1,0 +1,98 @@
+"""Does each weight get the update that it should?"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.training.optimizers import make_optimizer, orthogonalise, split_parameters
+from pretrain_cli.training.schedules import make_scheduler, rate_factor
+from tests.tiny import make_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    return AutoModelForCausalLM.from_pretrained(make_model(tmp_path / "model", "qwen3"))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 24), (2, 24, 8)])
+def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_norms_and_embeddings_have_no_weight_decay(model) -> None:
+    matrices, embeddings, rest = split_parameters(model)
+    assert len(matrices) == 2 * 7 and len(embeddings) == 1  # tied: counted once
+    assert all(parameter.ndim == 1 for parameter in rest)
+    for name in ("adamw", "muon"):
+        optimizer = make_optimizer(model, name, TrainConfig(), 1e-2, 4e-2)
+        decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+        assert decayed == {id(parameter) for parameter in matrices}
+        counted = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        assert len(counted) == len(set(counted)) == len(list(model.parameters()))
+
+
+def test_muons_adamw_part_is_torchs_own(model) -> None:
+    torch.manual_seed(0)
+    other = AutoModelForCausalLM.from_pretrained(model.name_or_path)
+    muon = make_optimizer(model, "muon", TrainConfig(), 1e-2, 4e-2)
+    adamw = make_optimizer(other, "adamw", TrainConfig(), 1e-2, 4e-2)
+    for _ in range(3):
+        for one, two in zip(model.parameters(), other.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            two.grad = one.grad.clone()
+        muon.step()
+        adamw.step()
+    torch.testing.assert_close(model.get_input_embeddings().weight, other.get_input_embeddings().weight)
+
+
+def test_muon_continues_exactly_from_its_saved_state(model) -> None:
+    torch.manual_seed(0)
+    optimizer = make_optimizer(model, "muon", TrainConfig(), 1e-2, 4e-2)
+    gradients = [[torch.randn_like(parameter) for parameter in model.parameters()] for _ in range(4)]
+
+    def steps(target, chosen, which) -> None:
+        for index in which:
+            for parameter, gradient in zip(target.parameters(), gradients[index], strict=True):
+                parameter.grad = gradient.clone()
+            chosen.step()
+
+    steps(model, optimizer, (0, 1))
+    other = AutoModelForCausalLM.from_pretrained(model.name_or_path)
+    other.load_state_dict(model.state_dict())
+    second = make_optimizer(other, "muon", TrainConfig(), 1e-2, 4e-2)
+    second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(model, optimizer, (2, 3))
+    steps(other, second, (2, 3))
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle", "late"),
+    [("linear", 0.5, 0.1), ("cosine", 0.5, 0.0245), ("wsd", 1.0, 0.2929), ("constant", 1, 1)],
+)
+def test_each_schedule_has_its_shape(schedule: str, middle: float, late: float) -> None:
+    assert rate_factor(schedule, 0.0) == 1.0
+    assert rate_factor(schedule, 0.5) == pytest.approx(middle)
+    assert rate_factor(schedule, 0.9) == pytest.approx(late, abs=1e-3)
+    assert rate_factor(schedule, 1.0, floor=0.1) == pytest.approx(1.0 if schedule == "constant" else 0.1)
+
+
+def test_warm_up_reaches_the_peak_and_then_follows_whatever_progress_counts() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scheduler = make_scheduler(optimizer, "linear", 4, lambda step: min(1.0, step / 20))
+    rates = []
+    for _ in range(20):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(0.2) and max(rates) == rates[4]
+    assert rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)
+    assert scheduler.get_last_lr()[0] == 0
