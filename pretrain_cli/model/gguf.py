@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 
@@ -30,13 +32,15 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
 
     artifacts.bases.mkdir(parents=True, exist_ok=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(file.parent),
-            gguf_file=file.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(gguf_file=file.name, dequantize=True),
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        # transformers' bar for this can't be switched off, and would break into the live view.
+        with contextlib.redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(
+                str(file.parent),
+                gguf_file=file.name,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(gguf_file=file.name, dequantize=True),
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{file} can't be read as GGUF: {error}.", "Give the model as a folder instead.") from error
     with tempfile.TemporaryDirectory(dir=artifacts.bases, prefix=".gguf-") as staging:

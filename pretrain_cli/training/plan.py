@@ -19,7 +19,7 @@ SMALL_BATCH_TOKENS = 2048
 """8 rows of 256: the best run of 90 s."""
 LARGEST_BATCH_TOKENS = 524_288
 STEPS_BEFORE_A_LARGER_BATCH = 4000
-BASE_BATCH_TOKENS = 4096
+BASE_BATCH_TOKENS, LEAST_BATCH_TOKENS, LEAST_STEPS = 4096, 512, 60
 MICRO_BATCH_TOKENS = 8192
 """Tokens at once on a CPU: more gains no speed there."""
 ACTIVATION_BYTES = 72
@@ -179,7 +179,9 @@ def _batch(
     elif len(given) == 2:
         wanted, reason = given[0] * given[1] * row * world, "as asked"
     elif facts.base_parameters:
-        wanted, reason = BASE_BATCH_TOKENS, "small, so that a short run still takes many steps"
+        wanted, reason = BASE_BATCH_TOKENS, "enough for a steady gradient"
+        while tokens / wanted < LEAST_STEPS and wanted > max(LEAST_BATCH_TOKENS, row * world):
+            wanted, reason = wanted // 2, f"small, so that the time is enough for about {LEAST_STEPS} steps"
     else:
         while tokens / wanted > STEPS_BEFORE_A_LARGER_BATCH and wanted < LARGEST_BATCH_TOKENS:
             wanted, reason = wanted * 2, f"the run would take over {STEPS_BEFORE_A_LARGER_BATCH} steps with less"
