@@ -89,7 +89,8 @@ class WandbTracker:
         self._config, self._folder, self._facts, self._progress = config, run.path, facts, progress
         self._name = run.name
         self._run: Any = None
-        self._table: list[list[Any]] = []
+        self._rows: list[list[Any]] = []
+        self._tables = True
         self.id = str(known.get("id") or "")
         self.url = str(known.get("url") or "")
         self.mode = "off"
@@ -116,15 +117,18 @@ class WandbTracker:
             self._guard(lambda: self._run.log(finite, step=step))
 
     def sample(self, step: int, prompt: str, text: str) -> None:
-        """Add a row to the table of samples."""
-        if self._run is None:
+        """Send the table of samples with one more row; a server without tables costs the table only."""
+        if self._run is None or not self._tables:
             return
-        import wandb
+        self._rows.append([step, prompt, text])
+        try:
+            import wandb
 
-        self._table.append([step, prompt, text])
-        rows = list(self._table)
-        table = {"samples": wandb.Table(columns=["step", "prompt", "text"], data=rows)}
-        self._guard(lambda: self._run.log(table, step=step))
+            table = wandb.Table(columns=["step", "prompt", "text"], data=list(self._rows))
+            self._run.log({"samples": table}, step=step)
+        except Exception as error:  # tables need more of the server than metrics do
+            self._tables = False
+            self._progress.note(f"W&B takes no table of samples ({_first_line(error)}); they are in samples.jsonl.")
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the run; what can't be sent in time stays on the disk, and how to send it is said."""
