@@ -30,15 +30,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels), rows):
             part, wanted = hidden[start : start + rows], labels[start : start + rows]
             logits = F.linear(part, weight).float()
-            log_z = torch.logsumexp(logits, -1)
-            loss += (log_z - logits.gather(1, wanted[:, None])[:, 0]).sum()
+            chosen = logits.gather(1, wanted[:, None])[:, 0]
+            # One exponential for both the loss and the gradient, in place: exp is the slowest thing here on a CPU.
+            top = logits.amax(-1)
+            gradient = logits.sub_(top[:, None]).exp_()
+            mass = gradient.sum(-1)
+            log_z = top + mass.log()
+            loss += (log_z - chosen).sum()
             if z_loss:
                 penalty += z_loss * log_z.square().sum()
             if grad_hidden is None or grad_weight is None:
                 continue
-            gradient = logits.sub_(log_z[:, None]).exp_()
-            if z_loss:
-                gradient.mul_(1 + 2 * z_loss * log_z[:, None])
+            gradient.mul_(((1 + 2 * z_loss * log_z) / mass)[:, None])
             gradient.scatter_add_(1, wanted[:, None], gradient.new_full((len(wanted), 1), -1.0))
             grad_hidden[start : start + rows] = _product(gradient, weight, hidden.dtype)
             _accumulate(grad_weight, gradient, part)

@@ -140,6 +140,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 self.job.config.train,
                 plan.learning_rate,
                 plan.matrix_learning_rate,
+                torch.bfloat16 if self.args.bf16 or self.model.dtype == torch.bfloat16 else torch.float32,
             )
         return super().create_optimizer(model)
 

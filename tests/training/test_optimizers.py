@@ -20,9 +20,12 @@ def model(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 24), (2, 24, 8)])
-def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+    found = orthogonalise(torch.randn(shape).to(dtype))
+    assert found.dtype == dtype
+    values = torch.linalg.svdvals(found.float())
     assert values.min() > 0.6 and values.max() < 1.3
 
 
