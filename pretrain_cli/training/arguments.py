@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,10 @@ from transformers import TrainingArguments
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.plan import Plan
+from pretrain_cli.training.processes import world_size
 
 ENDLESS_STEPS = 1_000_000_000
 """Steps of a run that the clock ends."""
-
-
-def world_size() -> int:
-    """Processes of this training, as the launcher says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def make_arguments(

@@ -96,14 +96,19 @@ class Metrics:
     """
 
     def __init__(self, path: Path, resumed_at: int | None = None, writes: bool = True) -> None:
-        self.path = path
+        self.path, self._writes = path, writes
         self._file: TextIO | None = None
-        if not writes:
+        self.reopen(resumed_at or 0)
+
+    def reopen(self, step: int) -> None:
+        """Cut off the lines after ``step``, and go on there."""
+        self.close()
+        if not self._writes:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            write_text(path, "".join(f"{line}\n" for line in _lines_up_to(path, resumed_at or 0)))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file():
+            write_text(self.path, "".join(f"{line}\n" for line in _lines_up_to(self.path, step)))
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
 
     def write(self, values: Mapping[str, float]) -> None:
         """Append a line; values that aren't finite become null."""

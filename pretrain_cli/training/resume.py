@@ -10,6 +10,8 @@ from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
 from pretrain_cli.training.plan import Plan
+from pretrain_cli.training.record import read_record
+from pretrain_cli.training.results import TrainResult
 
 BUDGET = ("train.max_steps", "train.epochs", "train.max_tokens", "train.max_minutes")
 FREE = (
@@ -58,6 +60,18 @@ def read_config(run: RunFolder) -> Config:
         return Config.model_validate(tomllib.loads(run.config.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
+
+
+def result_of(run: RunFolder, config: Config) -> TrainResult | None:
+    """The result of a run that is finished and isn't asked to go on longer."""
+    record = read_record(run)
+    saved = record.get("result")
+    if record.get("status") != "finished" or not saved or not run.model.is_dir():
+        return None
+    before, after = dict(flatten(read_config(run))), dict(flatten(config))
+    if any(before[key] != after[key] for key in BUDGET):
+        return None
+    return TrainResult(**{**saved, "model": run.model})
 
 
 def settled(config: Config, plan: Plan, precision: str, manifest: dict[str, Any]) -> Config:

@@ -1,0 +1,196 @@
+"""How does a run go from its first step to its end, a rewind in between included?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
+
+from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.errors import DivergedError
+from pretrain_cli.tokenizer.load import open_tokenizer
+from pretrain_cli.training.arguments import ENDLESS_STEPS, make_arguments
+from pretrain_cli.training.checkpoints import choose_checkpoint
+from pretrain_cli.training.clock import RunClock
+from pretrain_cli.training.divergence import Diverged
+from pretrain_cli.training.ending import end
+from pretrain_cli.training.job import Job
+from pretrain_cli.training.loss import attach_loss, head_is_plain
+from pretrain_cli.training.order import RowOrder
+from pretrain_cli.training.plan import Plan
+from pretrain_cli.training.processes import rank, world_size
+from pretrain_cli.training.record import Metrics
+from pretrain_cli.training.results import TrainResult
+from pretrain_cli.training.samples import write_sample
+from pretrain_cli.training.start import Start
+from pretrain_cli.training.state import RunState, load_state
+from pretrain_cli.training.tracking import WandbTracker, other_trackers, wants_wandb
+from pretrain_cli.training.trainer import PackedTrainer
+
+
+def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state: RunState) -> TrainResult:
+    """Train from checkpoint ``folder`` (None: the beginning) to the end.
+
+    Raises:
+        DivergedError: the loss left its course.
+        Interrupted: a signal came; everything up to that step is saved.
+    """
+    config, run = start.config, start.run
+    others = other_trackers(config, run)
+    arguments = make_arguments(config, plan, run.checkpoints, start.machine.device, start.machine.precision, others)
+    tracker = _start_tracker(start)
+    metrics = Metrics(run.metrics, state.step if folder else 0, writes=rank() == 0)
+    code = 1
+    try:
+        while True:
+            job = _job(start, model, plan, state, metrics)
+            wanted = config.train.chunked_loss
+            detach = attach_loss(model, head_is_plain(model) if wanted == "auto" else wanted, config.train.z_loss)
+            trainer = PackedTrainer(job, model=model, args=arguments)
+            for callback in (PrinterCallback, ProgressCallback, DefaultFlowCallback):
+                trainer.remove_callback(callback)
+            job.report.append(start.progress.log)
+            job.report.append(tracker.log) if tracker else None
+            job.report.append(trainer.feed_trackers) if others else None
+            job.sample = _sampler(start, trainer, tracker)
+            try:
+                _loop(start, trainer, folder)
+                result = end(start, trainer, detach)
+                if tracker is not None:
+                    tracker.log(result.steps, _final_values(result))
+                code = 0
+                return result
+            except Diverged as error:
+                detach()
+                folder, state = _after_divergence(start, error, job)
+            finally:
+                trainer.feed.close()
+    finally:
+        metrics.close()
+        if tracker is not None:
+            tracker.finish(code)
+
+
+def _start_tracker(start: Start) -> WandbTracker | None:
+    if rank() != 0 or not wants_wandb(start.config):
+        return None
+    names = ("data_fingerprint", "base", "device", "precision", "parameters", "world_size", "versions", "commit")
+    facts = {name: start.record.values.get(name) for name in names}
+    known = start.record.values.get("wandb") or {}
+    tracker = WandbTracker(start.config, start.run, facts, known, start.progress)
+    start.record.update(wandb=tracker.start())
+    return tracker
+
+
+def _sampler(start: Start, trainer: PackedTrainer, tracker: WandbTracker | None) -> Callable[[int], None] | None:
+    prompts = start.config.train.sample_prompts
+    if not prompts or rank() != 0 or start.config.train.shard_model:
+        return None
+    tokenizer = open_tokenizer(start.prepared.tokenizer.file)
+    first = start.prepared.tokenizer.bos_id if start.prepared.manifest.get("settings", {}).get("add_bos") else None
+
+    def sample(step: int) -> None:
+        for prompt in prompts:
+            text = write_sample(trainer.model, tokenizer, prompt, first)
+            start.progress.sample(prompt, text, step)
+            with open(start.run.path / "samples.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False) + "\n")
+            if tracker is not None:
+                tracker.sample(step, prompt, text)
+
+    return sample
+
+
+def _job(start: Start, model: Any, plan: Plan, state: RunState, metrics: Metrics) -> Job:
+    train, prepared = start.config.train, start.prepared
+    validation = prepared.manifest.get("validation", {})
+    order = RowOrder(
+        len(prepared.train),
+        plan.micro_batch,
+        (plan.steps or ENDLESS_STEPS) * plan.accumulation,
+        train.seed,
+        rank(),
+        world_size(),
+        state.step * plan.accumulation,
+        frozenset(state.left_out),
+        state.replaced_from,
+    )
+    weights = model.num_parameters()
+    if not model.config.tie_word_embeddings:
+        weights -= model.get_input_embeddings().weight.numel()  # looked up, not multiplied
+    return Job(
+        config=start.config,
+        plan=plan,
+        run=start.run,
+        progress=start.progress,
+        train_rows=prepared.train,
+        validation_rows=prepared.validation,
+        order=order,
+        workers=0 if train.workers == "auto" else train.workers,
+        clock=RunClock(plan.seconds, state.elapsed_s, start.started),
+        state=state,
+        metrics=metrics,
+        stop=start.stop,
+        tokens_per_byte=validation["tokens"] / validation["bytes"] if validation.get("bytes") else None,
+        flops_per_token=6.0 * weights,
+        peak_flops=start.peak_flops,
+        rank=rank(),
+        world_size=world_size(),
+    )
+
+
+def _loop(start: Start, trainer: PackedTrainer, folder: Path | None) -> None:
+    job = trainer.job
+    by_clock = job.by_clock
+    start.progress.stage(
+        "training", job.plan.seconds if by_clock else job.plan.steps, "seconds" if by_clock else "steps"
+    )
+    start.stop.in_loop = True
+    try:
+        trainer.train(resume_from_checkpoint=str(folder) if folder else None)
+    finally:
+        start.stop.in_loop = False
+        start.progress.end_stage()
+
+
+def _after_divergence(start: Start, error: Diverged, job: Job) -> tuple[Path | None, RunState]:
+    """Go back once where that was asked for, else end with the last good checkpoint named."""
+    run, writes = start.run, rank() == 0
+    rows_file = run.path / f"diverged-step-{error.step:06d}.jsonl"
+    if writes:
+        _write_rows(rows_file, start.prepared.train, error.rows)
+    folder, _ = choose_checkpoint(run)
+    good = f"the last good checkpoint is {folder.name}" if folder else "there is no checkpoint before it"
+    if start.config.train.on_divergence == "rewind" and not job.state.rewound and folder is not None:
+        state = load_state(folder)
+        state.left_out, state.rewound = sorted({*state.left_out, *error.rows}), True
+        state.replaced_from = state.step * job.batch_rows
+        job.metrics.reopen(state.step)
+        start.progress.warn(
+            f"Diverged at step {error.step}: {error.reason}. Going back to {folder.name} and leaving out "
+            f"{len(set(error.rows))} rows."
+        )
+        return folder, state
+    raise DivergedError(
+        f"Training diverged at step {error.step}: {error.reason}; {good}.",
+        f"The rows are in {rows_file}. Try half the learning rate, or --set train.on_divergence=rewind.",
+    )
+
+
+def _write_rows(path: Path, dataset: PackedDataset, rows: list[int]) -> None:
+    """Save rows of ids as jsonl, for a look at what a diverged step held."""
+    with open(path, "w", encoding="utf-8") as file:
+        for row in dict.fromkeys(rows):
+            ids = dataset.rows.gather([row])[0].tolist()
+            file.write(json.dumps({"row": row, "input_ids": ids}) + "\n")
+
+
+def _final_values(result: TrainResult) -> dict[str, float]:
+    values = {
+        "validation_loss": result.validation_loss,
+        "validation_bits_per_byte": result.validation_bits_per_byte,
+    }
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,86 @@
+"""What happens after the last step: validate, save the model, write down how it went?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pretrain_cli.artifacts import write_text
+from pretrain_cli.errors import Interrupted
+from pretrain_cli.progress import Progress
+from pretrain_cli.training.finish import draw_curves, model_card, save_model
+from pretrain_cli.training.processes import rank
+from pretrain_cli.training.record import now
+from pretrain_cli.training.results import TrainResult, finite
+from pretrain_cli.training.start import Start
+from pretrain_cli.training.trainer import PackedTrainer
+from pretrain_cli.training.validation import Validation
+
+
+def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
+    """Finish the run that ``trainer`` has trained.
+
+    Args:
+        start: of the run.
+        trainer: after its loop.
+        detach: takes the training's loss off the model.
+
+    Raises:
+        Interrupted: the loop ended for a signal; its last step is saved.
+    """
+    job, state, run, record = trainer.job, trainer.job.state, start.run, start.record
+    if trainer.stopped_by == "signal":
+        record.update(steps=state.step, tokens=state.tokens)
+        raise Interrupted(
+            f"Stopped at step {state.step}; it is saved.",
+            f"Go on with: ptk train --resume {run.name}",
+            start.stop.exit_code,
+        )
+    found = _final_validation(trainer, start.progress)
+    detach()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if found is not None:
+        state.validation_loss = found.loss
+    result = TrainResult(
+        run=run.name,
+        status="finished",
+        steps=state.step,
+        tokens=state.tokens,
+        train_loss=finite(state.last_loss),
+        validation_loss=finite(found.loss if found else state.validation_loss),
+        validation_bits_per_byte=finite(found.bits_per_byte) if found else None,
+        tokens_per_second=state.tokens / max(1e-9, state.stepping_s),
+        seconds=job.clock.elapsed_s,
+        model=run.model,
+    )
+    record.update(steps=state.step, tokens=state.tokens)
+    if rank() == 0:
+        figures = {"loss": result.validation_loss, "bits_per_byte": result.validation_bits_per_byte}
+        card = model_card(run, record.values, start.prepared.manifest, figures)
+        save_model(model, run, start.artifacts, card)
+        write_text(start.artifacts.latest, run.name + "\n")
+        draw_curves(run)
+    result = replace(result, seconds=job.clock.elapsed_s)
+    record.update(
+        status="finished",
+        ended=now(),
+        result={**result.__dict__, "model": str(run.model)},
+        peak_memory_bytes=start.machine.peak_bytes,
+    )
+    return result
+
+
+def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation | None:
+    job = trainer.job
+    if job.validation_rows is None:
+        return None
+    progress.stage("validating")
+    found = trainer.validator.run(trainer.model_wrapped, trainer.validator.rows_at_the_end())
+    progress.end_stage()
+    if found is not None:
+        values = {"step": job.state.step, "validation_loss": found.loss}
+        if found.bits_per_byte is not None:
+            values["validation_bits_per_byte"] = found.bits_per_byte
+        job.metrics.amend(values)
+        progress.log(job.state.step, values)
+    return found

@@ -1,0 +1,155 @@
+"""What does one start of a run have in hand before its first step?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from pretrain_cli.artifacts import Artifacts, RunFolder, write_text
+from pretrain_cli.config.load import to_toml
+from pretrain_cli.config.model import Config
+from pretrain_cli.model.build import build_model
+from pretrain_cli.progress import Progress
+from pretrain_cli.training.checkpoints import bytes_needed
+from pretrain_cli.training.machine import Machine
+from pretrain_cli.training.plan import Facts, Plan, make_plan
+from pretrain_cli.training.prepared import Prepared
+from pretrain_cli.training.processes import rank, world_size
+from pretrain_cli.training.record import RunRecord, new_record, now
+from pretrain_cli.training.resume import settled
+from pretrain_cli.training.signals import StopRequests
+
+
+@dataclass
+class Start:
+    """One start of a run: what was given, opened and chosen.
+
+    Attributes:
+        config, artifacts, progress, run, stop: as given.
+        started: ``time.monotonic()`` of the first moment.
+        command: what was typed.
+        prepared: rows and tokenizer.
+        machine: what it computes on.
+        record: run.json.
+        choices: what was chosen and why, for the record.
+        peak_flops: of the machine, measured; filled in by `model_and_plan`.
+    """
+
+    config: Config
+    artifacts: Artifacts
+    progress: Progress
+    run: RunFolder
+    stop: StopRequests
+    started: float
+    command: tuple[str, ...]
+    prepared: Prepared
+    machine: Machine
+    record: RunRecord
+    choices: list[str] = field(default_factory=list)
+    peak_flops: float = 0.0
+
+    def note(self, text: str) -> None:
+        """Say a choice, and keep it for the record."""
+        self.choices.append(text)
+        self.progress.note(text)
+
+
+def model_and_plan(start: Start) -> tuple[Any, Plan]:
+    """A base comes first, since its size shapes the plan; from scratch the plan comes first."""
+    config, machine, prepared = start.config, start.machine, start.prepared
+    start.peak_flops = machine.matmul_flops()
+    facts = Facts(
+        train_rows=len(prepared.train),
+        sequence_length=prepared.sequence_length,
+        vocab_size=prepared.tokenizer.vocab_size,
+        flops=start.peak_flops,
+        memory_bytes=machine.free_bytes,
+        world_size=world_size(),
+        on_cpu=machine.on_cpu,
+    )
+
+    def build(shape: Any) -> Any:
+        return build_model(
+            config,
+            start.artifacts,
+            vocab_size=prepared.tokenizer.vocab_size,
+            sequence_length=prepared.sequence_length,
+            tokenizer=prepared.tokenizer,
+            shape=shape,
+            dtype=machine.weights_dtype,
+        )
+
+    model: Any = None
+    if config.model.base:
+        start.progress.stage("opening the base")
+        model = build(None)
+        start.progress.end_stage()
+        facts = replace(
+            facts,
+            base_parameters=model.num_parameters(),
+            base_hidden=int(getattr(model.config, "hidden_size", 1024)),
+            base_layers=int(getattr(model.config, "num_hidden_layers", 12)),
+        )
+    plan = make_plan(facts, config.train, config.model.size, config.model.layers)
+    for name, reason in plan.reasons.items():
+        start.note(f"{name} {reason}")
+    return model if model is not None else build(plan.shape), plan
+
+
+def say_size(start: Start, model: Any, plan: Plan) -> None:
+    """How large the model, how long the run, how much disk; and whether the text is too little for so long."""
+    disk = bytes_needed(model.num_parameters(), next(model.parameters()).element_size(), plan.optimizer)
+    disk = disk * (start.config.train.keep + 1) + 4 * model.num_parameters()
+    length = f"{plan.steps} steps" if plan.steps else f"{(plan.seconds or 0) / 60:g} minutes"
+    start.note(f"{model.num_parameters() / 1e6:.1f}M parameters, {length}, up to {disk / 1e6:.0f} MB on the disk")
+    rows = start.prepared
+    passes = plan.expected_steps * plan.batch_tokens / (len(rows.train) * rows.sequence_length)
+    if plan.steps and passes > 4.5:
+        start.progress.warn(
+            f"{passes:.0f} passes over the same text: beyond about 4 they teach little (arXiv 2305.16264)."
+        )
+
+
+def begin_record(start: Start, model: Any, plan: Plan, earlier: dict[str, Any]) -> None:
+    """Write config.toml and run.json; a resume goes on with the run's own."""
+    prepared, record = start.prepared, start.record
+    if rank() == 0:
+        config = settled(start.config, plan, start.machine.precision, prepared.manifest)
+        write_text(start.run.config, to_toml(config))
+    if not earlier:
+        record.values = new_record(start.run, start.command, resumes=[])
+    else:
+        again = {"at": now(), "command": list(start.command)}
+        record.values = {**earlier, "resumes": [*earlier.get("resumes", []), again]}
+    record.update(
+        status="running",
+        ended=None,
+        data_fingerprint=prepared.manifest.get("fingerprint", ""),
+        base=start.config.model.base,
+        sequence_length=prepared.sequence_length,
+        device=start.machine.device,
+        precision=start.machine.precision,
+        threads=torch.get_num_threads(),
+        parameters=model.num_parameters(),
+        world_size=world_size(),
+        choices=start.choices,
+        plan=_plan_record(plan),
+    )
+
+
+def settings_to_keep(start: Start, plan: Plan) -> dict[str, Any]:
+    """What has to be the same after a resume."""
+    return {
+        "data_fingerprint": start.prepared.manifest.get("fingerprint", ""),
+        "tokenizer": start.prepared.tokenizer.fingerprint,
+        "batch_tokens": plan.batch_tokens,
+        "rows": len(start.prepared.train),
+        "mask_documents": start.prepared.masked,
+    }
+
+
+def _plan_record(plan: Plan) -> dict[str, Any]:
+    values = {name: getattr(plan, name) for name in Plan.__dataclass_fields__ if name not in ("shape", "reasons")}
+    return {**values, "size": plan.shape.name if plan.shape else None}
