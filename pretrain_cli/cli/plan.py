@@ -1,0 +1,101 @@
+"""`ptk plan`: what a training would take, before anything is started."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pretrain_cli.cli.console import count, duration, megabytes
+from pretrain_cli.cli.options import Session, command, with_config
+
+
+@command(
+    "train.max_minutes",
+    "train.max_steps",
+    "train.max_tokens",
+    "train.epochs",
+    "train.device",
+    "train.precision",
+    "model.base",
+    "model.size",
+    "train.batch_tokens",
+    "train.processes",
+    "train.shard_model",
+)
+def plan(
+    session: Session,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Text that isn't prepared yet.")
+    ] = None,
+    machine: Annotated[
+        str, typer.Option("--for", metavar="MACHINE", help="Accelerators that aren't here, such as h100x8.")
+    ] = "",
+    hourly_rate: Annotated[
+        float | None, typer.Option("--hourly-rate", metavar="X", min=0, help="Price of the whole machine for an hour.")
+    ] = None,
+    watts: Annotated[
+        float | None, typer.Option("--watts", metavar="X", min=0, help="Power of the whole machine.")
+    ] = None,
+    mfu: Annotated[
+        float | None,
+        typer.Option("--mfu", metavar="X", min=0.01, max=1, help="Share of the data sheet's speed that is reached."),
+    ] = None,
+    measure: Annotated[
+        float, typer.Option("--measure", metavar="SECONDS", min=0, help="Time real steps this long here; 0: don't.")
+    ] = 20.0,
+) -> None:
+    """Say what a training takes: parameters, steps, memory, disk, time, energy and price.
+
+    Nothing is written. On this machine a few real steps on random rows are timed; for one that isn't here,
+    [bold]--for[/] takes its data sheet and an assumed share of its speed.
+    """
+    if inputs:
+        session = with_config(session, data__inputs=tuple(inputs))
+    from pretrain_cli.planning.run import plan_training
+
+    with session.progress() as progress:
+        result = plan_training(
+            session.config,
+            session.artifacts,
+            progress,
+            machine=machine,
+            measure_seconds=measure,
+            mfu=mfu,
+            hourly_rate=hourly_rate,
+            watts=watts,
+        )
+    session.console.result(_title(result), _facts(result), result)
+    session.console.next("ptk train" if not inputs else f"ptk prepare {' '.join(inputs)} && ptk train")
+
+
+def _title(result: Any) -> str:
+    fits = "fits" if result.fits else "does NOT fit"
+    return f"{count(result.parameters)} parameters on {result.machine}: {duration(result.seconds)}, {fits}"
+
+
+def _facts(result: Any) -> list[tuple[str, str]]:
+    pieces = f"{result.micro_batch} rows of {result.sequence_length}"
+    pieces += f" × {result.accumulation}" if result.accumulation > 1 else ""
+    pieces += f" on {result.processes} processes" if result.processes > 1 else ""
+    kinds = ("weights", "gradients", "optimizer", "activations", "logits", "program")
+    parts = ", ".join(f"{kind} {megabytes(getattr(result.memory, kind))}" for kind in kinds)
+    peak = result.measured_peak_bytes or result.memory.peak
+    source = "measured" if result.measured_peak_bytes else "estimated"
+    facts = [
+        ("tokens", f"{count(result.tokens)} in {count(result.steps)} steps of {count(result.batch_tokens)} ({pieces})"),
+        ("arithmetic", f"{result.flops:.3g} FLOPs, {result.precision}, {result.optimizer}"),
+        ("memory", f"{megabytes(peak)} at the peak ({source}) of {megabytes(result.available_bytes)}"),
+        ("", parts),
+        *[("would fit", text) for text in result.fixes],
+        ("disk", f"{megabytes(result.disk_bytes)} for checkpoints and model"),
+        ("step", f"{_step(result.step_seconds)}, {count(result.tokens_per_second)} tokens/s: {result.step_source}"),
+        ("energy", f"{result.energy_kwh:.3g} kWh"),
+    ]
+    if result.price is not None:
+        facts.append(("price", f"{result.price:.2f}"))
+    return [*facts, *[("assumed", text) for text in result.assumptions]]
+
+
+def _step(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)

@@ -1,0 +1,197 @@
+"""How long does a step take on this machine, and how much memory at its peak? Found by training on random rows.
+
+Runs as a process of its own (``python -m pretrain_cli.planning.probe FOLDER SECONDS``): the peak is then the training's
+alone, and nothing of it is left in the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretrain_cli.artifacts import Artifacts, read_json, write_json, write_text
+from pretrain_cli.config.load import load_config, to_toml
+from pretrain_cli.config.model import Config
+from pretrain_cli.data.store import PackedBatch, RowWriter
+from pretrain_cli.errors import ModelError, PtkError
+from pretrain_cli.progress import Progress
+
+RESULT = "measured.json"
+LEAST_ROWS = 256
+WARM_UP_STEPS = 2
+TIME_OUT_S = 600
+"""One step of a model that is far too large for the machine may take this long."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Steps of the very training that is planned: median seconds, bytes at the peak, seconds before the first."""
+
+    step_seconds: float
+    steps: int
+    peak_bytes: float
+    start_seconds: float
+
+
+class Enough(Exception):
+    """The clock of the measurement has run out."""
+
+
+class Watch(Progress):
+    """Notes the time of each step, and ends the training after ``seconds`` of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.times = [time.perf_counter()]
+
+    def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
+        self.times = [time.perf_counter()]
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.times.append(time.perf_counter())
+        if self.times[-1] - self.times[0] >= self._seconds:
+            raise Enough
+
+
+def measure(config: Config, model_config: Any, manifest: dict[str, Any], tokenizer: Path, seconds: float) -> Measured:
+    """Train for ``seconds`` on random rows, with everything as ``config`` has settled it.
+
+    Args:
+        config: with sizes, batch, precision and threads settled.
+        model_config: transformers' config of the base's shape; None from scratch.
+        manifest: of the prepared data, or of what it would be: settings, vocabulary.
+        tokenizer: the prepared tokenizer's folder; where it doesn't exist a stand-in of the same size is made.
+        seconds: of steps.
+
+    Raises:
+        PtkError: the training itself fails; its own error.
+        ModelError: it was killed, most often for its memory.
+    """
+    with tempfile.TemporaryDirectory(prefix="ptk-plan-") as name:
+        folder = Path(name)
+        _fill(folder, config, model_config, manifest, tokenizer)
+        process = subprocess.run(
+            [sys.executable, "-m", __name__, name, str(seconds)], capture_output=True, text=True, timeout=TIME_OUT_S
+        )
+        if process.returncode or not (folder / RESULT).is_file():
+            last = (process.stderr.strip().splitlines() or ["it was killed: most often the memory has run out"])[-1]
+            raise ModelError(
+                f"Training this model for a few steps failed here: {last}", "Plan without it: ptk plan --measure 0"
+            )
+        return Measured(**read_json(folder / RESULT))
+
+
+def run(folder: Path, seconds: float) -> None:
+    """The measurement's own process: train until `Watch` has seen enough, then write what it saw."""
+    began = time.perf_counter()
+    from pretrain_cli.training.run import train
+
+    watch = Watch(seconds)
+    try:
+        train(load_config(file=folder / "config.toml", environ={}).config, Artifacts(folder), watch, run_name="probe")
+    except Enough:
+        pass
+    steps = np.diff(watch.times).tolist()
+    steady = steps[WARM_UP_STEPS:] if len(steps) > 2 * WARM_UP_STEPS else steps[-1:]
+    result = Measured(statistics.median(steady), len(steps), _peak_bytes(), watch.times[0] - began)
+    write_json(folder / RESULT, result.__dict__)
+
+
+def _fill(folder: Path, config: Config, model_config: Any, manifest: dict[str, Any], tokenizer: Path) -> None:
+    """A prepared folder of random rows, and the config that trains on it without end, checkpoint or tracker."""
+    from pretrain_cli.config.load import changed
+    from pretrain_cli.tokenizer.load import read_tokenizer
+
+    artifacts = Artifacts(folder)
+    settings = manifest["settings"]
+    if (tokenizer / "tokenizer.json").is_file():
+        shutil.copytree(tokenizer, artifacts.tokenizer)
+    else:
+        _stand_in(artifacts.tokenizer, manifest["tokenizer"]["vocab_size"])
+    base = ""
+    if model_config is not None:
+        base = str(folder / "base")
+        model_config.save_pretrained(base)
+    length, vocabulary = settings["sequence_length"], manifest["tokenizer"]["vocab_size"]
+    rows = max(LEAST_ROWS, 2 * int(config.train.batch_tokens) // length)
+    _write_rows(artifacts.train_rows, rows, length, vocabulary)
+    write_json(
+        artifacts.manifest,
+        {
+            "fingerprint": "random",
+            "base": base,
+            "inputs": [],
+            "settings": {**settings, "add_bos": False, "add_eos": False},
+            "tokenizer": {"fingerprint": read_tokenizer(artifacts.tokenizer).fingerprint},
+            "train": {"rows": rows, "tokens": rows * length},
+            "validation": {"rows": 0},
+        },
+    )
+    endless = {
+        "train__max_steps": 10**9, "train__max_tokens": None, "train__max_minutes": None, "train__epochs": None,
+        "train__save_steps": 0, "train__eval_steps": 0, "train__logging_steps": 1, "train__early_stopping": 0,
+        "train__sample_prompts": (), "tracking__report_to": "none", "model__base": base, "train__processes": 1,
+        "model__init": "random" if base else "base", "data__add_bos": "auto", "data__add_eos": True, "data__inputs": (),
+    }  # fmt: skip
+    write_text(folder / "config.toml", to_toml(changed(config, **endless)))
+
+
+def _stand_in(folder: Path, vocabulary: int) -> None:
+    from tokenizers import Tokenizer, models
+
+    folder.mkdir(parents=True)
+    names = {"<|bos|>": 0, "<|eos|>": 1, "<|pad|>": 2} | {f"t{index}": index for index in range(3, vocabulary)}
+    Tokenizer(models.BPE(vocab=names, merges=[])).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+def _write_rows(folder: Path, rows: int, length: int, vocabulary: int) -> None:
+    """Rows of random ids, each of two documents."""
+    ids = np.random.default_rng(0).integers(0, vocabulary, (rows, length), dtype=np.uint32)
+    first = length // 2
+    batch = PackedBatch(
+        ids,
+        np.full(rows, 2),
+        np.tile(np.array([first, length - first], np.int32), rows),
+        np.arange(2 * rows),
+        np.zeros(2 * rows, np.int64),
+        np.zeros(2 * rows, np.int16),
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with RowWriter(folder, length, np.uint32) as writer:
+        writer.write(batch)
+
+
+def _peak_bytes() -> float:
+    """This process's own peak: on a GPU what torch has held there, else the resident set."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return float(torch.cuda.max_memory_reserved())
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss would keep the peak of the process that started this one
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+if __name__ == "__main__":
+    try:
+        run(Path(sys.argv[1]), float(sys.argv[2]))
+    except PtkError as failure:
+        sys.exit(f"{failure.message} {failure.hint}")

@@ -1,0 +1,333 @@
+"""The front door of plan: what would this training take, before anything of it is started?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.load import changed
+from pretrain_cli.config.model import Config
+from pretrain_cli.model import devices
+from pretrain_cli.planning.accelerators import (
+    MFU_SOURCES,
+    Machine,
+    all_reduce_seconds,
+    assumed_mfu,
+    parse_machine,
+)
+from pretrain_cli.planning.estimate import Counts, Memory, Setup, count_model, memory_needed, ways_to_fit
+from pretrain_cli.planning.probe import Measured, measure
+from pretrain_cli.planning.shape import Outline, outline_of
+from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.training.checkpoints import bytes_needed
+from pretrain_cli.training.clock import FORWARD_SHARE, WRITE_BYTES_PER_SECOND
+from pretrain_cli.training.plan import UTILISATION, Facts, Plan, make_plan
+from pretrain_cli.training.resume import settled
+
+CPU_WATTS_PER_CORE = 5.0
+"""Between a laptop's 28 W for 8 cores and a server's 360 W for 96 (their data sheets)."""
+HOST_SHARE = 0.4
+"""What a node's CPUs, memory, network and fans draw beside its accelerators: at most a DGX H100 takes 10.2 kW for
+5.6 kW of GPUs, on average less."""
+USABLE = 0.95
+"""Share of a device's memory that training can fill before fragments are in the way."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training takes. Seconds, bytes, FLOPs; ``memory`` is of one device.
+
+    Attributes:
+        machine: what it would run on.
+        rows, tokens: training rows of one epoch, and tokens of the whole training.
+        step_source: how ``step_seconds`` was found.
+        measured_peak_bytes: what a few real steps took here; None where none were made.
+        fixes: what would make it fit; empty where it does.
+        assumptions: everything that isn't known for sure, one sentence each.
+    """
+
+    machine: str
+    processes: int
+    size: str
+    parameters: int
+    rows: int
+    sequence_length: int
+    tokens: int
+    steps: int
+    batch_tokens: int
+    micro_batch: int
+    accumulation: int
+    precision: str
+    optimizer: str
+    flops: float
+    memory: Memory
+    measured_peak_bytes: float | None
+    available_bytes: float
+    fits: bool
+    fixes: list[str]
+    disk_bytes: float
+    step_seconds: float
+    step_source: str
+    seconds: float
+    tokens_per_second: float
+    energy_kwh: float
+    price: float | None
+    choices: dict[str, str] = field(default_factory=dict)
+    assumptions: list[str] = field(default_factory=list)
+
+
+def plan_training(
+    config: Config,
+    artifacts: Artifacts,
+    progress: Progress = SILENT,
+    *,
+    machine: str = "",
+    measure_seconds: float = 20.0,
+    mfu: float | None = None,
+    hourly_rate: float | None = None,
+    watts: float | None = None,
+) -> TrainingPlan:
+    """Say what ``ptk train`` with this config would take.
+
+    Args:
+        config: as for training; ``data.inputs`` stand for the text where nothing is prepared yet.
+        artifacts: the prepared data, where there is any.
+        progress: told about the measurement.
+        machine: accelerators that aren't here, "h100x8"; empty: this machine.
+        measure_seconds: seconds of real steps on random rows; 0: the time follows from the speed of a matrix product.
+        mfu: share of the data sheet's FLOP/s that training reaches, in place of the assumed one.
+        hourly_rate: price of the whole machine for an hour.
+        watts: power of the whole machine, in place of the assumed one.
+
+    Raises:
+        DataError: nothing is prepared and no text is named.
+        ConfigError: settings that contradict each other.
+        UsageError: an accelerator that isn't known.
+    """
+    outline = outline_of(config, artifacts)
+    target = parse_machine(machine) if machine else None
+    config = changed(config, model__base=outline.base) if outline.base != config.model.base else config
+    work = _Work(config, artifacts, progress, outline, target, mfu)
+    measured = work.measure(measure_seconds) if target is None and measure_seconds > 0 else None
+    return work.result(measured, hourly_rate, watts)
+
+
+class _Work:
+    """One plan in the making: facts, choices, counts, then time."""
+
+    def __init__(
+        self,
+        config: Config,
+        artifacts: Artifacts,
+        progress: Progress,
+        outline: Outline,
+        target: Machine | None,
+        mfu: float | None,
+    ) -> None:
+        self.config, self.artifacts, self.progress, self.outline, self.target = (
+            config, artifacts, progress, outline, target,
+        )  # fmt: skip
+        self.assumptions = list(outline.assumptions)
+        self.device = "cuda" if target else devices.choose_device(config.train.device).value
+        self.on_cpu = torch.device(self.device).type == "cpu"
+        self.processes = target.count if target else self._processes()
+        self.precision, self.threads = self._precision(), 1
+        if target is None and self.on_cpu:
+            self.threads = devices.choose_threads(config.train.threads).value
+            torch.set_num_threads(max(1, self.threads // self.processes))
+        self.available = self._available()
+        self.peak_flops = self._peak_flops()
+        self.counts: Counts | None = None
+        base = self._count(outline.model_config) if outline.model_config is not None else None
+        self.plan: Plan = make_plan(
+            Facts(
+                train_rows=outline.rows,
+                sequence_length=outline.sequence_length,
+                vocab_size=outline.vocabulary,
+                flops=self.peak_flops,
+                memory_bytes=self.available,
+                world_size=self.processes,
+                on_cpu=self.on_cpu,
+                base_parameters=base.parameters if base else 0,
+                base_hidden=base.hidden if base else 0,
+                base_layers=base.layers if base else 0,
+            ),
+            config.train,
+            config.model.size,
+            config.model.layers,
+        )
+        self.counts = base or self._count(outline.scratch_config(self.plan.shape, config.model.family))
+        assumed = mfu if mfu is not None else assumed_mfu(self.counts.parameters)
+        self.mfu = assumed if target else UTILISATION
+        if target:
+            source = "as given" if mfu is not None else f"assumed: {MFU_SOURCES}"
+            self.assumptions.append(f"MFU {self.mfu:.0%} ({source}).")
+
+    def _processes(self) -> int:
+        wanted = self.config.train.processes
+        if isinstance(wanted, int):
+            return wanted
+        return 1 if self.on_cpu else max(1, torch.cuda.device_count())
+
+    def _precision(self) -> str:
+        wanted = self.config.train.precision
+        if self.target is None:
+            return devices.choose_precision(wanted, self.device).value
+        if wanted != "auto":
+            return wanted
+        return "bf16" if self.target.accelerator.bf16 else "fp32"
+
+    def _available(self) -> float:
+        """Bytes that training may fill on one device."""
+        if self.target:
+            return USABLE * self.target.accelerator.memory_bytes
+        if self.on_cpu:
+            # What this process holds is free again when training starts in its place.
+            return float(psutil.virtual_memory().available + psutil.Process().memory_info().rss) / self.processes
+        return USABLE * float(torch.cuda.mem_get_info(torch.device(self.device))[0])
+
+    def _peak_flops(self) -> float:
+        if self.target:
+            return self.target.accelerator.flops * self.target.count
+        kind = torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
+        return devices.matmul_flops(kind, self.device) * self.processes
+
+    def _count(self, model_config: Any) -> Counts:
+        kind = "bf16" if self.precision in ("bf16", "fp16") else self.precision
+        return count_model(model_config, self.outline.build, self.outline.sequence_length, self._masked(), kind)
+
+    def _masked(self) -> bool:
+        wanted = self.config.train.mask_documents
+        if wanted != "auto":
+            return wanted
+        return self.outline.packing == "best-fit" and (self.outline.sequence_length <= 1024 or not self.on_cpu)
+
+    def setup(self) -> Setup:
+        """The plan as far as memory follows from it."""
+        train = self.config.train
+        return Setup(
+            micro_batch=self.plan.micro_batch,
+            accumulation=self.plan.accumulation,
+            sequence_length=self.outline.sequence_length,
+            optimizer=self.plan.optimizer,
+            precision=self.precision,
+            gradient_checkpointing=self.plan.gradient_checkpointing,
+            chunked_loss=train.chunked_loss is not False,
+            processes=self.processes,
+            sharded=train.shard_model and self.processes > 1,
+            on_cpu=self.on_cpu,
+        )
+
+    def measure(self, seconds: float) -> Measured | None:
+        """A few real steps of one process, where the memory allows them."""
+        assert self.counts is not None
+        needed = memory_needed(self.counts, self.setup()).peak
+        if needed > self.available:
+            self.assumptions.append("Not measured: the memory here isn't enough.")
+            return None
+        self.progress.stage("measuring", seconds, "seconds")
+        manifest = {
+            "settings": {"sequence_length": self.outline.sequence_length, "packing": self.outline.packing},
+            "tokenizer": {"vocab_size": self.outline.vocabulary},
+        }
+        config = settled(self.config, self.plan, self.precision, manifest)
+        if self.on_cpu:
+            config = changed(config, train__threads=max(1, self.threads // self.processes))
+        # One process trains its own share of the batch.
+        config = changed(config, train__batch_tokens=self.plan.batch_tokens // self.processes)
+        measured = measure(config, self.outline.model_config, manifest, self.artifacts.tokenizer, seconds)
+        self.progress.end_stage()
+        return measured
+
+    def step_seconds(self, measured: Measured | None) -> tuple[float, str]:
+        """Seconds of one optimizer step, and where the figure is from."""
+        assert self.counts is not None
+        if measured is not None:
+            return measured.step_seconds, f"measured: median of {measured.steps} steps on random rows"
+        flops = self.counts.flops_per_token(self.outline.sequence_length) * self.plan.batch_tokens
+        compute = flops / (self.peak_flops * self.mfu)
+        if self.target is None:
+            return compute, f"{self.mfu:.0%} of the speed of a matrix product here"
+        sent = all_reduce_seconds(4.0 * self.counts.parameters, self.target) if self.target.count > 1 else 0.0
+        if sent > compute:
+            return sent, f"the gradients' exchange over {self.target.count} devices, which takes longer than computing"
+        return compute, f"{self.mfu:.0%} of the data sheet's {self.target.accelerator.flops / 1e12:.0f} TFLOP/s"
+
+    def result(self, measured: Measured | None, hourly_rate: float | None, watts: float | None) -> TrainingPlan:
+        """Everything together."""
+        counts, plan, outline = self.counts, self.plan, self.outline
+        assert counts is not None
+        memory = memory_needed(counts, self.setup())
+        peak = measured.peak_bytes if measured else memory.peak
+        step, source = self.step_seconds(measured)
+        start = measured.start_seconds if measured else 15.0
+        weight_bytes = 2 if self.precision == "bf16-weights" else 4
+        checkpoint = bytes_needed(counts.parameters, weight_bytes, plan.optimizer)
+        steps, seconds = self._length(step, start, checkpoint)
+        power = watts if watts is not None else self._watts()
+        return TrainingPlan(
+            machine=self.target.name if self.target else f"this machine ({self.device})",
+            processes=self.processes,
+            size=plan.shape.name if plan.shape else self.config.model.base,
+            parameters=counts.parameters,
+            rows=outline.rows,
+            sequence_length=outline.sequence_length,
+            tokens=steps * plan.batch_tokens,
+            steps=steps,
+            batch_tokens=plan.batch_tokens,
+            micro_batch=plan.micro_batch,
+            accumulation=plan.accumulation,
+            precision=self.precision,
+            optimizer=plan.optimizer,
+            flops=counts.flops_per_token(outline.sequence_length) * steps * plan.batch_tokens,
+            memory=memory,
+            measured_peak_bytes=measured.peak_bytes if measured else None,
+            available_bytes=self.available,
+            fits=peak <= self.available,
+            fixes=ways_to_fit(counts, self.setup(), self.available),
+            disk_bytes=float(checkpoint * (self.config.train.keep + 1) + weight_bytes * counts.parameters),
+            step_seconds=step,
+            step_source=source,
+            seconds=seconds,
+            tokens_per_second=plan.batch_tokens / step,
+            energy_kwh=power * seconds / 3.6e6,
+            price=hourly_rate * seconds / 3600 if hourly_rate is not None else None,
+            choices=dict(plan.reasons),
+            assumptions=[*self.assumptions, f"Power: {power:.0f} W, {'as given' if watts is not None else 'assumed'}."],
+        )
+
+    def _length(self, step: float, start: float, checkpoint: float) -> tuple[int, float]:
+        """(optimizer steps, seconds with start, validations and checkpoints)."""
+        plan, train = self.plan, self.config.train
+        rows = plan.batch_tokens / self.outline.sequence_length
+        validation = FORWARD_SHARE * step / rows * train.eval_rows if self.outline.held_out else 0.0
+        saving = checkpoint / WRITE_BYTES_PER_SECOND
+        ends = start + 10 * validation + saving  # the last validation takes ten times the rows
+        if plan.seconds is not None:
+            fitting = max(1, int((plan.seconds - ends) / step)) if math.isfinite(plan.seconds) else 1
+            steps = min(plan.steps or fitting, fitting)
+        else:
+            assert plan.steps is not None
+            steps = plan.steps
+        times = [_count_of(every, steps) for every in (plan.eval_every, plan.save_every)]
+        seconds = ends + steps * step + times[0] * validation + times[1] * saving
+        return steps, min(seconds, plan.seconds) if plan.seconds is not None else seconds
+
+    def _watts(self) -> float:
+        if self.target:
+            return self.target.accelerator.watts * self.target.count * (1 + HOST_SHARE)
+        if self.on_cpu:
+            return CPU_WATTS_PER_CORE * devices.available_cores()
+        return 400.0 * self.processes
+
+
+def _count_of(every: int | None, steps: int) -> int:
+    """Times that something comes up before the end: every so many steps, or (None) each tenth of the time."""
+    if every is None:
+        return 9
+    return (steps - 1) // every if every else 0

@@ -1,0 +1,126 @@
+"""Does the plan say what training then takes?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.cli.app import run
+from pretrain_cli.config.load import changed
+from pretrain_cli.config.model import Config
+from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.model.build import scratch_model
+from pretrain_cli.model.sizes import named_shape
+from pretrain_cli.planning.accelerators import ACCELERATORS, Machine, all_reduce_seconds, parse_machine
+from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, ways_to_fit
+from pretrain_cli.planning.run import plan_training
+from tests.tiny import make_model
+
+TEXT = "To be, or not to be, that is the question.\n" * 4000
+IDS: Any = SimpleNamespace(bos_id=0, eos_id=1, pad_id=2)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def model(layers: int = 3) -> Any:
+    return scratch_model(named_shape("tiny", layers), "qwen3", 512, 64, IDS)
+
+
+def build(config: Any) -> Any:
+    return type(model())(config)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_activations_counted_without_weights_are_those_of_a_real_forward_pass(precision: str) -> None:
+    real, kept = model().train(), {}
+    own = {weight.untyped_storage().data_ptr() for weight in real.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.zeros(4, 64, dtype=torch.int64)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        hidden = real.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    counts = count_model(real.config, build, 64, False, precision)
+    expected = sum(storage.nbytes() for storage in kept.values())
+    assert counts.activations_fixed + 4 * counts.activations_per_row == pytest.approx(expected, rel=0.02)
+    assert counts.parameters == real.num_parameters() and hidden.requires_grad
+
+
+def test_a_machine_is_read_both_ways_and_an_unknown_one_names_the_nearest() -> None:
+    assert parse_machine("h100x8") == parse_machine("8xH100") == Machine(ACCELERATORS["h100"], 8)
+    assert parse_machine("a100-40").count == 1 and parse_machine("h100x64").nodes == 8
+    with pytest.raises(UsageError, match="h10") as caught:
+        parse_machine("h10x8")
+    assert "h100" in caught.value.hint
+    one, node, two = (all_reduce_seconds(1e9, parse_machine(name)) for name in ("h100", "h100x8", "h100x16"))
+    assert one == 0 and node == pytest.approx(2 * 7 / 8 / 450) and two > node
+
+
+def test_what_does_not_fit_comes_with_ways_that_do() -> None:
+    counts = count_model(model().config, build, 64, False, "fp32")
+    setup = Setup(64, 1, 64, "adamw", "fp32", False, True)
+    needed = memory_needed(counts, setup)
+    assert ways_to_fit(counts, setup, needed.peak) == []
+    tight = memory_needed(counts, replace(setup, gradient_checkpointing=True)).peak
+    assert any("gradient_checkpointing" in way for way in ways_to_fit(counts, setup, tight))
+    assert ways_to_fit(counts, setup, 1.0)[0].startswith("a smaller model")
+    half = memory_needed(counts, replace(setup, processes=2, sharded=True))
+    assert half.weights == needed.weights / 2 and half.optimizer == needed.optimizer / 2
+
+
+def test_a_plan_for_a_machine_that_is_not_here_has_time_energy_and_price(tmp_path, text, capfd) -> None:
+    words = ["plan", str(text), "--for", "h100x8", "--size", "large", "--max-tokens", "1000000000", "--json"]
+    assert run([*words, "--hourly-rate", "20", "--artifacts", str(tmp_path / "artifacts")]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["processes"] == 8 and plan["precision"] == "bf16" and plan["fits"] and plan["fixes"] == []
+    assert plan["flops"] == pytest.approx(6 * plan["parameters"] * plan["tokens"], rel=0.1)
+    assert plan["price"] == pytest.approx(20 * plan["seconds"] / 3600) and plan["energy_kwh"] > 0
+    assert plan["steps"] * plan["batch_tokens"] == plan["tokens"] == pytest.approx(1e9, rel=0.01)
+    assert plan["memory"]["weights"] == 4 * plan["parameters"]
+    assert any("MFU" in line for line in plan["assumptions"])
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_without_text_or_prepared_rows_a_plan_says_what_it_lacks(tmp_path) -> None:
+    with pytest.raises(DataError, match="Nothing is prepared"):
+        plan_training(Config(), Artifacts(tmp_path))
+
+
+def test_a_base_is_planned_from_its_config_alone(tmp_path, text) -> None:
+    base = make_model(tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    config = changed(Config(), data__inputs=[str(text)], model__base=str(base), train__max_steps=10)
+    plan = plan_training(config, Artifacts(tmp_path / "artifacts"), measure_seconds=0)
+    assert plan.steps == 10 and 0 < plan.parameters < 200_000 and plan.optimizer == "adamw"
+    deeper = changed(config, model__init="depth-up")
+    assert plan_training(deeper, Artifacts(tmp_path), measure_seconds=0).parameters > plan.parameters
+
+
+@pytest.mark.slow
+def test_real_steps_on_random_rows_are_timed_before_anything_is_prepared(tmp_path, text, capfd) -> None:
+    words = ["plan", str(text), "--size", "tiny", "--max-minutes", "1", "--measure", "2", "--json"]
+    assert run([*words, "--artifacts", str(tmp_path / "artifacts")]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["step_source"].startswith("measured") and 0 < plan["step_seconds"] < 5
+    assert plan["measured_peak_bytes"] == pytest.approx(plan["memory"]["peak"], rel=0.3)
+    assert plan["seconds"] <= 60 and plan["steps"] * plan["step_seconds"] <= 60
+    assert not (tmp_path / "artifacts").exists()
