@@ -1,0 +1,275 @@
+"""What does a model learn in the time given? `python benchmarks/learning.py headline TEXT`, and what else is below.
+
+Each line is a real `ptk prepare` and `ptk train`, in a process of its own. Held-out bits per byte are those of the rows
+of the last 5 % of the text, each row alone; they compare across tokenizers and with a model of characters.
+
+    headline   90 s, three seeds, beside a nanoGPT-shaped model of characters trained for the same time
+    minutes    the best model of 1, 2, 5 and 10 minutes, everything left to the dial
+    ablation   one choice of the recipe changed at a time, at equal time
+    continue   SmolLM2-135M on the text, beside Trainer with its defaults for the same time
+    dial       what is chosen for texts of 50 kB to 100 MB and 1 to 60 minutes; --train tries it beside its neighbours
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+HELD_OUT = 0.05
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "as it is": (),
+    "AdamW, rate 4e-3": ("train.optimizer=adamw", "train.learning_rate=4e-3"),
+    "AdamW, rate 1e-2": ("train.optimizer=adamw", "train.learning_rate=1e-2"),
+    "half the rates": ("train.learning_rate=0.5x", "train.matrix_learning_rate=0.5x"),
+    "twice the rates": ("train.learning_rate=2x", "train.matrix_learning_rate=2x"),
+    "cosine": ("train.schedule=cosine",),
+    "wsd": ("train.schedule=wsd",),
+    "4 rows a step": ("train.batch_tokens=1024",),
+    "16 rows a step": ("train.batch_tokens=4096",),
+    "no weight decay": ("train.weight_decay=0",),
+    "z-loss 1e-4": ("train.z_loss=1e-4",),
+    "no QK norm": ("model.family=llama",),
+    "6 layers": ("model.layers=6",),
+    "mini (6 of 256)": ("model.size=mini",),
+    "fp32": ("train.precision=fp32",),
+}
+"""One change of the recipe each; "2x" multiplies what the dial chose."""
+
+
+def ptk(*words: str) -> dict[str, Any]:
+    """One command, as typed; its JSON."""
+    done = subprocess.run([sys.executable, "-m", "pretrain_cli", *words, "--json"], stdout=subprocess.PIPE, check=False)
+    result: dict[str, Any] = json.loads(done.stdout or "{}")
+    if done.returncode:
+        raise SystemExit(f"ptk {' '.join(words)} failed: {result}")
+    return result
+
+
+def prepared(text: Path, folder: Path, *words: str) -> Path:
+    started = time.perf_counter()
+    found = ptk("prepare", str(text), "--artifacts", str(folder), *words)
+    print(f"prepared {found['bytes'] / 1e6:.1f} MB, {found['tokens']:,} tokens, tokenizer and all in "
+          f"{time.perf_counter() - started:.1f} s (not counted below)")  # fmt: skip
+    return folder
+
+
+def trained(folder: Path, minutes: float, seed: int = 0, settings: Iterable[str] = (), *words: str) -> dict[str, Any]:
+    """One run: its result, and what it recorded under "record"."""
+    pairs = [word for setting in settings for word in ("--set", setting)]
+    budget = ("--max-minutes", str(minutes), "--seed", str(seed), "--artifacts", str(folder))
+    result = ptk("train", *budget, *pairs, *words)
+    result["record"] = json.loads((folder / "runs" / result["run"] / "run.json").read_text("utf-8"))
+    return result
+
+
+def show(name: str, runs: list[dict[str, Any]]) -> None:
+    bits = sorted(run["validation_bits_per_byte"] for run in runs)
+    spread = f"{bits[0]:.3f} to {bits[-1]:.3f}" if len(bits) > 1 else ""
+    steps = statistics.median(run["steps"] for run in runs)
+    parameters = runs[0].get("record", {}).get("parameters", 0)
+    seconds = max(run["seconds"] for run in runs)
+    figures = f"{statistics.median(bits):>8.3f}  {spread:<16}{steps:>7.0f}"
+    print(f"{name:<22}{figures}{parameters / 1e6:>9.2f} M{seconds:>8.0f}", flush=True)
+
+
+def heading() -> None:
+    print(f"{'':<22}{'bits/byte':>8}  {'over seeds':<16}{'steps':>6}{'weights':>11}{'seconds':>8}")
+
+
+def headline(text: Path, spare: Path, minutes: float, seeds: int) -> None:
+    folder = prepared(text, spare / "headline")
+    heading()
+    show("ptk train", [trained(folder, minutes, seed) for seed in range(seeds)])
+    show("characters, nanoGPT", [characters(text, minutes * 60, seed) for seed in range(seeds)])
+
+
+def characters(text: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """nanoGPT's README recipe for a CPU: characters, 4 layers of 128, block 64, batch 12, AdamW 1e-3, cosine, fp32."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    content = text.read_text("utf-8")
+    cut = int(len(content) * (1 - HELD_OUT))
+    entries = {char: index for index, char in enumerate(sorted(set(content)))}
+    ids = torch.tensor([entries[char] for char in content])
+    model = GPT2LMHeadModel(GPT2Config(len(entries), n_positions=64, n_embd=128, n_layer=4, n_head=4, resid_pdrop=0,
+                                       embd_pdrop=0, attn_pdrop=0))  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    started, steps = time.monotonic(), 0
+    while (done := (time.monotonic() - started) / seconds) < 1:
+        starts = torch.randint(cut - 65, (12,))
+        batch = torch.stack([ids[start : start + 64] for start in starts])
+        rate = 1e-4 + 0.5 * 9e-4 * (1 + math.cos(math.pi * done))
+        optimizer.param_groups[0]["lr"] = rate * min(1, steps / 100)
+        model(batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        steps += 1
+    held_out, nats = ids[cut : cut + (len(ids) - cut) // 64 * 64].view(-1, 64), 0.0
+    with torch.inference_mode():
+        for batch in held_out.split(256):
+            nats += float(model.eval()(batch, labels=batch).loss) * batch.shape[0] * 63
+    scored_bytes = len(content[cut:].encode()) * held_out.shape[0] * 63 / (len(ids) - cut)
+    bits = nats / math.log(2) / scored_bytes
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return {"validation_bits_per_byte": bits, "steps": steps, "seconds": seconds, "record": {"parameters": parameters}}
+
+
+def minutes_curve(text: Path, spare: Path, each: tuple[float, ...]) -> None:
+    folder = prepared(text, spare / "minutes")
+    heading()
+    for minutes in each:
+        show(f"{minutes:g} minutes", [trained(folder, minutes)])
+
+
+def ablation(text: Path, spare: Path, minutes: float, seeds: int, only: str) -> None:
+    folder = prepared(text, spare / "ablation")
+    plan = trained(folder, 0.2)["record"]["plan"]
+    heading()
+    for name, settings in ABLATIONS.items():
+        if only in name:
+            show(
+                name, [trained(folder, minutes, seed, [_resolved(s, plan) for s in settings]) for seed in range(seeds)]
+            )
+
+
+def _resolved(setting: str, plan: dict[str, Any]) -> str:
+    key, value = setting.split("=")
+    return f"{key}={plan[key.split('.')[1]] * float(value[:-1])}" if value.endswith("x") else setting
+
+
+def continued(text: Path, spare: Path, minutes: float) -> None:
+    """The domain's gain and what was forgotten, for ptk's defaults and for Trainer's, in bits per byte."""
+    folder = prepared(text, spare / "continue", "--base", "smollm2")
+    run = trained(folder, minutes)["run"]
+    plain_trainer(folder, minutes * 60, spare / "Trainer's defaults")
+    report = ptk("evaluate", run, str(spare / "Trainer's defaults"), "--artifacts", str(folder))
+    for scored in report["models"]:
+        texts = "".join(f"{each['name']} {each['bits_per_byte']:.4f}  " for each in scored["texts"])
+        print(f"{scored['name']:<22}{texts}")
+
+
+def plain_trainer(folder: Path, seconds: float, out: Path) -> None:
+    """transformers' Trainer as it comes (AdamW 5e-5, linear, batch 8) on the same rows, steps fitted to the time."""
+    import torch
+    from datasets import load_from_disk
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+    base = next((folder / "bases").glob("*/config.json")).parent
+    rows = load_from_disk(str(folder / "data" / "train")).select_columns("input_ids").with_format("torch")
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        ids = torch.stack([row["input_ids"] for row in batch]).long()
+        return {"input_ids": ids, "labels": ids}
+
+    def run(steps: int) -> float:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        arguments = TrainingArguments(str(out), max_steps=steps, report_to="none", save_strategy="no", use_cpu=True,
+                                      remove_unused_columns=False, disable_tqdm=True)  # fmt: skip
+        trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
+        started = time.monotonic()
+        trainer.train()
+        spent = time.monotonic() - started
+        trainer.save_model(str(out))
+        return spent
+
+    per_step = run(3) / 3
+    run(max(1, int(seconds / per_step)))
+    AutoTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(out)
+
+
+DIAL_SIZES = {"50 kB": 50_000, "1 MB": 1_000_000, "10 MB": 10_800_000, "100 MB": 100_000_000}
+DIAL_MINUTES = (1.0, 5.0, 15.0, 60.0)
+
+
+def dial(text: Path, spare: Path, train: bool, minutes: float) -> None:
+    """The choices on paper for this machine's speed; with ``train``, tried beside their neighbours."""
+    from pretrain_cli.config.model import TrainConfig
+    from pretrain_cli.model.devices import matmul_flops
+    from pretrain_cli.tokenizer.train import choose_vocab_size
+    from pretrain_cli.training.plan import Facts, make_plan
+
+    speed = matmul_flops()
+    columns = (("size", 8), ("layers", 8), ("hidden", 7), ("batch", 8), ("steps", 8), ("epochs", 8), ("rates", 18))
+    print(f"{'text':<8}{'minutes':>8}  " + "".join(f"{column:>{width}}" for column, width in columns))
+    for name, size in DIAL_SIZES.items():
+        for budget in DIAL_MINUTES:
+            vocabulary = choose_vocab_size(size)
+            rows = int(size * (1 - HELD_OUT) / 4.2 / 256)
+            plan = make_plan(Facts(rows, 256, vocabulary, speed, 16e9), TrainConfig(max_minutes=budget))
+            assert plan.shape is not None
+            epochs = plan.expected_steps * plan.batch_tokens / (rows * 256)
+            rates = f"{plan.learning_rate:.2g}, {plan.matrix_learning_rate:.2g}"
+            print(f"{name:<8}{budget:>8g}  {plan.shape.name:>8}{plan.shape.layers:>8}{plan.shape.hidden:>7}"
+                  f"{plan.batch_tokens:>8}{plan.expected_steps:>8}{epochs:>8.1f}{rates:>18}")  # fmt: skip
+    if train:
+        _neighbours(text, spare, minutes)
+
+
+def _neighbours(text: Path, spare: Path, minutes: float) -> None:
+    content = text.read_bytes()
+    for name, size in DIAL_SIZES.items():
+        if size > 1.1 * len(content):
+            continue
+        part = spare / f"{size}.txt"
+        part.write_bytes(content[:size])
+        folder = prepared(part, spare / name.replace(" ", "-"))
+        print(f"{name}, {minutes:g} minutes")
+        heading()
+        chosen = trained(folder, minutes)
+        show("the dial", [chosen])
+        plan = chosen["record"]["plan"]
+        for label, settings in (
+            ("half the rates", ["train.learning_rate=0.5x", "train.matrix_learning_rate=0.5x"]),
+            ("half the time", []),
+            ("a rung larger", [f"model.size={_above(plan['size'])}"]),
+        ):
+            budget = minutes / 2 if label == "half the time" else minutes
+            show(label, [trained(folder, budget, 0, [_resolved(each, plan) for each in settings])])
+
+
+def _above(size: str) -> str:
+    from pretrain_cli.model.sizes import LADDER
+
+    names = [shape.name for shape in LADDER]
+    return names[min(names.index(size) + 1, len(names) - 1)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("headline", "minutes", "ablation", "continue", "dial"))
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="ablations whose name holds this")
+    parser.add_argument("--train", action="store_true", help="dial: train the choices and their neighbours")
+    given = parser.parse_args()
+    text, minutes = given.text.resolve(), given.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        spare = Path(folder)
+        if given.what == "headline":
+            headline(text, spare, *(minutes or [1.5]), given.seeds)
+        elif given.what == "minutes":
+            minutes_curve(text, spare, tuple(minutes) or (1.0, 2.0, 5.0, 10.0))
+        elif given.what == "ablation":
+            ablation(text, spare, *(minutes or [0.75]), given.seeds, given.only)
+        elif given.what == "continue":
+            continued(text, spare, *(minutes or [5.0]))
+        else:
+            dial(text, spare, given.train, *(minutes or [1.0]))
+
+
+if __name__ == "__main__":
+    main()
