@@ -115,9 +115,11 @@ class TrainConfig(Section):
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Minutes, saving included; the schedule follows the clock. With no budget at all: auto, said at the start."""
     learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
-    """Peak learning rate; with muon, that of the matrices' AdamW counterpart. `auto`: by size and optimizer."""
+    """Peak learning rate; with muon, that of the head and the norms. `auto`: by size and optimizer."""
     matrix_learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
     """Peak learning rate of the matrices under muon."""
+    embedding_learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Peak learning rate of an input embedding that isn't tied to the head."""
     schedule: Literal["auto", "linear", "cosine", "wsd", "constant"] = "auto"
     """Decay after warm-up; wsd is warm-up, stable, 1-sqrt cooldown over the last fifth. `auto`: linear."""
     min_learning_rate_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -32,7 +32,7 @@ def make_arguments(
         "per_device_eval_batch_size": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
         "max_steps": plan.steps or ENDLESS_STEPS,
-        "learning_rate": plan.learning_rate,
+        "learning_rate": plan.rates.main,
         "weight_decay": train.weight_decay,
         "adam_beta1": train.adam_beta1,
         "adam_beta2": train.adam_beta2,

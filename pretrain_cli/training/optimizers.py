@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.training.recipe import Rates
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024, kellerjordan.github.io/posts/muon)."""
@@ -18,33 +20,48 @@ MUON_MOMENTUM = 0.95
 EPSILON = 1e-8
 
 
-def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices inside the layers, embeddings and head, the rest: norms and biases); each weight once."""
-    outer: set[int] = set()
-    for getter in ("get_input_embeddings", "get_output_embeddings"):
-        module = getattr(model, getter, lambda: None)()
-        if module is not None:
-            outer.update(id(parameter) for parameter in module.parameters())
-    matrices, embeddings, rest = [], [], []
+@dataclass(frozen=True)
+class Parameters:
+    """A model's trainable weights by their part, each once.
+
+    Attributes:
+        matrices: inside the layers.
+        embedding: the input embedding, where the head has weights of its own.
+        head: the head, tied or not.
+        rest: norms and biases.
+    """
+
+    matrices: list[nn.Parameter]
+    embedding: list[nn.Parameter]
+    head: list[nn.Parameter]
+    rest: list[nn.Parameter]
+
+
+def split_parameters(model: nn.Module) -> Parameters:
+    """Which weight plays which part."""
+    head, embedding = _weights(model, "get_output_embeddings"), _weights(model, "get_input_embeddings")
+    found = Parameters([], [], [], [])
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        if id(parameter) in outer:
-            embeddings.append(parameter)
+        if id(parameter) in head:
+            found.head.append(parameter)
+        elif id(parameter) in embedding:
+            found.embedding.append(parameter)
         elif parameter.ndim == 2:
-            matrices.append(parameter)
+            found.matrices.append(parameter)
         else:
-            rest.append(parameter)
-    return matrices, embeddings, rest
+            found.rest.append(parameter)
+    return found
+
+
+def _weights(model: nn.Module, getter: str) -> set[int]:
+    module = getattr(model, getter, lambda: None)()
+    return {id(parameter) for parameter in module.parameters()} if module is not None else set()
 
 
 def make_optimizer(
-    model: nn.Module,
-    name: str,
-    train: TrainConfig,
-    learning_rate: float,
-    matrix_learning_rate: float,
-    newton_schulz: torch.dtype = torch.float32,
+    model: nn.Module, name: str, train: TrainConfig, rates: Rates, newton_schulz: torch.dtype = torch.float32
 ) -> torch.optim.Optimizer:
     """The optimizer called "adamw" or "muon"; weight decay on matrices only, never on norms, biases, embeddings.
 
@@ -52,27 +69,22 @@ def make_optimizer(
         model: whose weights it moves.
         name: "adamw" or "muon".
         train: betas and weight decay.
-        learning_rate: peak, of everything under AdamW.
-        matrix_learning_rate: peak, of the matrices under Muon.
+        rates: peaks.
         newton_schulz: what Muon computes in; bf16 where training has it too, as the machine then does it natively.
     """
-    matrices, embeddings, rest = split_parameters(model)
+    parts = split_parameters(model)
     betas = (train.adam_beta1, train.adam_beta2)
-    if name == "muon":
-        return MuonAdamW(
-            [
-                {"params": embeddings + rest, "muon": False, "lr": learning_rate, "weight_decay": 0.0},
-                {"params": matrices, "muon": True, "lr": matrix_learning_rate, "weight_decay": train.weight_decay},
-            ],
-            betas=betas,
-            dtype=newton_schulz,
-        )
+    muon = name == "muon"
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": train.weight_decay},
-        {"params": embeddings + rest, "weight_decay": 0.0},
+        {"params": parts.head + parts.rest, "lr": rates.main, "weight_decay": 0.0},
+        {"params": parts.embedding, "lr": rates.embedding, "weight_decay": 0.0},
+        {"params": parts.matrices, "lr": rates.matrix if muon else rates.main, "weight_decay": train.weight_decay},
     ]
+    if muon:
+        groups[-1]["muon"] = True
+        return MuonAdamW(groups, betas=betas, dtype=newton_schulz)
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=EPSILON, fused=True)
+    return torch.optim.AdamW(groups, lr=rates.main, betas=betas, eps=EPSILON, fused=True)
 
 
 class MuonAdamW(torch.optim.Optimizer):

@@ -9,22 +9,22 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.model.sizes import Shape, choose_shape, named_shape
+from pretrain_cli.training.recipe import (
+    DEFAULT_EPOCHS,
+    DEFAULT_MINUTES,
+    SMALL_BATCH_TOKENS,
+    Rates,
+    choose_batch_tokens,
+    choose_rates,
+    choose_warmup,
+)
 
 UTILISATION = 0.45
 """Share of the measured matmul peak that training reaches: 0.72 on wide models here, less on narrow ones."""
-DEFAULT_MINUTES = 10.0
-DEFAULT_EPOCHS = 4.0
-"""Passes over the same text that still teach (Muennighoff et al. 2023, arXiv 2305.16264)."""
-SMALL_BATCH_TOKENS = 2048
-"""8 rows of 256: the best run of 90 s."""
-LARGEST_BATCH_TOKENS = 524_288
-STEPS_BEFORE_A_LARGER_BATCH = 4000
-BASE_BATCH_TOKENS, LEAST_BATCH_TOKENS, LEAST_STEPS = 4096, 512, 60
 MICRO_BATCH_TOKENS = 8192
 """Tokens at once on a CPU: more gains no speed there."""
 ACTIVATION_BYTES = 72
 """Bytes a token, layer and hidden dimension hold for the backward pass in fp32, without checkpointing."""
-WARMUP_SHARE, WARMUP_LIMIT = 0.02, 1000
 LOG_EVERY_STEP_UP_TO = 2000
 
 
@@ -66,8 +66,7 @@ class Plan:
     accumulation: int
     batch_tokens: int
     optimizer: str
-    learning_rate: float
-    matrix_learning_rate: float
+    rates: Rates
     schedule: str
     warmup_steps: int
     save_every: int | None
@@ -110,12 +109,7 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     micro, accumulation, batch_tokens = _batch(facts, train, tokens, shape, reasons)
     steps = _step_limit(facts, train, batch_tokens, token_limit)
     expected = int(max(1, min(steps or math.inf, flops / per_token / batch_tokens)))
-    optimizer, rate, matrix_rate = _rates(facts, train, shape, reasons)
-    warmup = 0
-    if isinstance(train.warmup_steps, int):
-        warmup = train.warmup_steps
-    elif expected >= 20:
-        warmup = min(WARMUP_LIMIT, math.ceil(WARMUP_SHARE * expected))
+    optimizer, rates = _rates(facts, train, shape, reasons)
     return Plan(
         shape=shape,
         steps=steps,
@@ -125,10 +119,9 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
         accumulation=accumulation,
         batch_tokens=batch_tokens,
         optimizer=optimizer,
-        learning_rate=rate,
-        matrix_learning_rate=matrix_rate,
+        rates=rates,
         schedule="linear" if train.schedule == "auto" else train.schedule,
-        warmup_steps=warmup,
+        warmup_steps=train.warmup_steps if isinstance(train.warmup_steps, int) else choose_warmup(expected),
         save_every=_every(train.save_steps, steps, seconds),
         eval_every=_every(train.eval_steps, steps, seconds),
         logging_every=_logging(train, expected),
@@ -173,18 +166,12 @@ def _batch(
     """(micro-batch rows, accumulation, tokens of a whole step)."""
     row, world = facts.sequence_length, facts.world_size
     given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
-    wanted, reason = SMALL_BATCH_TOKENS, "small batches learn most from few tokens"
     if isinstance(train.batch_tokens, int):
         wanted, reason = train.batch_tokens, "as asked"
     elif len(given) == 2:
         wanted, reason = given[0] * given[1] * row * world, "as asked"
-    elif facts.base_parameters:
-        wanted, reason = BASE_BATCH_TOKENS, "enough for a steady gradient"
-        while tokens / wanted < LEAST_STEPS and wanted > max(LEAST_BATCH_TOKENS, row * world):
-            wanted, reason = wanted // 2, f"small, so that the time is enough for about {LEAST_STEPS} steps"
     else:
-        while tokens / wanted > STEPS_BEFORE_A_LARGER_BATCH and wanted < LARGEST_BATCH_TOKENS:
-            wanted, reason = wanted * 2, f"the run would take over {STEPS_BEFORE_A_LARGER_BATCH} steps with less"
+        wanted, reason = choose_batch_tokens(tokens, bool(facts.base_parameters), row * world)
     rows = max(1, round(wanted / row / world))
     if not given:
         rows = min(rows, max(1, facts.train_rows // world))
@@ -243,30 +230,28 @@ def _checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | 
     return False
 
 
-def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[str, str]) -> tuple[str, float, float]:
-    """(optimizer, learning rate, learning rate of the matrices under muon)."""
+def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[str, str]) -> tuple[str, Rates]:
     optimizer = train.optimizer
     if optimizer == "auto":
         optimizer = "adamw" if facts.base_parameters else "muon"
         reasons["optimizer"] = (
-            "adamw: a base was made with it"
-            if facts.base_parameters
-            else "muon: 1.94 bits per byte against 2.08 in 90 s"
+            "adamw: a base was made with it" if facts.base_parameters else "muon: learns most in the same time"
         )
-    hidden = shape.hidden if shape else facts.base_hidden
-    if facts.base_parameters:
-        # Rates for continuing fall with size: 1e-4 at 135M, 5e-5 at 500M (re-warmed, as Ibrahim et al. 2024 do).
-        rate = 1e-4 * min(1.0, (1.35e8 / facts.base_parameters) ** 0.5)
-    elif optimizer == "muon":
-        rate = 1e-2 * min(1.0, (128 / hidden) ** 0.5)
-    else:
-        rate = 4e-3 * min(1.0, (128 / hidden) ** 0.5)
-    matrix = 0.04 * min(1.0, (128 / hidden) ** 0.5) if not facts.base_parameters else 10 * rate
+    found = choose_rates(optimizer, shape.hidden if shape else facts.base_hidden, facts.base_parameters)
+    main = found.main if train.learning_rate == "auto" else train.learning_rate
+    rates = Rates(
+        main,
+        found.matrix if train.matrix_learning_rate == "auto" else train.matrix_learning_rate,
+        # It follows the rate that was asked for: with a base and with AdamW they are one.
+        main * found.embedding / found.main
+        if train.embedding_learning_rate == "auto"
+        else train.embedding_learning_rate,
+    )
     if train.learning_rate == "auto":
-        reasons["learning rate"] = f"{rate:.2g}" + (f", matrices {matrix:.2g}" if optimizer == "muon" else "")
-    rate = rate if train.learning_rate == "auto" else train.learning_rate
-    matrix = matrix if train.matrix_learning_rate == "auto" else train.matrix_learning_rate
-    return optimizer, rate, matrix
+        others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
+        others += f", embedding {rates.embedding:.2g}" if rates.embedding != rates.main else ""
+        reasons["learning rate"] = f"{rates.main:.2g}{others}"
+    return optimizer, rates
 
 
 def _every(setting: int | str, steps: int | None, seconds: float | None) -> int | None:

@@ -151,5 +151,11 @@ def settings_to_keep(start: Start, plan: Plan) -> dict[str, Any]:
 
 
 def _plan_record(plan: Plan) -> dict[str, Any]:
-    values = {name: getattr(plan, name) for name in Plan.__dataclass_fields__ if name not in ("shape", "reasons")}
-    return {**values, "size": plan.shape.name if plan.shape else None}
+    left = ("shape", "reasons", "rates")
+    values = {name: getattr(plan, name) for name in Plan.__dataclass_fields__ if name not in left}
+    rates = {
+        "learning_rate": plan.rates.main,
+        "matrix_learning_rate": plan.rates.matrix,
+        "embedding_learning_rate": plan.rates.embedding,
+    }
+    return {**values, **rates, "size": plan.shape.name if plan.shape else None}

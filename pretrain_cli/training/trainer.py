@@ -80,8 +80,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 model or self.model,
                 plan.optimizer,
                 self.job.config.train,
-                plan.learning_rate,
-                plan.matrix_learning_rate,
+                plan.rates,
                 torch.bfloat16 if self.args.bf16 or self.model.dtype == torch.bfloat16 else torch.float32,
             )
         return super().create_optimizer(model)

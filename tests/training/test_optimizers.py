@@ -10,8 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.training.optimizers import make_optimizer, orthogonalise, split_parameters
+from pretrain_cli.training.recipe import Rates
 from pretrain_cli.training.schedules import make_scheduler, rate_factor
 from tests.tiny import make_model
+
+RATES = Rates(main=1e-2, matrix=4e-2, embedding=1e-1)
 
 
 @pytest.fixture
@@ -30,22 +33,32 @@ def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, ...], d
 
 
 def test_norms_and_embeddings_have_no_weight_decay(model) -> None:
-    matrices, embeddings, rest = split_parameters(model)
-    assert len(matrices) == 2 * 7 and len(embeddings) == 1  # tied: counted once
-    assert all(parameter.ndim == 1 for parameter in rest)
+    parts = split_parameters(model)
+    matrices = parts.matrices
+    assert len(matrices) == 2 * 7 and len(parts.head) == 1 and not parts.embedding  # tied: counted once
+    assert all(parameter.ndim == 1 for parameter in parts.rest)
     for name in ("adamw", "muon"):
-        optimizer = make_optimizer(model, name, TrainConfig(), 1e-2, 4e-2)
+        optimizer = make_optimizer(model, name, TrainConfig(), RATES)
         decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
         assert decayed == {id(parameter) for parameter in matrices}
         counted = [id(p) for group in optimizer.param_groups for p in group["params"]]
         assert len(counted) == len(set(counted)) == len(list(model.parameters()))
 
 
+def test_an_untied_embedding_has_a_rate_of_its_own(tmp_path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path / "model", "llama"))
+    for name in ("adamw", "muon"):
+        optimizer = make_optimizer(model, name, TrainConfig(), RATES)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        assert rates[id(model.get_input_embeddings().weight)] == RATES.embedding
+        assert rates[id(model.get_output_embeddings().weight)] == RATES.main
+
+
 def test_muons_adamw_part_is_torchs_own(model) -> None:
     torch.manual_seed(0)
     other = AutoModelForCausalLM.from_pretrained(model.name_or_path)
-    muon = make_optimizer(model, "muon", TrainConfig(), 1e-2, 4e-2)
-    adamw = make_optimizer(other, "adamw", TrainConfig(), 1e-2, 4e-2)
+    muon = make_optimizer(model, "muon", TrainConfig(), RATES)
+    adamw = make_optimizer(other, "adamw", TrainConfig(), RATES)
     for _ in range(3):
         for one, two in zip(model.parameters(), other.parameters(), strict=True):
             one.grad = torch.randn_like(one)
@@ -57,7 +70,7 @@ def test_muons_adamw_part_is_torchs_own(model) -> None:
 
 def test_muon_continues_exactly_from_its_saved_state(model) -> None:
     torch.manual_seed(0)
-    optimizer = make_optimizer(model, "muon", TrainConfig(), 1e-2, 4e-2)
+    optimizer = make_optimizer(model, "muon", TrainConfig(), RATES)
     gradients = [[torch.randn_like(parameter) for parameter in model.parameters()] for _ in range(4)]
 
     def steps(target, chosen, which) -> None:
@@ -69,7 +82,7 @@ def test_muon_continues_exactly_from_its_saved_state(model) -> None:
     steps(model, optimizer, (0, 1))
     other = AutoModelForCausalLM.from_pretrained(model.name_or_path)
     other.load_state_dict(model.state_dict())
-    second = make_optimizer(other, "muon", TrainConfig(), 1e-2, 4e-2)
+    second = make_optimizer(other, "muon", TrainConfig(), RATES)
     second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     steps(model, optimizer, (2, 3))
     steps(other, second, (2, 3))

@@ -9,6 +9,7 @@ import pytest
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.plan import Facts, make_plan
+from pretrain_cli.training.recipe import Rates
 
 
 def facts(**values: Any) -> Facts:
@@ -26,7 +27,7 @@ def test_ninety_seconds_on_two_cores_give_the_measured_recipe() -> None:
     plan = make_plan(facts(), TrainConfig(max_minutes=1.5))
     assert plan.shape is not None and (plan.shape.layers, plan.shape.hidden) == (4, 128)
     assert (plan.micro_batch, plan.accumulation, plan.batch_tokens) == (8, 1, 2048)
-    assert (plan.optimizer, plan.learning_rate, plan.matrix_learning_rate) == ("muon", 0.01, 0.04)
+    assert (plan.optimizer, plan.rates) == ("muon", Rates(main=0.05, matrix=0.03, embedding=0.25))
     assert plan.seconds == 90 and plan.steps is None and plan.schedule == "linear"
 
 
@@ -71,7 +72,7 @@ def test_what_is_asked_for_is_kept() -> None:
     )  # fmt: skip
     plan = make_plan(facts(), wanted, size="small", layers=3)
     assert plan.shape is not None and (plan.shape.hidden, plan.shape.layers) == (384, 3)
-    assert (plan.steps, plan.learning_rate, plan.schedule, plan.warmup_steps) == (7, 0.5, "wsd", 3)
+    assert (plan.steps, plan.rates.main, plan.schedule, plan.warmup_steps) == (7, 0.5, "wsd", 3)
     assert (plan.micro_batch, plan.accumulation, plan.batch_tokens) == (2, 3, 6 * 256)
     assert (plan.save_every, plan.eval_every, plan.logging_every, plan.gradient_checkpointing) == (5, 0, 4, True)
 

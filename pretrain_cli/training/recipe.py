@@ -1,0 +1,82 @@
+"""Which rates, batches and lengths teach most in the time given, and where does each number come from?
+
+"Measured" is `benchmarks/learning.py` on two CPU cores; docs/concepts/recipe.md has the tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_MINUTES = 10.0
+DEFAULT_EPOCHS = 4.0
+"""Passes over the same text that still teach (Muennighoff et al. 2023, arXiv 2305.16264)."""
+
+SMALL_BATCH_TOKENS = 2048
+"""8 rows of 256: the best run of 90 s (measured)."""
+LARGEST_BATCH_TOKENS = 524_288
+STEPS_BEFORE_A_LARGER_BATCH = 4000
+BASE_BATCH_TOKENS, LEAST_BATCH_TOKENS, LEAST_STEPS = 4096, 512, 60
+"""A base takes larger batches, as long as the budget pays for this many steps."""
+
+WIDTH = 128
+"""The hidden size at which the rates below were measured; wider models take them times √(128 / hidden)."""
+MUON_RATE, MUON_MATRIX_RATE, MUON_EMBEDDING_RATE = 0.05, 0.03, 0.25
+"""Head and norms, matrices, embedding: 1.93 bits per byte after half a million tokens, against 2.02 with 0.01, 0.04
+and 0.01 (measured)."""
+ADAMW_RATE, ADAMW_EMBEDDING_RATE = 4e-3, 4e-3
+BASE_RATE, BASE_PARAMETERS = 1e-4, 1.35e8
+"""A base is re-warmed to this rate, as Ibrahim et al. 2024 (arXiv 2403.08763) do, and larger ones to less."""
+WARMUP_SHARE, WARMUP_LIMIT, WARMUP_FROM = 0.02, 1000, 20
+"""Share of the steps, steps at most, and the least steps of a run that warms up at all."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Peak learning rates.
+
+    Attributes:
+        main: of all weights under AdamW but the embedding: under muon the head and the norms.
+        matrix: of the matrices under muon.
+        embedding: of the input embedding, where it isn't tied to the head; a row of it moves only when its token came.
+    """
+
+    main: float
+    matrix: float
+    embedding: float
+
+
+def choose_rates(optimizer: str, hidden: int, base_parameters: int = 0) -> Rates:
+    """The rates for a model from scratch of this width, or for a base of this many weights."""
+    if base_parameters:
+        rate = BASE_RATE * min(1.0, (BASE_PARAMETERS / base_parameters) ** 0.5)
+        return Rates(rate, 10 * rate, rate)
+    narrower = min(1.0, (WIDTH / hidden) ** 0.5)
+    if optimizer == "muon":
+        return Rates(MUON_RATE * narrower, MUON_MATRIX_RATE * narrower, MUON_EMBEDDING_RATE * narrower)
+    return Rates(ADAMW_RATE * narrower, MUON_MATRIX_RATE * narrower, ADAMW_EMBEDDING_RATE * narrower)
+
+
+def choose_warmup(expected_steps: int) -> int:
+    """Steps from zero to the peak rate."""
+    if expected_steps < WARMUP_FROM:
+        return 0
+    return min(WARMUP_LIMIT, max(1, round(WARMUP_SHARE * expected_steps)))
+
+
+def choose_batch_tokens(tokens: float, base: bool, least: int) -> tuple[int, str]:
+    """(tokens of one optimizer step, why).
+
+    Args:
+        tokens: that the whole run will see.
+        base: whether it continues a base.
+        least: tokens in one row on each process.
+    """
+    if base:
+        wanted, reason = BASE_BATCH_TOKENS, "enough for a steady gradient"
+        while tokens / wanted < LEAST_STEPS and wanted > max(LEAST_BATCH_TOKENS, least):
+            wanted, reason = wanted // 2, f"small, so that the time is enough for about {LEAST_STEPS} steps"
+        return wanted, reason
+    wanted, reason = SMALL_BATCH_TOKENS, "small batches learn most from few tokens"
+    while tokens / wanted > STEPS_BEFORE_A_LARGER_BATCH and wanted < LARGEST_BATCH_TOKENS:
+        wanted, reason = wanted * 2, f"the run would take over {STEPS_BEFORE_A_LARGER_BATCH} steps with less"
+    return wanted, reason
