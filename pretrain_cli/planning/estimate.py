@@ -99,7 +99,7 @@ def count_model(model_config: Any, build: Any, sequence_length: int, masked: boo
     layer_fixed = kept(2, 1) - layer_row - row - fixed
     with _fake():
         model = build(model_config)
-        matrices, _, _ = split_parameters(model)
+        matrices = split_parameters(model).matrices
         groups: dict[tuple[int, ...], int] = {}
         for matrix in matrices:
             groups[tuple(matrix.shape)] = groups.get(tuple(matrix.shape), 0) + matrix.numel()
