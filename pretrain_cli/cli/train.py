@@ -8,6 +8,7 @@ import typer
 
 from pretrain_cli.cli.console import count, duration
 from pretrain_cli.cli.options import Session, command
+from pretrain_cli.errors import UsageError
 
 
 @command(
@@ -34,12 +35,20 @@ def train(
         str | None,
         typer.Option("--resume", metavar="[RUN]", help="Go on with a run: the latest, RUN, or RUN@step-000100."),
     ] = None,
+    find_learning_rate: Annotated[
+        bool,
+        typer.Option("--find-learning-rate", help="Run a short range test, draw it, and name a rate; train nothing."),
+    ] = False,
 ) -> None:
     """Train a model on the prepared rows.
 
     With no budget, one is chosen and said at the start. Ctrl-C saves and stops; [bold]--resume[/] goes on exactly
     there. Where the data was prepared with a base, that base is continued.
     """
+    if find_learning_rate:
+        if resume is not None:
+            raise UsageError("--find-learning-rate starts from the beginning, --resume goes on.", "Leave one out.")
+        return _find_rate(session)
     from pretrain_cli.training.run import train as run_train
 
     with session.progress() as progress:
@@ -48,6 +57,16 @@ def train(
         )
     session.console.result(_title(result), _facts(result), result)
     session.console.next("ptk evaluate", 'ptk generate "..."')
+
+
+def _find_rate(session: Session) -> None:
+    from pretrain_cli.training.range_test import find_learning_rate
+
+    with session.progress() as progress:
+        found = find_learning_rate(session.config, session.artifacts, progress, command=session.command)
+    facts = [("planned", f"{found.planned:.2g}"), ("drawn in", str(found.picture))]
+    session.console.result(f"Learning rate to try: {found.learning_rate:.2g}", facts, found)
+    session.console.next(f"ptk train --learning-rate {found.learning_rate:.2g}")
 
 
 def _title(result: Any) -> str:

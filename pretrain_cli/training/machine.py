@@ -33,6 +33,11 @@ class Machine:
         return torch.bfloat16 if self.precision == "bf16-weights" else torch.float32
 
     @property
+    def matmul_dtype(self) -> torch.dtype:
+        """What matrices are multiplied in."""
+        return torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
+
+    @property
     def free_bytes(self) -> float:
         """Memory that one process may take."""
         if torch.device(self.device).type == "cuda":
@@ -53,8 +58,7 @@ class Machine:
 
     def matmul_flops(self) -> float:
         """Measured operations a second of all processes together, in the precision of the forward pass."""
-        dtype = torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
-        return devices.matmul_flops(dtype, self.device) * world_size()
+        return devices.matmul_flops(self.matmul_dtype, self.device) * world_size()
 
 
 def choose_machine(train: TrainConfig, earlier: dict[str, Any], note: Callable[[str], None]) -> Machine:
