@@ -140,8 +140,8 @@ class TrainConfig(Section):
     """Gradient clipping by global norm; 0: off."""
     z_loss: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared log-partition term that keeps logits small (PaLM, arXiv 2204.02311)."""
-    adam_beta1: Fraction = 0.9
-    """AdamW's first moment decay."""
+    adam_beta1: Fraction | Auto = "auto"
+    """AdamW's first moment decay. `auto`: 0.8 beside muon, 0.9 else."""
     adam_beta2: Fraction = 0.95
     """AdamW's second moment decay."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "bf16-weights"] = "auto"

@@ -34,7 +34,7 @@ def make_arguments(
         "max_steps": plan.steps or ENDLESS_STEPS,
         "learning_rate": plan.rates.main,
         "weight_decay": train.weight_decay,
-        "adam_beta1": train.adam_beta1,
+        "adam_beta1": plan.rates.beta1,
         "adam_beta2": train.adam_beta2,
         "max_grad_norm": train.max_grad_norm,
         "optim": "adamw_torch" if plan.optimizer in ("adamw", "muon") else plan.optimizer,

@@ -68,12 +68,12 @@ def make_optimizer(
     Args:
         model: whose weights it moves.
         name: "adamw" or "muon".
-        train: betas and weight decay.
-        rates: peaks.
+        train: weight decay and the second moment's decay.
+        rates: peaks, and the first moment's decay.
         newton_schulz: what Muon computes in; bf16 where training has it too, as the machine then does it natively.
     """
     parts = split_parameters(model)
-    betas = (train.adam_beta1, train.adam_beta2)
+    betas = (rates.beta1, train.adam_beta2)
     muon = name == "muon"
     groups: list[dict[str, Any]] = [
         {"params": parts.head + parts.rest, "lr": rates.main, "weight_decay": 0.0},

@@ -246,6 +246,7 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[
         main * found.embedding / found.main
         if train.embedding_learning_rate == "auto"
         else train.embedding_learning_rate,
+        found.beta1 if train.adam_beta1 == "auto" else train.adam_beta1,
     )
     if train.learning_rate == "auto":
         others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""

@@ -23,6 +23,8 @@ WIDTH = 128
 MUON_RATE, MUON_MATRIX_RATE, MUON_EMBEDDING_RATE = 0.05, 0.03, 0.25
 """Head and norms, matrices, embedding: 1.93 bits per byte after half a million tokens, against 2.02 with 0.01, 0.04
 and 0.01 (measured)."""
+MUON_BETA1 = 0.8
+"""First moment decay of the weights beside muon's: 1.91 bits per byte against 1.93 with 0.9 (measured)."""
 ADAMW_RATE, ADAMW_EMBEDDING_RATE = 4e-3, 4e-3
 BASE_RATE, BASE_PARAMETERS = 1e-4, 1.35e8
 """A base is re-warmed to this rate, as Ibrahim et al. 2024 (arXiv 2403.08763) do, and larger ones to less."""
@@ -32,17 +34,19 @@ WARMUP_SHARE, WARMUP_LIMIT, WARMUP_FROM = 0.02, 1000, 20
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates.
+    """Peak learning rates, and the moment decay that goes with them.
 
     Attributes:
         main: of all weights under AdamW but the embedding: under muon the head and the norms.
         matrix: of the matrices under muon.
         embedding: of the input embedding, where it isn't tied to the head; a row of it moves only when its token came.
+        beta1: AdamW's first moment decay.
     """
 
     main: float
     matrix: float
     embedding: float
+    beta1: float = 0.9
 
 
 def choose_rates(optimizer: str, hidden: int, base_parameters: int = 0) -> Rates:
@@ -52,7 +56,8 @@ def choose_rates(optimizer: str, hidden: int, base_parameters: int = 0) -> Rates
         return Rates(rate, 10 * rate, rate)
     narrower = min(1.0, (WIDTH / hidden) ** 0.5)
     if optimizer == "muon":
-        return Rates(MUON_RATE * narrower, MUON_MATRIX_RATE * narrower, MUON_EMBEDDING_RATE * narrower)
+        rates = MUON_RATE * narrower, MUON_MATRIX_RATE * narrower, MUON_EMBEDDING_RATE * narrower
+        return Rates(*rates, beta1=MUON_BETA1)
     return Rates(ADAMW_RATE * narrower, MUON_MATRIX_RATE * narrower, ADAMW_EMBEDDING_RATE * narrower)
 
 

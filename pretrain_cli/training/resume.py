@@ -91,6 +91,7 @@ def settled(config: Config, plan: Plan, precision: str, manifest: dict[str, Any]
         "train__learning_rate": plan.rates.main,
         "train__matrix_learning_rate": plan.rates.matrix,
         "train__embedding_learning_rate": plan.rates.embedding,
+        "train__adam_beta1": plan.rates.beta1,
         "train__schedule": plan.schedule,
         "train__warmup_steps": plan.warmup_steps,
         "train__logging_steps": plan.logging_every,
