@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pretrain_cli.data.assemble import RowSettings, SplitCounts
 from pretrain_cli.data.select import Selection
-from pretrain_cli.data.tasks import TaskCounts
+from pretrain_cli.data.shard import TaskCounts
 
 
 def merge(parts: list[dict[str, int]]) -> dict[str, int]:

@@ -1,35 +1,40 @@
-"""Who runs the shard tasks? This process, or a pool of local ones; the bytes out are the same."""
+"""Who runs the shard tasks? Threads of this process, a pool of local ones, or Ray; the bytes out are the same."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal
 
-from pretrain_cli.data.tasks import Task, TaskCounts, TaskSettings, finished_task, run_task
+from pretrain_cli.data.shard import ShardSettings, TaskCounts
+from pretrain_cli.data.tasks import Task, finished_task, run_task
 from pretrain_cli.data.tokens import Encoder
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
 from pretrain_cli.progress import Progress
 
-POOL_PAYS_BYTES = 256 << 20
+POOL_PAYS_BYTES = 32 << 20
+TASKS_AT_ONCE = 2
+PYTHON_FORMATS = {"html", "pdf", "docx", "epub"}
 _ENCODERS: dict[object, Encoder] = {}
 
 
-def choose_workers(wanted: int | Literal["auto"], tasks: list[Task], settings: TaskSettings) -> int:
-    """Processes to use. `auto`: one unless there is much to parse: fastokens already encodes on all cores."""
+def choose_workers(wanted: int | Literal["auto"], tasks: list[Task], settings: ShardSettings) -> int:
+    """Processes to use. `auto`: one unless Python code works on every document: fastokens encodes on all cores."""
     if wanted != "auto":
         return max(1, min(wanted, len(tasks)))
-    parsed = sum(task.size for task in tasks if task.spans[0].file.format != "text" or settings.cleaning)
-    return min(len(tasks), os.cpu_count() or 1) if parsed > POOL_PAYS_BYTES else 1
+    slow = settings.cleaning or settings.near_dedup
+    size = sum(task.size for task in tasks if slow or task.spans[0].file.format in PYTHON_FORMATS)
+    return min(len(tasks), os.cpu_count() or 1) if size > POOL_PAYS_BYTES else 1
 
 
 def run_tasks(
     tasks: list[Task],
-    settings: TaskSettings,
+    settings: ShardSettings,
     folder: Path,
     workers: int | Literal["auto"],
     progress: Progress,
@@ -49,10 +54,7 @@ def run_tasks(
     if left and executor == "ray":
         _run_ray(left, settings, folder, counts, meter)
     elif many == 1:
-        encoder = Encoder(settings.encoder) if left else None
-        for task in left:
-            counts[task.index] = run_task(task, settings, folder, encoder)
-            meter.add(task, counts[task.index])
+        _run_threads(left, settings, folder, counts, meter)
     else:
         _run_pool(left, settings, folder, many, counts, meter)
     progress.end_stage()
@@ -77,9 +79,29 @@ class _Meter:
         )
 
 
+def _run_threads(
+    tasks: list[Task], settings: ShardSettings, folder: Path, counts: dict[int, TaskCounts], meter: _Meter
+) -> None:
+    """Two tasks side by side in this process: one is read, by Python, while the other's text is encoded, without."""
+    if not tasks:
+        return
+    encoder, stop = Encoder(settings.encoder), threading.Event()
+    with ThreadPoolExecutor(TASKS_AT_ONCE) as pool:
+        waiting = {pool.submit(run_task, task, settings, folder, encoder, stop): task for task in tasks}
+        try:
+            for future in as_completed(waiting):
+                task = waiting[future]
+                counts[task.index] = future.result()
+                meter.add(task, counts[task.index])
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 def _run_pool(
     tasks: list[Task],
-    settings: TaskSettings,
+    settings: ShardSettings,
     folder: Path,
     workers: int,
     counts: dict[int, TaskCounts],
@@ -103,7 +125,7 @@ def _run_pool(
 
 
 def _run_ray(
-    tasks: list[Task], settings: TaskSettings, folder: Path, counts: dict[int, TaskCounts], meter: _Meter
+    tasks: list[Task], settings: ShardSettings, folder: Path, counts: dict[int, TaskCounts], meter: _Meter
 ) -> None:
     """The same tasks on a Ray cluster, or on a local one started for this; ``folder`` must be shared by its nodes."""
     try:
@@ -139,7 +161,7 @@ def _limit_threads() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def run_in_worker(task: Task, settings: TaskSettings, folder: Path) -> TaskCounts:
+def run_in_worker(task: Task, settings: ShardSettings, folder: Path) -> TaskCounts:
     """A task in a worker, whose encoder is made once."""
     encoder = _ENCODERS.get(settings.encoder)
     if encoder is None:

@@ -25,7 +25,8 @@ from pretrain_cli.data.inputs import STDIN, InputFile, find_files
 from pretrain_cli.data.pool import run_tasks
 from pretrain_cli.data.sample import head_sample, training_sample
 from pretrain_cli.data.select import Selection, select
-from pretrain_cli.data.tasks import DOCUMENT, TaskCounts, TaskSettings, plan_tasks, shard_name
+from pretrain_cli.data.shard import DOCUMENT, ShardSettings, TaskCounts
+from pretrain_cli.data.tasks import plan_tasks, shard_name
 from pretrain_cli.data.tokens import EncoderSettings, choose_encoder
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import SILENT, Progress
@@ -151,7 +152,7 @@ class _Prepare:
             shutil.rmtree(part, ignore_errors=True)
         return _result(manifest, self.artifacts, False, self.started)
 
-    def _part_result(self, counts: list[TaskCounts], info: TokenizerInfo, settings: TaskSettings) -> PrepareResult:
+    def _part_result(self, counts: list[TaskCounts], info: TokenizerInfo, settings: ShardSettings) -> PrepareResult:
         self.progress.note("This part is done. Once all are, prepare without data.shard packs the rows.")
         seconds, size = time.perf_counter() - self.started, sum(count.bytes_in for count in counts)
         return PrepareResult(
@@ -254,9 +255,9 @@ class _Prepare:
         self.warnings.append(text)
         self.progress.warn(text)
 
-    def _task_settings(self, encoder: EncoderSettings, dtype: str) -> TaskSettings:
+    def _task_settings(self, encoder: EncoderSettings, dtype: str) -> ShardSettings:
         data = self.config.data
-        return TaskSettings(
+        return ShardSettings(
             encoder,
             dtype,
             data.document_separator,
@@ -267,7 +268,7 @@ class _Prepare:
             data.near_dedup,
         )
 
-    def _encode(self, settings: TaskSettings, info: TokenizerInfo) -> tuple[list[TaskCounts], Path]:
+    def _encode(self, settings: ShardSettings, info: TokenizerInfo) -> tuple[list[TaskCounts], Path]:
         tasks = plan_tasks(self.files)
         key = fingerprint(
             {
@@ -297,7 +298,7 @@ class _Prepare:
         self,
         counts: list[TaskCounts],
         work: Path,
-        settings: TaskSettings,
+        settings: ShardSettings,
         info: TokenizerInfo,
         source: str,
         wanted: dict[str, Any],

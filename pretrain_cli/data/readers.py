@@ -5,18 +5,21 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
+import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
-from pretrain_cli.data.documents import Document, Record, Rejected
+from pretrain_cli.data.documents import Batch, Document, Record, Rejected
 from pretrain_cli.data.encodings import find_encoding
 from pretrain_cli.data.inputs import STDIN, InputFile, is_url
 from pretrain_cli.errors import DataError
 
 BLOCK = 4 << 20
+ROWS_AT_ONCE = 1024
 COLUMN_NAMES = ("text", "content", "body")
 PARTS_HINT = "Say which with --text-column NAME."
 
@@ -161,18 +164,33 @@ def _whole(blocks: Iterator[str], path: str, offset: int) -> Iterator[Record]:
 
 
 def _separated(blocks: Iterator[str], path: str, settings: ReadSettings, offset: int) -> Iterator[Record]:
-    separator, held, line = settings.separator, "", 1
+    separator, held, within = settings.separator, "", False
     size = len(separator.encode())
     for block in blocks:
         *texts, held = (held + block).split(separator)
-        for text in texts:
-            if text:
-                yield Document(text, path, line, offset)
-            settings.skip("document_separator", size)
-            offset += len(text.encode()) + size
-            line += text.count("\n") + separator.count("\n")
-    if held:
-        yield Document(held, path, line, offset)
+        settings.skip("document_separator", size * len(texts))
+        if texts and within:
+            yield Document(texts.pop(0), path)
+            within = False
+        if batch := make_batch(texts, path):
+            yield batch
+        # A document longer than a block goes on in parts; the end stays, it may be half a separator.
+        if len(held) > BLOCK + len(separator):
+            cut = len(held) - len(separator) + 1
+            yield Document(held[:cut], path, final=False)
+            held, within = held[cut:], True
+    if held or within:
+        yield Document(held, path)
+
+
+def make_batch(texts: list[str], path: str) -> Batch | None:
+    """The texts that aren't empty as one record; None if there are none.
+
+    Raises:
+        UnicodeEncodeError: one holds half a character.
+    """
+    texts = list(filter(None, texts))
+    return Batch(texts, list(map(str.encode, texts)), path) if texts else None
 
 
 def read_jsonl(span: Span, settings: ReadSettings) -> Iterator[Record]:
@@ -181,22 +199,84 @@ def read_jsonl(span: Span, settings: ReadSettings) -> Iterator[Record]:
     with open_bytes(span.file) as stream:
         if span.start:
             stream.seek(span.start)
-        for raw in stream:
-            if 0 <= span.end <= offset:
-                return
-            number += 1
-            here, offset = offset, offset + len(raw)
-            line = raw[3:] if here == 0 and raw.startswith(codecs.BOM_UTF8) else raw
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line.decode())  # given bytes, json would guess the encoding of each line
-            except ValueError as error:
-                yield Rejected(path, number, here, len(raw), "not_json", _reason(error))
-                continue
-            if column == "auto" and isinstance(value, dict):
-                column = choose_column(value, path)
-            yield _record(value, column, path, number, here, len(raw))
+        # A span ends where a line does, so the last block ends with it.
+        limit = sys.maxsize if span.end < 0 else span.end - span.start
+        for lines in _line_blocks(stream, limit, bool(span.file.compression)):
+            found = _whole_block(lines, column, path)
+            if found:
+                column, batch = found
+                yield batch
+            else:
+                column = yield from _one_by_one(lines, column, path, number, offset)
+            number += len(lines)
+            offset += sum(map(len, lines))
+
+
+def _line_blocks(stream: IO[bytes], limit: int, compressed: bool) -> Iterator[list[bytes]]:
+    """Lines of ``limit`` bytes in all, about BLOCK at a time.
+
+    Of a compressed file that is cut short, the lines before the cut come before the error: ``readlines`` loses them.
+    """
+    while limit > 0:
+        lines: list[bytes] = []
+        try:
+            if compressed:
+                lines += itertools.islice(stream, ROWS_AT_ONCE)
+            else:
+                lines = stream.readlines(min(BLOCK, limit))
+        except (EOFError, OSError, ValueError):
+            if lines:
+                yield lines
+            raise
+        if not lines:
+            return
+        yield lines
+        limit -= sum(map(len, lines))
+
+
+_scan_json: Callable[[str, int], tuple[Any, int]] = cast(Any, json.JSONDecoder()).scan_once
+
+
+def _whole_block(lines: list[bytes], column: str, path: str) -> tuple[str, Batch] | None:
+    """(column, all texts) of lines without anything unusual, else None: no Python for each line but this."""
+    try:
+        decoded = list(map(bytes.decode, lines))
+        # The scanner of json.loads. Where it meets no JSON at all it raises StopIteration, which ends the list early.
+        scanned = list(map(_scan_json, decoded, itertools.repeat(0)))
+        if len(scanned) < len(lines):
+            return None
+        values, ends = map(list, zip(*scanned, strict=True))
+        if ends != list(map(len, map(str.rstrip, decoded, itertools.repeat(" \t\r\n")))):
+            return None
+        if column == "auto":
+            if not isinstance(values[0], dict):
+                return None
+            column = choose_column(values[0], path)
+        texts = list(map(operator.itemgetter(column), values))
+        if set(map(type, texts)) != {str} or not all(texts):
+            return None
+        batch = make_batch(texts, path)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return (column, batch) if batch else None
+
+
+def _one_by_one(lines: list[bytes], column: str, path: str, number: int, offset: int) -> Generator[Record, None, str]:
+    """Each line's record; ``number`` and ``offset``: lines and bytes before them. Returns the column."""
+    for raw in lines:
+        number, here, offset = number + 1, offset, offset + len(raw)
+        line = raw[3:] if here == 0 and raw.startswith(codecs.BOM_UTF8) else raw
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line.decode())  # given bytes, json would guess the encoding of each line
+        except (ValueError, RecursionError) as error:
+            yield Rejected(path, number, here, len(raw), "not_json", _reason(error))
+            continue
+        if column == "auto" and isinstance(value, dict):
+            column = choose_column(value, path)
+        yield _record(value, column, path, number, here, len(raw))
+    return column
 
 
 def choose_column(value: dict[str, Any], path: str) -> str:
@@ -215,7 +295,7 @@ def choose_column(value: dict[str, Any], path: str) -> str:
     raise DataError(f"{path}: which column holds the text? It has: {columns}.", PARTS_HINT)
 
 
-def _record(value: Any, column: str, path: str, number: int, offset: int, size: int) -> Record:
+def _record(value: Any, column: str, path: str, number: int, offset: int, size: int) -> Document | Rejected:
     text = value.get(column) if isinstance(value, dict) else value
     if not isinstance(text, str):
         missing = isinstance(value, dict) and column not in value
@@ -273,11 +353,14 @@ def read_csv(span: Span, settings: ReadSettings) -> Iterator[Record]:
         if column not in header:
             raise DataError(f"{path} has no column '{column}'; it has: {', '.join(header)}.", PARTS_HINT)
         place = header.index(column)
-        for row in rows:
-            if not row:
+        filled = ((row, rows.line_num) for row in rows if row)
+        while block := list(itertools.islice(filled, ROWS_AT_ONCE)):
+            texts = [row[place] if place < len(row) else None for row, _ in block]
+            if all(texts):
+                yield Batch(cast("list[str]", texts), [cast(str, text).encode() for text in texts], path)
                 continue
-            text = row[place] if place < len(row) else None
-            yield _record(text, column, path, rows.line_num, 0, sum(map(len, row)))
+            for (row, line), text in zip(block, texts, strict=True):
+                yield _record(text, column, path, line, 0, sum(map(len, row)))
 
 
 def _lines(blocks: Iterator[str]) -> Iterator[str]:
@@ -305,9 +388,13 @@ def read_table(span: Span, settings: ReadSettings) -> Iterator[Record]:
         if column not in schema.names:
             raise DataError(f"{path} has no column '{column}'; it has: {', '.join(schema.names)}.", PARTS_HINT)
         for batch in batches:
-            for text in batch.column(batch.schema.get_field_index(column)).to_pylist():
-                number += 1
-                yield _record(text, column, path, number, 0, 0)
+            texts = batch.column(batch.schema.get_field_index(column)).to_pylist()
+            if texts and all(texts) and set(map(type, texts)) == {str}:
+                yield Batch(texts, list(map(str.encode, texts)), path)
+            else:
+                for place, text in enumerate(texts, number + 1):
+                    yield _record(text, column, path, place, 0, 0)
+            number += len(texts)
 
 
 def _table_batches(stream: Any, kind: str, settings: ReadSettings) -> tuple[Iterator[Any], Any]:

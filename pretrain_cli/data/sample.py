@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import xxhash
 
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.documents import Document
+from pretrain_cli.data.documents import Batch, Document
 from pretrain_cli.data.inputs import InputFile
 from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.errors import DataError
@@ -23,8 +23,10 @@ def _texts(files: list[InputFile], config: Config) -> Iterator[str]:
         settings = ReadSettings(data.document_separator, data.text_column, data.encoding)
         try:
             for record in read(Span(file), settings):
+                texts = record.texts if isinstance(record, Batch) else []
                 if isinstance(record, Document):
-                    text = record.text
+                    texts = [record.text]
+                for text in texts:
                     for start in range(0, len(text), PIECE):
                         yield text[start : start + PIECE]
         except DataError:

@@ -26,16 +26,19 @@ class Part:
     sources: Ints
 
 
+def same_text(hashes: npt.NDArray[np.uint64]) -> Ints:
+    """[n] of hashes [n, 2]: the index of the first with the same hash; O(n log n)."""
+    order = np.lexsort((hashes[:, 0], hashes[:, 1]))  # stable: the first of equals comes first
+    new = np.ones(len(order), bool)
+    new[1:] = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
+    firsts = np.empty(len(order), np.int64)
+    firsts[order] = np.repeat(order[new], np.diff(np.append(np.flatnonzero(new), len(order))))
+    return firsts
+
+
 def first_seen(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """[n] hashes as [n, 2]: True at the first of each; O(n log n), 16 bytes a document."""
-    keys = np.ascontiguousarray(hashes).view([("high", "<u8"), ("low", "<u8")]).reshape(-1)
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    new = np.ones(len(keys), bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    seen = np.zeros(len(keys), bool)
-    seen[order[new]] = True
-    return seen
+    """[n] of hashes [n, 2]: True at the first of each."""
+    return np.asarray(same_text(hashes) == np.arange(len(hashes)))
 
 
 def copies(sources: Ints, hashes: npt.NDArray[np.uint64], weights: list[float], seed: int) -> Ints:
@@ -81,6 +84,8 @@ def hold_out(
             held[-1] = True
     if held.all():
         held[0] = False
-    keys = np.ascontiguousarray(hashes).view([("high", "<u8"), ("low", "<u8")]).reshape(-1)
-    held &= ~np.isin(keys, keys[~held])
+    firsts = same_text(hashes)
+    trained = np.zeros(len(held), bool)
+    trained[firsts[~held]] = True
+    held &= ~trained[firsts]
     return held, False

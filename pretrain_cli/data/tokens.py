@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.uint32]
-CUT = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
+BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
+BEFORE_SPACE_OR_LINE = re.compile(BEFORE_SPACE.pattern + r"|(?<=\S\n)(?=[^\W\d_])")
+CUTS = {"space": BEFORE_SPACE_OR_LINE, "drop-space": BEFORE_SPACE}
 PIECE_CHARACTERS = 1 << 16
-CUT_PROBE = "one  two three's four.\n\nfive 6 seven\tacht n\u00e9uf \u6570 ten el\u0301 a b"
+CUT_CHARACTERS = 20_000
+CUT_PROBE = "one  two three's four.\n\nfive 6 seven\tacht n\u00e9uf \u6570 ten el\u0301 a b.\nc\nd \ne,\nf"
 ADVERSARIAL = (
     *("", " ", "  ", "\n", "\r\n\r\n", "\t x", "a", " a", "a ", "  a  b   c", "naïve café — “quoted”…"),
     *(
@@ -48,7 +51,7 @@ class EncoderSettings:
     engine: str
     parse_special_tokens: bool
     cut: str
-    """How long texts may be cut: "" never, "space" before a space, "drop-space" leaving that space out."""
+    """How long texts may be cut: "" never, "space" before a space or a line, "drop-space" leaving that space out."""
 
 
 class Encoder:
@@ -87,12 +90,12 @@ class Encoder:
             (first, before), (second, after) = self.encode(texts[:middle]), self.encode(texts[middle:])
             return np.concatenate([first, second]), np.concatenate([before, after[1:] + before[-1]])
 
-    def lost_bytes(self, texts: Sequence[str], ids: Ids, offsets: npt.NDArray[np.int64]) -> list[int]:
-        """UTF-8 bytes of each text that the vocabulary can't write, so that no id stands for them."""
+    def lost_bytes(self, texts: Sequence[str], ids: Ids, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """UTF-8 bytes of each text that the vocabulary can't write, so that no id stands for them: [len(texts)]."""
         if self._sizes is None:
-            return [0] * len(texts)
+            return np.zeros(len(texts), np.int64)
         written = np.concatenate([[0], np.cumsum(self._sizes[ids])])[offsets]
-        return [len(text.encode()) - int(size) for text, size in zip(texts, np.diff(written), strict=True)]
+        return np.fromiter((len(text.encode()) for text in texts), np.int64, len(texts)) - np.diff(written)
 
     def _encode_exact(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
         encoded = self._exact.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -101,16 +104,21 @@ class Encoder:
         np.cumsum([len(ids) for ids in lists], out=offsets[1:])
         return (np.concatenate(lists) if lists else np.empty(0, np.uint32)), offsets
 
+    @property
+    def skips(self) -> int:
+        """Characters left out at a cut: with "drop-space" each piece gets its first space from the tokenizer."""
+        return int(self.settings.cut == "drop-space")
+
     def pieces(self, text: str) -> list[str]:
         """``text`` in pieces whose ids, end to end, are the text's ids."""
         if not self.settings.cut or len(text) <= PIECE_CHARACTERS:
             return [text]
-        pieces, start = [], 0
+        pieces, start, pattern = [], 0, CUTS[self.settings.cut]
         while start < len(text):
-            found = CUT.search(text, start + PIECE_CHARACTERS) if len(text) - start > PIECE_CHARACTERS else None
+            found = pattern.search(text, start + PIECE_CHARACTERS) if len(text) - start > PIECE_CHARACTERS else None
             stop = found.start() if found else len(text)
             pieces.append(text[start:stop])
-            start = stop + (1 if found and self.settings.cut == "drop-space" else 0)
+            start = stop + self.skips if found else stop
         return pieces
 
     def last_cut(self, text: str) -> int:
@@ -118,7 +126,7 @@ class Encoder:
         if not self.settings.cut:
             return 0
         for window in (4096, len(text)):
-            places = [found.start() for found in CUT.finditer(text, max(0, len(text) - window))]
+            places = [found.start() for found in CUTS[self.settings.cut].finditer(text, max(0, len(text) - window))]
             if places:
                 return places[-1]
         return 0
@@ -167,17 +175,20 @@ def choose_encoder(file: Path, wanted: str, parse_special: bool, sample: Sequenc
 
 
 def _find_cut(exact: Encoder, file: Path, sample: Sequence[str]) -> str:
-    """Whether, and how, texts can be cut before a space without a change of ids: tried out on the sample."""
-    if json.loads(file.read_text(encoding="utf-8")).get("truncation"):
+    """Whether, and how, texts can be cut without a change of ids: tried out on the sample."""
+    spec = json.loads(file.read_text(encoding="utf-8"))
+    if spec.get("truncation"):
         return ""
-    probe = [text[:20000] for text in sample] + [
-        "one  two three's four.\n\nfive 6 seven\tacht n\u00e9uf \u6570 ten el\u0301 a b"
-    ]
+    # Without a pre-tokenizer a merge may reach over a space, which no sample can rule out: the vocabulary can.
+    if not spec.get("pre_tokenizer") and any(re.search("[^▁]▁", token) for token in spec["model"].get("vocab", ())):
+        return ""
+    probe = [text[:CUT_CHARACTERS] for text in sample] + [CUT_PROBE]
     whole = exact.encode(probe)[0]
-    for way in ("space", "drop-space"):
+    for way, pattern in CUTS.items():
         parts: list[str] = []
         for text in probe:
-            places = [0, *(found.start() for found in list(CUT.finditer(text))[::7]), len(text)]
+            step = 1 if text is CUT_PROBE else 7
+            places = [0, *(found.start() for found in list(pattern.finditer(text))[::step]), len(text)]
             ends = itertools.pairwise(places)
             parts += [text[a + (a > 0 and way == "drop-space") : b] for a, b in ends]
         if np.array_equal(whole, exact.encode(parts)[0]):

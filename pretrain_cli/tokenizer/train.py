@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from pretrain_cli.artifacts import write_json
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SPECIAL_TOKENS = (BOS, EOS, PAD)
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How text is parted before merging: as Qwen2 does. Digits one by one keep numbers from eating a small vocabulary.
+
+Digits() before ByteLevel() would do nearly the same, but fastokens has a fast way for this pattern only: 200 MB/s
+against 13 on one core.
+"""
 
 
 def choose_vocab_size(corpus_bytes: int) -> int:
@@ -32,9 +41,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     EOS and padding. The folder opens with ``AutoTokenizer.from_pretrained``.
     """
     tokenizer = Tokenizer(models.BPE())
-    # GPT-2's own pattern would do; digits one by one keep numbers from eating a small vocabulary.
+    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pretrain_cli.data.documents import Document
+from pretrain_cli.data.documents import Batch, Document
 from pretrain_cli.data.inputs import find_files
 from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.errors import DataError
@@ -23,11 +23,19 @@ TEXTS = ["The first document.", 'The second, "quoted"\nand on two lines.', "Die 
 
 
 def documents(path: Path | str, **settings: str) -> list[str]:
-    found = []
+    """The texts of all documents, parts of a long one joined."""
+    found, parts = [], ""
     for file in find_files([str(path)]):
         for record in read(Span(file), ReadSettings(**settings)):
+            if isinstance(record, Batch):
+                found += record.texts
+                continue
             assert isinstance(record, Document)
-            found.append(record.text)
+            parts += record.text
+            if record.final:
+                found.append(parts)
+                parts = ""
+    assert not parts
     return found
 
 
