@@ -12,9 +12,10 @@ import numpy.typing as npt
 from pretrain_cli.data.packing import PACKINGS, Plan, windows
 from pretrain_cli.data.split import Ints, Part
 from pretrain_cli.data.store import PackedBatch, RowWriter
+from pretrain_cli.data.tasks import shard_name
 
 WINDOW_TOKENS = 1 << 21
-CHUNK_TOKENS = 1 << 20
+CHUNK_TOKENS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,20 @@ class Shards:
     """Where the ids of every encoded document lie: shard file, and offset in it."""
 
     files: Sequence[Path]
-    shard: Ints
+    shard: npt.NDArray[np.int32]
     offset: Ints
     dtype: str
+
+
+def locate(tokens: Ints, shard_sizes: Sequence[int], work: Path, dtype: str) -> Shards:
+    """Where documents with ``tokens`` [n] ids each lie, in shards of ``shard_sizes`` documents."""
+    ends = np.cumsum(tokens)
+    borders = np.cumsum(shard_sizes)
+    before = np.concatenate([[0], ends])[borders - shard_sizes]
+    shard = np.repeat(np.arange(len(shard_sizes), dtype=np.int32), shard_sizes)
+    ends -= tokens
+    ends -= before[shard]
+    return Shards([work / f"{shard_name(index)}.ids" for index in range(len(shard_sizes))], shard, ends, dtype)
 
 
 @dataclass(frozen=True)

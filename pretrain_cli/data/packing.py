@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,9 +84,12 @@ class BestFit:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self._open: list[tuple[int, list[tuple[int, int, int]]]] = []
+        none = np.empty(0, np.int64)
+        self._rooms = none
+        self._pieces = Pieces(none, none, none, none)
 
     def add(self, documents: Ints, sizes: Ints) -> Plan:
+        """The rows that ``documents`` with ``sizes`` tokens fill, and those that had to close."""
         whole = sizes // self.length
         rests = sizes - whole * self.length
         owner = np.repeat(documents, whole)
@@ -92,59 +97,96 @@ class BestFit:
         full = Plan(
             np.ones(len(owner), np.int64), owner, within * self.length, np.full(len(owner), self.length, np.int64)
         )
-        has_rest = rests > 0
-        self._place(documents[has_rest], (whole * self.length)[has_rest], rests[has_rest])
-        done = [row for room, row in self._open if not room]
-        left = [(room, row) for room, row in self._open if room]
-        if len(left) > OPEN_ROWS:
-            left.sort(key=lambda entry: entry[0])
-            surplus = len(left) - OPEN_ROWS // 2
-            done += [row for _, row in left[:surplus]]
-            left = left[surplus:]
-        self._open = left
-        return _join(full, _plan(done))
+        order = np.argsort(-rests, kind="stable")[: np.count_nonzero(rests)]
+        rows, rooms = place(self._rooms, rests[order], self.length)
+        starts = (whole * self.length)[order]
+        new = Pieces(rows, documents[order], starts, rests[order])
+        return _join(full, self._close(self._pieces.and_then(new), rooms))
 
-    def _place(self, documents: Ints, starts: Ints, lengths: Ints) -> None:
-        by_room: dict[int, list[int]] = {}
-        rows = [row for _, row in self._open]
-        rooms = [room for room, _ in self._open]
-        mask = 0  # bit r is set when some open row has room r: the least room that holds a piece is its lowest bit
-        for index, room in enumerate(rooms):
-            by_room.setdefault(room, []).append(index)
-            mask |= 1 << room
-        order = np.argsort(-lengths, kind="stable")
-        pieces = zip(documents[order].tolist(), starts[order].tolist(), lengths[order].tolist(), strict=True)
-        for piece in pieces:
-            size = piece[2]
-            fitting = mask >> size
-            if fitting:
-                room = size + (fitting & -fitting).bit_length() - 1
-                bucket = by_room[room]
-                index = bucket.pop()
-                if not bucket:
-                    mask ^= 1 << room
-                rows[index].append(piece)
-            else:
-                index, room = len(rows), self.length
-                rows.append([piece])
-                rooms.append(room)
-            room -= size
-            rooms[index] = room
-            if room:
-                by_room.setdefault(room, []).append(index)
-                mask |= 1 << room
-        self._open = list(zip(rooms, rows, strict=True))
+    def _close(self, pieces: Pieces, rooms: Ints) -> Plan:
+        """The plan of the full rows and, where too many are open, of the fullest; the others are kept."""
+        closed = rooms == 0
+        if len(rooms) - np.count_nonzero(closed) > OPEN_ROWS:
+            by_room = np.argsort(rooms, kind="stable")
+            closed[by_room[: len(rooms) - OPEN_ROWS // 2]] = True
+        stays = ~closed[pieces.rows]
+        renumbered = np.cumsum(~closed) - 1
+        self._rooms = rooms[~closed]
+        kept = pieces.where(stays)
+        self._pieces = Pieces(renumbered[kept.rows], kept.documents, kept.starts, kept.lengths)
+        return pieces.where(~stays).plan()
 
     def finish(self) -> Plan:
         """The rows still open."""
-        plan = _plan([row for _, row in self._open])
-        self._open = []
+        plan = self._pieces.plan()
+        none = np.empty(0, np.int64)
+        self._rooms, self._pieces = none, Pieces(none, none, none, none)
         return plan
 
 
-def _plan(rows: list[list[tuple[int, int, int]]]) -> Plan:
-    pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 3)
-    return Plan(np.array([len(row) for row in rows], np.int64), pieces[:, 0], pieces[:, 1], pieces[:, 2])
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces that have a row, one entry each, in the order they were placed."""
+
+    rows: Ints
+    documents: Ints
+    starts: Ints
+    lengths: Ints
+
+    def where(self, chosen: npt.NDArray[Any]) -> Pieces:
+        return Pieces(self.rows[chosen], self.documents[chosen], self.starts[chosen], self.lengths[chosen])
+
+    def and_then(self, other: Pieces) -> Pieces:
+        return Pieces(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in vars(self)))
+
+    def plan(self) -> Plan:
+        """These pieces alone, row by row."""
+        ordered = self.where(np.argsort(self.rows, kind="stable"))
+        counts = np.unique(ordered.rows, return_counts=True)[1]
+        return Plan(counts.astype(np.int64), ordered.documents, ordered.starts, ordered.lengths)
+
+
+def place(rooms: Ints, sizes: Ints, length: int) -> tuple[Ints, Ints]:
+    """The row of each piece by best fit, and the room left in all rows.
+
+    ``rooms``: of the open rows; ``sizes``: of the pieces, descending. Pieces of one size are placed together: a row
+    with the least room r that holds size s takes r // s of them, as r - s is then the least that does.
+    """
+    by_room: dict[int, list[int]] = {}
+    mask = 0  # bit r is set when some open row has room r: the least room that holds a piece is its lowest bit
+    for row, room in enumerate(rooms.tolist()):
+        by_room.setdefault(room, []).append(row)
+        mask |= 1 << room
+    borders = np.flatnonzero(np.diff(sizes, prepend=-1, append=-1)).tolist()
+    found = np.empty(len(sizes), np.int64)
+    many_rows = len(rooms)
+    left = dict(enumerate(rooms.tolist()))
+    for at, stop in itertools.pairwise(borders):
+        size = int(sizes[at])
+        while at < stop:
+            fitting = mask >> size
+            room = size + (fitting & -fitting).bit_length() - 1 if fitting else length
+            each = room // size
+            need = -(-(stop - at) // each)
+            if fitting:
+                bucket = by_room[room]
+                rows = bucket[-need:][::-1]
+                del bucket[-need:]
+                if not bucket:
+                    mask ^= 1 << room
+            else:
+                rows = list(range(many_rows, many_rows + need))
+                many_rows += need
+            taken = np.repeat(rows, each)[: stop - at]
+            found[at : at + len(taken)] = taken
+            last = len(taken) - (len(rows) - 1) * each
+            for after, own in ((room - each * size, rows[:-1]), (room - last * size, rows[-1:])):
+                left.update(dict.fromkeys(own, after))
+                if own and after:
+                    by_room.setdefault(after, []).extend(own)
+                    mask |= 1 << after
+            at += len(taken)
+    return found, np.fromiter(map(left.__getitem__, range(many_rows)), np.int64, many_rows)
 
 
 def _join(first: Plan, second: Plan) -> Plan:

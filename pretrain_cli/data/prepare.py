@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from filelock import FileLock
 
 from pretrain_cli.artifacts import Artifacts, lock, publish_folder, write_json, write_text, writing_to
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.data import ledger as ledgers
-from pretrain_cli.data.assemble import RowSettings, Shards, SplitCounts, write_split
+from pretrain_cli.data.assemble import RowSettings, Shards, SplitCounts, locate, write_split
 from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files, hash_tokenizer
 from pretrain_cli.data.inputs import STDIN, InputFile, find_files
 from pretrain_cli.data.pool import run_tasks
@@ -304,18 +305,11 @@ class _Prepare:
         wanted: dict[str, Any],
         hashes: list[str],
     ) -> dict[str, Any]:
-        tables = [np.load(work / f"{shard_name(index)}.documents.npy") for index in range(len(counts))]
-        table = np.concatenate(tables) if tables else np.empty(0, DOCUMENT)
-        selection = select(table, self.config.data, self.weights, info, work, [len(entry) for entry in tables])
+        table, sizes = _read_tables(work, len(counts))
+        selection = select(table, self.config.data, self.weights, info, work, sizes)
         if not len(selection.train.documents):
             raise DataError(_nothing_left(counts, selection), "Look at data.cleaning, or give more text.")
-        offsets = [np.cumsum(entry["tokens"]) - entry["tokens"] for entry in tables]
-        shards = Shards(
-            [work / f"{shard_name(index)}.ids" for index in range(len(counts))],
-            np.repeat(np.arange(len(tables)), [len(entry) for entry in tables]),
-            np.concatenate(offsets),
-            settings.dtype,
-        )
+        shards = locate(table["tokens"], sizes, work, settings.dtype)
         rows = self._row_settings(info, settings.dtype)
         train = self._write(selection, "train", shards, rows)
         validation = self._write(selection, "validation", shards, rows)
@@ -389,6 +383,17 @@ class _Prepare:
         publish_folder(staging, self.artifacts.data / name)
         self.progress.end_stage()
         return counts
+
+
+def _read_tables(work: Path, many: int) -> tuple[npt.NDArray[np.void], list[int]]:
+    """The documents of all shards, and how many each has. One table is in memory at a time beside the whole."""
+    files = [work / f"{shard_name(index)}.documents.npy" for index in range(many)]
+    sizes = [len(np.load(file, mmap_mode="r")) for file in files]
+    table, at = np.empty(sum(sizes), DOCUMENT), 0
+    for file, size in zip(files, sizes, strict=True):
+        table[at : at + size] = np.load(file)
+        at += size
+    return table, sizes
 
 
 def _nothing_left(counts: list[TaskCounts], selection: Selection) -> str:

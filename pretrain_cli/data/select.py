@@ -65,9 +65,7 @@ def select(
 
 
 def _part(table: npt.NDArray[np.void], rows: Ints, documents: Ints) -> Part:
-    return Part(
-        documents, rows, np.zeros(len(rows), np.int64), table["tokens"][rows], table["source"][rows].astype(np.int64)
-    )
+    return Part(documents, rows, np.broadcast_to(np.int64(0), len(rows)), table["tokens"][rows], table["source"][rows])
 
 
 def _repeat(selection: Selection, times: Ints, kept: int) -> None:

@@ -28,11 +28,16 @@ class Part:
 
 def same_text(hashes: npt.NDArray[np.uint64]) -> Ints:
     """[n] of hashes [n, 2]: the index of the first with the same hash; O(n log n)."""
-    order = np.lexsort((hashes[:, 0], hashes[:, 1]))  # stable: the first of equals comes first
-    new = np.ones(len(order), bool)
-    new[1:] = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
+    if not len(hashes):
+        return np.empty(0, np.int64)
+    order = np.argsort(hashes[:, 1])  # by half of each hash: six times as fast as by both, and nearly always enough
+    same = hashes[order[1:], 1] == hashes[order[:-1], 1]
+    if (hashes[order[1:], 0] != hashes[order[:-1], 0])[same].any():
+        order = np.lexsort((hashes[:, 0], hashes[:, 1]))
+        same = (hashes[order[1:]] == hashes[order[:-1]]).all(axis=1)
+    starts = np.flatnonzero(np.concatenate([[True], ~same]))
     firsts = np.empty(len(order), np.int64)
-    firsts[order] = np.repeat(order[new], np.diff(np.append(np.flatnonzero(new), len(order))))
+    firsts[order] = np.repeat(np.minimum.reduceat(order, starts), np.diff(np.append(starts, len(order))))
     return firsts
 
 

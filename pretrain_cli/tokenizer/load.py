@@ -113,19 +113,19 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
             _save_from_base(Base(str(path), "folder", str(path)), folder)  # transformers converts older formats
             return
         raise DataError(f"No tokenizer.json in {path}.", "Give a tokenizer.json, or a folder that holds one.")
-    open_tokenizer(file)
+    tokenizer = open_tokenizer(file)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, folder / "tokenizer.json")
     for name in COMPANIONS:
         if (file.parent / name).is_file():
             shutil.copyfile(file.parent / name, folder / name)
     if not (folder / "tokenizer_config.json").is_file():
-        _write_settings(folder)
+        _write_settings(folder, tokenizer)
 
 
-def _write_settings(folder: Path) -> None:
+def _write_settings(folder: Path, tokenizer: Tokenizer) -> None:
     """A config for a bare tokenizer.json, so that AutoTokenizer opens the folder and knows its BOS and EOS."""
-    vocabulary = open_tokenizer(folder / "tokenizer.json").get_vocab(with_added_tokens=True)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
