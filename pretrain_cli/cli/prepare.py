@@ -22,6 +22,8 @@ from pretrain_cli.errors import UsageError
     Flag("data.text_column"),
     Flag("data.on_error"),
     Flag("data.workers"),
+    Flag("data.executor"),
+    Flag("data.shard"),
 )
 def prepare(
     session: Session,
@@ -31,10 +33,14 @@ def prepare(
             metavar="[INPUT]...", help="Files, folders, globs, hf:// or s3:// paths, or - for standard input."
         ),
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Pack what the parts run with --shard have made, and write the manifest.")
+    ] = False,
 ) -> None:
     """Turn text into a tokenizer and packed rows.
 
-    Reads txt, md, jsonl, json, csv, tsv, parquet and arrow files, and their gz, bz2, xz and zst forms. Without a base a
+    Reads txt, md, jsonl, json, csv, tsv, parquet, arrow, html, pdf, docx and epub files, and their gz, bz2, xz and zst
+    forms. Without a base a
     tokenizer is trained on the text; with [bold]--base[/] the base's own is used. The last 5 % of the documents are
     held out for evaluation.
     """
@@ -45,11 +51,21 @@ def prepare(
     from pretrain_cli.data.prepare import prepare as run_prepare
 
     with session.progress() as progress:
-        result = run_prepare(session.config, session.artifacts, progress)
+        result = run_prepare(session.config, session.artifacts, progress, merge=merge)
+    if session.config.data.shard:
+        _show_part(session, result)
+        return
     session.console.result(_title(result), _facts(result), result)
     for warning in result.warnings:
         session.console.warn(warning)
     session.console.next("ptk train --device auto")
+
+
+def _show_part(session: Session, result: Any) -> None:
+    title = f"Part {session.config.data.shard}: {count(result.documents)} documents, {count(result.tokens)} tokens"
+    facts = [("time", f"{duration(result.seconds)}, {result.megabytes_per_second:.1f} MB/s"), ("in", str(result.path))]
+    session.console.result(title, facts, result)
+    session.console.next("ptk prepare --merge, once all parts are done")
 
 
 def _title(result: Any) -> str:

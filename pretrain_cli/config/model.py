@@ -58,7 +58,7 @@ class DataConfig(Section):
     executor: Literal["local", "ray"] = "local"
     """Who runs the shard tasks: a pool of local processes, or a Ray cluster that shares the file system (extra `ray`)."""
     shard: Annotated[str, Field(pattern=r"^(\d+/\d+)?$")] = ""
-    """Run only part `i/n` of the shard tasks, as `2/8`; a prepare without it, later, does what is left and packs."""
+    """Run only part `i/n` of the shard tasks, `0/8` to `7/8`; `ptk prepare --merge` packs them once all are done."""
     document_separator: str = ""
     """Text that parts documents inside a plain text file; empty: a file is a document."""
     text_column: str = "auto"

@@ -20,7 +20,7 @@ def fingerprint(value: Any) -> str:
 
 
 def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
-    """The xxh3-128 of each file's bytes as stored; of a URL, of its address and size."""
+    """The xxh3-128 of each file's bytes as stored; of a URL, of its address, size and version."""
     total = sum(max(0, file.size) for file in files)
     progress.stage("checking the input", total, "bytes")
     with ThreadPoolExecutor(2) as pool:
@@ -31,7 +31,7 @@ def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
 
 def _hash(file: InputFile) -> str:
     if is_url(file.path):
-        return str(xxhash.xxh3_128_hexdigest(f"{file.path} {file.size}".encode()))
+        return str(xxhash.xxh3_128_hexdigest(f"{file.path} {file.size} {file.modified_ns}".encode()))
     digest = xxhash.xxh3_128()
     try:
         with open(file.path, "rb") as stream:

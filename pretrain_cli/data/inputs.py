@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from pretrain_cli.errors import DataError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
@@ -18,11 +20,26 @@ FORMATS = {
     ".html": "html", ".htm": "html", ".pdf": "pdf", ".docx": "docx", ".epub": "epub",
 }  # fmt: skip
 STDIN = "-"
+CHANGE_MARKS = (
+    "ETag",
+    "etag",
+    "LastModified",
+    "last_modified",
+    "last_commit",
+    "mtime",
+    "modified",
+    "created",
+    "md5Hash",
+)
+"""What file systems call the version of a file; an fsspec ``info`` has one or none of them."""
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file (or URL) to read. ``size`` is in bytes as stored, -1 where it can't be known."""
+    """One file (or URL) to read. ``size`` is in bytes as stored, -1 where it can't be known.
+
+    ``modified_ns``: of a URL, a number that follows from whatever its system says about its version.
+    """
 
     path: str
     size: int
@@ -58,7 +75,7 @@ def find_files(paths: Sequence[str], source: int = 0) -> list[InputFile]:
 def _expand(path: str, source: int) -> list[InputFile]:
     if path == STDIN:
         return [InputFile(STDIN, -1, 0, "text", source=source)]
-    if path.startswith("hf://datasets/") and not Path(path).suffix:
+    if path.startswith("hf://datasets/") and not _kind(path)[0] and not glob.has_magic(path):
         return [InputFile(path, -1, 0, "hub", source=source)]
     if is_url(path):
         return _expand_url(path, source)
@@ -115,6 +132,11 @@ def _kind(name: str) -> tuple[str, str]:
     return FORMATS.get(ending, ""), compression
 
 
+def _change(info: dict[str, Any]) -> int:
+    marks = [str(info[name]) for name in CHANGE_MARKS if info.get(name)]
+    return int(xxhash.xxh3_64_intdigest("|".join(marks).encode()) >> 1) if marks else 0
+
+
 def _expand_url(path: str, source: int) -> list[InputFile]:
     import fsspec
 
@@ -127,12 +149,18 @@ def _expand_url(path: str, source: int) -> list[InputFile]:
             raise FileNotFoundError(path)
         described = []
         for match in sorted(matches):
-            kind, compression = _kind(match)
-            size = int(system.info(match).get("size") or -1)
+            kind, compression = _kind(match.partition("?")[0] if protocol.startswith("http") else match)
+            info = system.info(match)
+            size = info.get("size")
             url = match if "://" in match else f"{protocol}://{match}"
-            described.append(InputFile(url, size, 0, kind or "text", compression, source))
+            described.append(
+                InputFile(url, -1 if size is None else int(size), _change(info), kind or "text", compression, source)
+            )
     except (ImportError, ValueError) as error:
-        raise DataError(f"{path} can't be opened: {error}.", "Install the fsspec package for this protocol.") from error
+        raise DataError(
+            f"{path} can't be opened: {error}.",
+            "http(s): pip install 'pretrain-cli[http]'; s3: pip install s3fs; gs: pip install gcsfs.",
+        ) from error
     except Exception as error:  # every file system raises its own kind
         raise DataError(f"{path} can't be opened: {error!r}.", "Check the address and the login.") from error
     return described

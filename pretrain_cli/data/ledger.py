@@ -82,7 +82,12 @@ def make_ledger(
 
 
 def summary(
-    ledger: dict[str, Any], selection: Selection, train: SplitCounts, validation: SplitCounts, names: list[str]
+    ledger: dict[str, Any],
+    table: npt.NDArray[np.void],
+    selection: Selection,
+    train: SplitCounts,
+    validation: SplitCounts,
+    names: list[str],
 ) -> dict[str, Any]:
     """The manifest's counts by split and by source."""
     held = selection.validation_bytes
@@ -99,11 +104,24 @@ def summary(
             "documents": validation.documents,
             "bytes": held,
         },
-        "sources": {
-            name: {
-                "documents": int((selection.train.sources == index).sum()),
-                "tokens": int(selection.train.tokens[selection.train.sources == index].sum()),
-            }
-            for index, name in enumerate(names)
-        },
+        "sources": {name: _source(index, table, selection) for index, name in enumerate(names)},
     }
+
+
+def _source(index: int, table: npt.NDArray[np.void], selection: Selection) -> dict[str, int]:
+    """What a source gives to train on, and how much of it is held out. A document taken twice counts twice.
+
+    Of a document whose tail is held out, the bytes are shared by its tokens.
+    """
+    counts: dict[str, int] = {}
+    for prefix, part in (("", selection.train), ("validation_", selection.validation)):
+        own = part.sources == index
+        rows, tokens = part.rows[own], part.tokens[own]
+        whole = table["tokens"][rows]
+        size = np.where(tokens == whole, table["bytes"][rows], table["bytes"][rows] * tokens // np.maximum(whole, 1))
+        counts |= {
+            f"{prefix}documents": len(rows),
+            f"{prefix}tokens": int(tokens.sum()),
+            f"{prefix}bytes": int(size.sum()),
+        }
+    return counts

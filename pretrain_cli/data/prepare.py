@@ -14,25 +14,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
-from pretrain_cli.artifacts import Artifacts, lock, publish_folder, write_json, write_text, writing_to
-from pretrain_cli.base import find_base
+from pretrain_cli.artifacts import Artifacts, lock, write_text, writing_to
 from pretrain_cli.config.model import Config
 from pretrain_cli.data import ledger as ledgers
 from pretrain_cli.data.assemble import RowSettings, Shards, SplitCounts, locate, write_split
 from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files, hash_tokenizer
 from pretrain_cli.data.inputs import STDIN, InputFile, find_files
 from pretrain_cli.data.pool import run_tasks
-from pretrain_cli.data.sample import head_sample, training_sample
+from pretrain_cli.data.publish import Staging
+from pretrain_cli.data.sample import head_sample
 from pretrain_cli.data.select import Selection, select
 from pretrain_cli.data.shard import DOCUMENT, ShardSettings, TaskCounts
-from pretrain_cli.data.tasks import plan_tasks, shard_name
+from pretrain_cli.data.tasks import finished_task, plan_tasks, shard_name
 from pretrain_cli.data.tokens import EncoderSettings, choose_encoder
-from pretrain_cli.errors import DataError
+from pretrain_cli.data.vocabulary import find_tokenizer, source_of, tokenizer_key
+from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
-from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
+from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
 VERSION = 1
 
@@ -58,8 +57,10 @@ class PrepareResult:
     warnings: list[str] = field(default_factory=list)
 
 
-def prepare(config: Config, artifacts: Artifacts, progress: Progress = SILENT) -> PrepareResult:
+def prepare(config: Config, artifacts: Artifacts, progress: Progress = SILENT, *, merge: bool = False) -> PrepareResult:
     """Read, clean, encode, pack and store the configured inputs.
+
+    With ``data.shard`` only that part is encoded; ``merge`` packs what the parts have made, and does no part itself.
 
     A complete output that matches is kept (``reused``). One that doesn't is replaced, and what changed is named.
     Killed at any point, the next call continues from the finished shards, with the same bytes out.
@@ -71,13 +72,24 @@ def prepare(config: Config, artifacts: Artifacts, progress: Progress = SILENT) -
     started = time.perf_counter()
     files, names, weights = _inputs(config)
     # Parts run beside each other, each with a lock of its own; only a whole prepare packs and removes.
+    _check_part(config.data.shard, merge)
     part = config.data.shard.replace("/", "-of-")
     with (
         lock(artifacts.data / f".part-{part}" if part else artifacts.data, "preparing"),
         writing_to(artifacts.root),
         _stdin_saved(files, artifacts.data) as readable,
     ):
-        return _Prepare(config, artifacts, progress, readable, names, weights, started).run()
+        return _Prepare(config, artifacts, progress, readable, names, weights, started, merge).run()
+
+
+def _check_part(shard: str, merge: bool) -> None:
+    if not shard:
+        return
+    number, total = map(int, shard.split("/"))
+    if not total or number > total:
+        raise UsageError(f"There is no part {shard}.", "Parts of 8 are 0/8 to 7/8; 8/8 is 0/8.")
+    if merge:
+        raise UsageError("One part can't be merged.", "Run --merge without --shard, once all parts are done.")
 
 
 def _inputs(config: Config) -> tuple[list[InputFile], list[str], list[float]]:
@@ -122,12 +134,18 @@ class _Prepare:
         names: list[str],
         weights: list[float],
         started: float,
+        merge: bool,
     ) -> None:
+        self.merge = merge
         self.config, self.artifacts, self.progress, self.started = config, artifacts, progress, started
         self.files, self.names, self.weights = files, names, weights
         self.warnings: list[str] = []
+        self.staging = Staging(artifacts)
 
     def run(self) -> PrepareResult:
+        part = bool(self.config.data.shard)
+        if not part:
+            self.staging.finish()
         hashes = hash_files(self.files, self.progress)
         wanted = self._wanted(hashes)
         previous = self._previous()
@@ -137,24 +155,28 @@ class _Prepare:
         if previous:
             changes = differences(previous.get("request", {}), wanted)
             self.progress.note(f"Preparing again: {'; '.join(changes) or 'the last output is incomplete'}.")
-        self.artifacts.manifest.unlink(missing_ok=True)
-        with FileLock(self.artifacts.data / ".tokenizer.lock"):
-            info, source = self._tokenizer(wanted)
+        work = self.artifacts.data / ".work"
+        work.mkdir(parents=True, exist_ok=True)
+        key = tokenizer_key(wanted)
+        info = find_tokenizer(self.config, self.artifacts, work, key, self.files, self.progress)
         encoder = self._encoder(info)
         dtype = "uint16" if info.vocab_size <= 1 << 16 else "uint32"
         settings = self._task_settings(encoder, dtype)
-        counts, work = self._encode(settings, info)
-        if self.config.data.shard:
+        counts, shards = self._encode(settings, info, work)
+        if part:
             return self._part_result(counts, info, settings)
-        manifest = self._pack(counts, work, settings, info, source, wanted, hashes)
-        write_json(self.artifacts.manifest, manifest)
-        shutil.rmtree(work.parent, ignore_errors=True)
-        for part in self.artifacts.data.glob(".part-*"):
-            shutil.rmtree(part, ignore_errors=True)
+        self.staging.begin()
+        manifest = self._pack(counts, shards, settings, info, wanted, hashes)
+        manifest["tokenizer"]["key"] = key
+        manifest["seconds"] = round(time.perf_counter() - self.started, 3)
+        self.staging.publish(info.folder, manifest)
+        shutil.rmtree(work, ignore_errors=True)
+        for lock_file in self.artifacts.data.glob(".part-*"):
+            shutil.rmtree(lock_file, ignore_errors=True)
         return _result(manifest, self.artifacts, False, self.started)
 
     def _part_result(self, counts: list[TaskCounts], info: TokenizerInfo, settings: ShardSettings) -> PrepareResult:
-        self.progress.note("This part is done. Once all are, prepare without data.shard packs the rows.")
+        self.progress.note("This part is done. Once all are, ptk prepare --merge packs the rows.")
         seconds, size = time.perf_counter() - self.started, sum(count.bytes_in for count in counts)
         return PrepareResult(
             documents=sum(count.kept_documents for count in counts),
@@ -207,43 +229,6 @@ class _Prepare:
         except Exception:  # whatever is wrong with it, it is made again
             return False
 
-    def _tokenizer(self, wanted: dict[str, Any]) -> tuple[TokenizerInfo, str]:
-        """The tokenizer in the artifact folder, and where it came from."""
-        work = self.artifacts.data / ".tokenizer"
-        key = fingerprint(
-            {name: wanted[name] for name in wanted if name.startswith("tokenizer")}
-            | {"base": wanted["base"], "inputs": wanted["inputs"], "read": [wanted["encoding"], wanted["text_column"]]}
-        )
-        marker = self.artifacts.data / ".tokenizer-key"
-        if not (marker.is_file() and marker.read_text() == key and self.artifacts.tokenizer.is_dir()):
-            marker.unlink(missing_ok=True)
-            shutil.rmtree(work, ignore_errors=True)
-            self._make_tokenizer(work)
-            publish_folder(work, self.artifacts.tokenizer)
-            write_text(marker, key)
-        path, base = self.config.tokenizer.path, self.config.model.base
-        source = f"from {path}" if path else f"from {base}" if base else "trained here"
-        return read_tokenizer(self.artifacts.tokenizer), source
-
-    def _make_tokenizer(self, folder: Path) -> None:
-        config = self.config
-        if config.tokenizer.path:
-            copy_tokenizer(config.tokenizer.path, folder)
-        elif config.model.base:
-            copy_tokenizer(find_base(config.model.base, self.artifacts), folder)
-        else:
-            self.progress.stage("training the tokenizer")
-            total = sum(max(0, file.size) for file in self.files)
-            texts = training_sample(self.files, config, total)
-            size = config.tokenizer.vocab_size
-            train_tokenizer(texts, choose_vocab_size(total) if size == "auto" else size, folder)
-            self.progress.end_stage()
-            if total > config.tokenizer.sample_bytes:
-                self.progress.note(
-                    f"The tokenizer is trained on about {config.tokenizer.sample_bytes / 1e6:.0f} MB, "
-                    f"drawn evenly from {total / 1e6:.0f} MB."
-                )
-
     def _encoder(self, info: TokenizerInfo) -> EncoderSettings:
         wanted = self.config.tokenizer.engine
         sample = head_sample(self.files, self.config)
@@ -269,7 +254,7 @@ class _Prepare:
             data.near_dedup,
         )
 
-    def _encode(self, settings: ShardSettings, info: TokenizerInfo) -> tuple[list[TaskCounts], Path]:
+    def _encode(self, settings: ShardSettings, info: TokenizerInfo, work: Path) -> tuple[list[TaskCounts], Path]:
         tasks = plan_tasks(self.files)
         key = fingerprint(
             {
@@ -280,15 +265,20 @@ class _Prepare:
                 "tokenizer": info.fingerprint,
             }
         )
-        root = self.artifacts.data / ".work"
-        folder = root / key[:16]
-        for other in root.iterdir() if root.is_dir() and not self.config.data.shard else ():
-            if other != folder:
+        folder = work / f"shards-{key[:16]}"
+        for other in [] if self.config.data.shard else list(work.iterdir()):
+            if other not in (folder, info.folder):
                 shutil.rmtree(other, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         if self.config.data.shard:
             number, total = map(int, self.config.data.shard.split("/"))
             tasks = [task for task in tasks if task.index % total == number % total]
+        missing = [task for task in tasks if finished_task(folder, task.index) is None] if self.merge else []
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(tasks)} shards aren't done, the first is {missing[0].index}.",
+                "Run the parts that are missing with --shard, or prepare without --merge: it does what is left.",
+            )
         data = self.config.data
         counts = run_tasks(tasks, settings, folder, data.workers, self.progress, data.executor)
         for note in dict.fromkeys(note for count in counts for note in count.notes):
@@ -301,7 +291,6 @@ class _Prepare:
         work: Path,
         settings: ShardSettings,
         info: TokenizerInfo,
-        source: str,
         wanted: dict[str, Any],
         hashes: list[str],
     ) -> dict[str, Any]:
@@ -324,7 +313,7 @@ class _Prepare:
                 f"The tokenizer has no token for {unwritable['bytes']} bytes in {unwritable['documents']} documents: "
                 "they are missing from the rows."
             )
-        _write_rejected(self.artifacts, counts)
+        _write_rejected(self.staging.rejected, counts)
         manifest = {
             "version": VERSION,
             "settings": {
@@ -345,10 +334,10 @@ class _Prepare:
                 "fingerprint": info.fingerprint,
                 "vocab_size": info.vocab_size,
                 "engine": settings.encoder.engine,
-                "source": source,
+                "source": source_of(self.config),
             },
             "base": self.config.model.base,
-            **ledgers.summary(ledger, selection, train, validation, self.names),
+            **ledgers.summary(ledger, table, selection, train, validation, self.names),
             "ledger": ledger,
             "request": wanted,
             "warnings": self.warnings,
@@ -356,7 +345,6 @@ class _Prepare:
         manifest["fingerprint"] = fingerprint(
             {name: manifest[name] for name in ("settings", "tokenizer", "train", "validation")} | {"inputs": hashes}
         )
-        manifest["seconds"] = round(time.perf_counter() - self.started, 3)
         return manifest
 
     def _row_settings(self, info: TokenizerInfo, dtype: str) -> RowSettings:
@@ -376,11 +364,8 @@ class _Prepare:
 
     def _write(self, selection: Selection, name: str, shards: Shards, rows: RowSettings) -> SplitCounts:
         part = getattr(selection, name)
-        staging = self.artifacts.data / f".staging-{name}"
-        shutil.rmtree(staging, ignore_errors=True)
         self.progress.stage(f"packing {name}", float(part.tokens.sum()), "tokens")
-        counts = write_split(part, shards, rows, staging, lambda done: self.progress.advance(done))
-        publish_folder(staging, self.artifacts.data / name)
+        counts = write_split(part, shards, rows, self.staging.split(name), lambda done: self.progress.advance(done))
         self.progress.end_stage()
         return counts
 
@@ -402,11 +387,11 @@ def _nothing_left(counts: list[TaskCounts], selection: Selection) -> str:
     return f"No text is left to train on ({told or 'no documents found'})."
 
 
-def _write_rejected(artifacts: Artifacts, counts: list[TaskCounts]) -> None:
+def _write_rejected(path: Path, counts: list[TaskCounts]) -> None:
     import json
 
     lines = [json.dumps(entry, ensure_ascii=False) for count in counts for entry in count.rejected]
-    write_text(artifacts.rejected, "".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _result(manifest: dict[str, Any], artifacts: Artifacts, reused: bool, started: float) -> PrepareResult:

@@ -85,7 +85,8 @@ def open_bytes(file: InputFile) -> IO[bytes]:
     elif is_url(file.path):
         import fsspec
 
-        raw = cast("IO[bytes]", fsspec.open(file.path, "rb").open())
+        # Its own files can't give some lines at a time.
+        raw = io.BufferedReader(fsspec.open(file.path, "rb").open(), BLOCK)
     else:
         raw = open(file.path, "rb")  # noqa: SIM115 - the caller closes it
     if file.compression == "gzip":
@@ -106,6 +107,17 @@ def open_bytes(file: InputFile) -> IO[bytes]:
         reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
         return cast("IO[bytes]", io.BufferedReader(reader, 1 << 20))
     return raw
+
+
+def can_seek(file: InputFile) -> bool:
+    """Whether a part of the file can be had without all that is before it."""
+    if file.compression or file.path == STDIN or file.size < 0:
+        return False
+    if not file.path.startswith(("http://", "https://")):
+        return True
+    import fsspec
+
+    return bool(fsspec.core.url_to_fs(file.path)[0].info(file.path).get("partial"))
 
 
 def read_text(span: Span, settings: ReadSettings) -> Iterator[Record]:
@@ -379,7 +391,7 @@ def read_table(span: Span, settings: ReadSettings) -> Iterator[Record]:
 
     path, number = span.file.path, 0
     with open_bytes(span.file) as stream:
-        seekable: Any = stream if not span.file.compression and span.file.path != STDIN else io.BytesIO(stream.read())
+        seekable: Any = stream if can_seek(span.file) else io.BytesIO(stream.read())
         batches, schema = _table_batches(seekable, span.file.format, settings)
         names = [
             entry.name for entry in schema if pa.types.is_string(entry.type) or pa.types.is_large_string(entry.type)

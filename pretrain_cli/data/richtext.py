@@ -40,11 +40,18 @@ def pdf(raw: bytes, path: str) -> str:
 
 
 def docx(raw: bytes, path: str) -> str:
-    """The paragraphs of a Word document."""
+    """The paragraphs of a Word document, and its tables' rows with a tab between cells, in order."""
     with _extracting(path, "python-docx"):
         import docx as library
+        from docx.table import Table
 
-        return "\n".join(paragraph.text for paragraph in library.Document(io.BytesIO(raw)).paragraphs)
+        lines: list[str] = []
+        for block in library.Document(io.BytesIO(raw)).iter_inner_content():
+            if isinstance(block, Table):
+                lines += ("\t".join(cell.text for cell in row.cells) for row in block.rows)
+            else:
+                lines.append(block.text)
+        return "\n".join(lines)
 
 
 def epub(raw: bytes, path: str) -> str:

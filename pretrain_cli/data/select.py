@@ -12,7 +12,7 @@ from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.near import near_duplicates
 from pretrain_cli.data.split import Ints, Part, copies, first_seen, hold_out
 from pretrain_cli.data.tasks import shard_name
-from pretrain_cli.data.tokens import token_bytes
+from pretrain_cli.data.tokens import byte_names, token_bytes
 from pretrain_cli.tokenizer.load import TokenizerInfo
 
 
@@ -100,7 +100,7 @@ def _cut_tail(
     ids = np.memmap(work / f"{shard_name(shard)}.ids", dtype, "r")[start : start + many]
     sizes = token_bytes(info.file)
     budget = fraction * int(table["bytes"][part.rows].sum())
-    cut = _border(ids, sizes, budget, _word_starts(info))
+    cut = _border(ids, sizes, budget, _starts(info))
     if not 0 < cut < many:
         return
     held = int(sizes[ids[cut:]].sum())
@@ -117,7 +117,7 @@ def _cut_tail(
 
 
 def _border(ids: npt.NDArray[np.unsignedinteger], sizes: Ints, budget: float, starts: npt.NDArray[np.int8]) -> int:
-    """The first token index after the last ``budget`` bytes begin at which a line starts, else a word, else any."""
+    """The first token after the last ``budget`` bytes begin with which a line starts, else a word, else a character."""
     left, cut = budget, len(ids)
     while cut > 0:  # in blocks from the end, so that a long document isn't held
         block = sizes[ids[max(0, cut - 65536) : cut]][::-1].cumsum()
@@ -127,21 +127,33 @@ def _border(ids: npt.NDArray[np.unsignedinteger], sizes: Ints, budget: float, st
         left -= int(block[-1])
         cut -= len(block)
     kinds = starts[ids[cut : cut + 4096]]
-    for kind in (2, 1):
-        # Not so far that little is held out: a line border within a tenth of what is, a word border within a few.
-        reach = max(8, (len(ids) - cut) // 10)
-        found = np.flatnonzero(kinds[:reach] >= kind)
+    # Not so far that little is held out: a line border within a tenth of what is, a word border within a few.
+    reach = max(8, (len(ids) - cut) // 10)
+    for kind, within in ((LINE, reach), (WORD, reach), (CHARACTER, len(kinds))):
+        found = np.flatnonzero(kinds[:within] >= kind)
         if len(found):
             return cut + int(found[0])
     return cut
 
 
-def _word_starts(info: TokenizerInfo) -> npt.NDArray[np.int8]:
-    """By id: 2 where a token begins with a line end, 1 where with a space, else 0."""
+LINE, WORD, CHARACTER, INSIDE = 3, 2, 1, 0
+
+
+def _starts(info: TokenizerInfo) -> npt.NDArray[np.int8]:
+    """By id, what begins with the token: a LINE, a WORD, a CHARACTER, or nothing: its first byte is INSIDE one."""
     from tokenizers import Tokenizer
 
     vocabulary = Tokenizer.from_file(str(info.file)).get_vocab(with_added_tokens=True)
-    kinds = np.zeros(max(vocabulary.values()) + 1, np.int8)
+    inside = tuple(f"<0x{byte:02X}>" for byte in range(0x80, 0xC0))
+    if '"ByteLevel"' in info.file.read_text(encoding="utf-8"):
+        names = byte_names()
+        inside = tuple(names[byte] for byte in range(0x80, 0xC0))
+    kinds = np.full(max(vocabulary.values()) + 1, CHARACTER, np.int8)
     for token, index in vocabulary.items():
-        kinds[index] = 2 if token.startswith(("Ċ", "<0x0A>", "\n")) else 1 if token.startswith(("Ġ", "▁")) else 0
+        if token.startswith(("Ċ", "<0x0A>", "\n")):
+            kinds[index] = LINE
+        elif token.startswith(("Ġ", "▁")):
+            kinds[index] = WORD
+        elif token.startswith(inside):
+            kinds[index] = INSIDE
     return kinds

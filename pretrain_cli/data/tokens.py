@@ -212,6 +212,13 @@ def lacks_bytes(file: Path) -> bool:
     return not set(pre_tokenizers.ByteLevel.alphabet()) <= set(spec["model"].get("vocab", {}))
 
 
+def byte_names() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary: itself where it can be seen (GPT-2)."""
+    seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = iter(range(256, 512))
+    return [chr(byte) if byte in seen else chr(next(hidden)) for byte in range(256)]
+
+
 def token_bytes(file: Path) -> npt.NDArray[np.int64]:
     """The UTF-8 bytes each id stands for, [vocabulary]; specials 0. Exact for byte-level and byte-fallback BPE."""
     from tokenizers import Tokenizer

@@ -7,8 +7,10 @@ import gzip
 import io
 import json
 import lzma
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,48 @@ def test_an_fsspec_address_is_read_like_a_file() -> None:
     assert documents("memory://folder") == TEXTS
 
 
+class Server(BaseHTTPRequestHandler):
+    """Serves every format; with `?unsized` it doesn't say how long the file is."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET(body=False)
+
+    def do_GET(self, body: bool = True) -> None:
+        name, _, query = self.path.partition("?")
+        made = FORMATS.get(name.rpartition(".")[2])
+        content = made() if made else TEXTS[0].encode()
+        self.send_response(200)
+        if query != "unsized":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("query", ["", "?unsized"])
+def test_a_web_address_is_read_like_a_file_whether_or_not_its_size_is_known(address: str, query: str) -> None:
+    pytest.importorskip("aiohttp")
+    for kind in FORMATS:
+        assert documents(f"{address}/data.{kind}{query}") == TEXTS, kind
+    assert documents(f"{address}/no-ending{query}") == TEXTS[:1]
+
+
+def test_a_web_address_that_does_not_answer_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"127\.0\.0\.1:9/a\.txt can't be opened"):
+        documents("http://127.0.0.1:9/a.txt")
+
+
 def test_an_unknown_column_lists_the_columns(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"one": "x", "two": "y"}\n')
     with pytest.raises(DataError, match="one, two"):
@@ -130,19 +174,65 @@ def test_an_unknown_column_lists_the_columns(tmp_path: Path) -> None:
     assert documents(tmp_path / "a.jsonl", column="two") == ["y"]
 
 
-def test_web_pages_and_word_files_give_their_text(tmp_path: Path) -> None:
-    docx = pytest.importorskip("docx")
+def test_a_web_page_gives_its_text_without_scripts(tmp_path: Path) -> None:
     pytest.importorskip("trafilatura")
     (tmp_path / "a.html").write_text(
         "<html><script>var x=1</script><article><h1>Title</h1><p>Body text of the page.</p></article></html>"
     )
     (text,) = documents(tmp_path / "a.html")
     assert "Body text of the page." in text and "var x" not in text
+
+
+def test_a_word_file_gives_its_paragraphs_and_tables_in_order(tmp_path: Path) -> None:
+    docx = pytest.importorskip("docx")
     document = docx.Document()
-    document.add_paragraph("A paragraph.")
+    document.add_paragraph("Before the table.")
+    table = document.add_table(1, 2)
+    table.cell(0, 0).text, table.cell(0, 1).text = "left", "right"
+    document.add_paragraph("After it.")
     document.save(str(tmp_path / "b.docx"))
-    assert documents(tmp_path / "b.docx") == ["A paragraph."]
-    with zipfile.ZipFile(tmp_path / "c.docx", "w") as archive:
+    assert documents(tmp_path / "b.docx") == ["Before the table.\nleft\tright\nAfter it."]
+
+
+def test_a_book_gives_its_chapters_in_reading_order(tmp_path: Path) -> None:
+    epub = pytest.importorskip("ebooklib.epub")
+    book = epub.EpubBook()
+    book.set_title("A book")
+    chapters = []
+    for number in (1, 2):
+        chapter = epub.EpubHtml(title=f"Chapter {number}", file_name=f"{number}.xhtml")
+        chapter.content = f"<html><body><p>The text of chapter {number}.</p></body></html>"
+        book.add_item(chapter)
+        chapters.append(chapter)
+    book.add_item(epub.EpubNcx())
+    book.spine = chapters[::-1]
+    epub.write_epub(str(tmp_path / "a.epub"), book)
+    assert documents(tmp_path / "a.epub") == ["The text of chapter 2.\n\nThe text of chapter 1."]
+
+
+def test_a_pdf_gives_the_text_of_its_pages(tmp_path: Path) -> None:
+    pypdf = pytest.importorskip("pypdf")
+    from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+
+    writer = pypdf.PdfWriter()
+    font = {"/Type": "/Font", "/Subtype": "/Type1", "/BaseFont": "/Helvetica"}
+    fonts = DictionaryObject(
+        {NameObject("/F1"): DictionaryObject({NameObject(k): NameObject(v) for k, v in font.items()})}
+    )
+    for text in ("The first page.", "The second page."):
+        page = writer.add_blank_page(300, 300)
+        content = DecodedStreamObject()
+        content.set_data(f"BT /F1 12 Tf 20 200 Td ({text}) Tj ET".encode())
+        page[NameObject("/Contents")] = writer._add_object(content)
+        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
+    writer.write(str(tmp_path / "a.pdf"))
+    assert documents(tmp_path / "a.pdf") == ["The first page.\n\nThe second page."]
+
+
+@pytest.mark.parametrize("kind", ["pdf", "docx", "epub"])
+def test_a_damaged_document_is_an_error(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip({"pdf": "pypdf", "docx": "docx", "epub": "ebooklib"}[kind])
+    with zipfile.ZipFile(tmp_path / f"a.{kind}", "w") as archive:
         archive.writestr("nothing", "")
     with pytest.raises(DataError, match="can't be read"):
-        documents(tmp_path / "c.docx")
+        documents(tmp_path / f"a.{kind}")

@@ -1,0 +1,59 @@
+"""How does a new output take the old one's place, so that at every moment one of the two can be had whole?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pretrain_cli.artifacts import Artifacts, publish_folder, sync_folder, write_json
+
+
+class Staging:
+    """``data/.new``: the tokenizer, rows and lists of a prepare, complete once its manifest is there.
+
+    Until then the last output stands untouched. A prepare killed while it moves the pieces is finished by the next.
+    """
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self.artifacts, self.folder = artifacts, artifacts.data / ".new"
+
+    def begin(self) -> None:
+        """An empty folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def split(self, name: str) -> Path:
+        """Where the rows of a split are written."""
+        return self.folder / name
+
+    @property
+    def rejected(self) -> Path:
+        return self.folder / self.artifacts.rejected.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / self.artifacts.manifest.name
+
+    def publish(self, tokenizer: Path, manifest: dict[str, Any]) -> None:
+        """Take ``tokenizer`` in, write the manifest, and move all to their places."""
+        shutil.copytree(tokenizer, self.folder / "tokenizer")
+        write_json(self.manifest, manifest)
+        self.finish()
+
+    def finish(self) -> None:
+        """Move what is staged, if it is complete; each step may have been done by a prepare that was killed."""
+        if not self.manifest.is_file():
+            return
+        places = {"tokenizer": self.artifacts.tokenizer}
+        places |= {folder.name: folder for folder in (self.artifacts.train_rows, self.artifacts.validation_rows)}
+        for name, place in places.items():
+            if (self.folder / name).is_dir():
+                self.artifacts.manifest.unlink(missing_ok=True)
+                publish_folder(self.folder / name, place)
+        if self.rejected.is_file():
+            os.replace(self.rejected, self.artifacts.rejected)
+        os.replace(self.manifest, self.artifacts.manifest)
+        sync_folder(self.artifacts.data)
+        shutil.rmtree(self.folder, ignore_errors=True)
