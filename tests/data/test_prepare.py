@@ -24,7 +24,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data import tasks
 from pretrain_cli.data.prepare import prepare
-from pretrain_cli.data.store import open_rows
+from pretrain_cli.data.store import iterate_documents, open_rows
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.progress import Progress
 
@@ -92,15 +92,18 @@ def test_concat_rows_equal_a_ten_line_reference(
 
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    documents=st.lists(words, min_size=2, max_size=12),
-    length=st.sampled_from([8, 9, 32]),
-    packing=st.sampled_from(["concat", "best-fit"]),
-    task_bytes=st.sampled_from([1, 100, 1 << 20]),
+ordinary = st.sampled_from(
+    ["<|eos|>", "</s>", " ", "\n", "a b", "ab ", "数据", "\r\n", "\x00", "é", "👩‍👩‍👧‍👦", "<s> <unk>", "\u2028"]
 )
+some_documents = st.lists(words | st.lists(ordinary, min_size=1, max_size=40).map("".join), min_size=2, max_size=12)
+some_lengths = st.sampled_from([8, 9, 32, 511])
+some_packings = st.sampled_from(["concat", "best-fit"])
+some_sizes = st.sampled_from([1, 100, 1 << 20])
+with_fixtures = [HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=with_fixtures)
+@given(documents=some_documents, length=some_lengths, packing=some_packings, task_bytes=some_sizes)
 def test_every_token_of_every_kept_document_once_in_order(
     preparing: Preparing,
     tmp_path: Path,
@@ -110,23 +113,58 @@ def test_every_token_of_every_kept_document_once_in_order(
     packing: str,
     task_bytes: int,
 ) -> None:
+    check_every_token(preparing, tmp_path, byte_level, documents, length, packing, task_bytes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["byte_level", "sentencepiece_style"])
+@settings(max_examples=60, deadline=None, suppress_health_check=with_fixtures)
+@given(documents=some_documents, length=some_lengths, packing=some_packings, task_bytes=some_sizes)
+def test_every_token_once_in_order_with_either_tokenizer(
+    preparing: Preparing,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    shape: str,
+    documents: list[str],
+    length: int,
+    packing: str,
+    task_bytes: int,
+) -> None:
+    tokenizer = request.getfixturevalue(shape)
+    check_every_token(preparing, tmp_path, tokenizer, documents, length, packing, task_bytes)
+
+
+def check_every_token(
+    preparing: Preparing,
+    tmp_path: Path,
+    file: Path,
+    documents: list[str],
+    length: int,
+    packing: str,
+    task_bytes: int,
+) -> None:
+    """The ids in the rows are the ones `tokenizers` gives for each text alone, between BOS and EOS, in order."""
     shutil.rmtree(tmp_path / "artifacts", ignore_errors=True)
     path = write_jsonl(tmp_path / "d.jsonl", documents)
     kept = [text for text in dict.fromkeys(documents) if not text.isspace()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.plan_tasks, "__defaults__", (task_bytes,))
+        given = {"sequence_length": length, "packing": packing, "validation_fraction": 0, "tokenizer": file}
         if not kept:
             with pytest.raises(DataError):
-                preparing(path, sequence_length=length, packing=packing, validation_fraction=0)
+                preparing(path, **given)
             return
-        preparing(path, sequence_length=length, packing=packing, validation_fraction=0)
+        preparing(path, **given)
     artifacts = Artifacts(tmp_path / "artifacts")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.encode_special_tokens = True
+    bos, eos = (0, 1) if tokenizer.token_to_id("<|bos|>") == 0 else (1, 2)
+    wanted = [[bos, *tokenizer.encode(text, add_special_tokens=False).ids, eos] for text in kept]
     if packing == "best-fit":
+        assert [document.ids.tolist() for document in iterate_documents(artifacts.train_rows)] == wanted
         assert texts(artifacts) == kept
         return
-    tokenizer = Tokenizer.from_file(str(byte_level))
-    tokenizer.encode_special_tokens = True
-    flat = [token for text in kept for token in (0, *tokenizer.encode(text, add_special_tokens=False).ids, 1)]
+    flat = [token for ids in wanted for token in ids]
     rows = open_rows(artifacts.train_rows).input_ids[:].reshape(-1).tolist()
     assert rows == flat[: len(flat) // length * length]
 
@@ -270,6 +308,7 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_messy(tmp_path_factory.mktemp("messy") / "files")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["byte_level", "sentencepiece_style"])
 def test_every_messy_file_alone_adds_up_and_comes_back(
     preparing: Preparing, messy: list[Path], shape: str, request: pytest.FixtureRequest
