@@ -12,6 +12,7 @@ from pretrain_cli.model.sizes import Shape, choose_shape, named_shape
 from pretrain_cli.training.recipe import (
     DEFAULT_EPOCHS,
     DEFAULT_MINUTES,
+    MOST_PASSES,
     SMALL_BATCH_TOKENS,
     Rates,
     choose_batch_tokens,
@@ -25,6 +26,8 @@ MICRO_BATCH_TOKENS = 8192
 """Tokens at once on a CPU: more gains no speed there."""
 ACTIVATION_BYTES = 72
 """Bytes a token, layer and hidden dimension hold for the backward pass in fp32, without checkpointing."""
+REACHES = 0.7
+"""The estimate of what the time pays for may be off by this much before a limit counts as within reach."""
 LOG_EVERY_STEP_UP_TO = 2000
 
 
@@ -96,6 +99,8 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
             f"{default_epochs:g} passes over the text"
             + (f" or {minutes:g} minutes, whichever ends first" if minutes else "")
         ) + ": none was given"
+    elif not any((train.max_steps, train.epochs, train.max_tokens)):
+        default_epochs = MOST_PASSES
     token_limit = _token_limit(facts, train, default_epochs)
     seconds = minutes * 60 if minutes else None
     flops = facts.flops * UTILISATION * (seconds or math.inf)
@@ -107,6 +112,8 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     per_token = shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else 6.0 * facts.base_parameters
     tokens = min(token_limit, flops / per_token)
     micro, accumulation, batch_tokens = _batch(facts, train, tokens, shape, reasons)
+    if default_epochs == MOST_PASSES and "budget" not in reasons:
+        token_limit = _repeated(token_limit, flops / per_token, minutes or 0, reasons)
     steps = _step_limit(facts, train, batch_tokens, token_limit)
     expected = int(max(1, min(steps or math.inf, flops / per_token / batch_tokens)))
     optimizer, rates = _rates(facts, train, shape, reasons)
@@ -128,6 +135,24 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
         gradient_checkpointing=_checkpointing(facts, train, micro, shape, reasons),
         reasons=reasons,
     )
+
+
+def _repeated(text: float, affordable: float, minutes: float, reasons: dict[str, str]) -> float:
+    """Tokens at most where only the time was given: more passes over the same text would make the model worse.
+
+    Args:
+        text: tokens of that many passes.
+        affordable: tokens that the time pays for, by estimate.
+        minutes: of the budget.
+        reasons: receives why the run ends early.
+    """
+    if affordable < REACHES * text:
+        return math.inf
+    reasons["budget"] = (
+        f"ends after {MOST_PASSES:g} passes over the text, or {minutes:g} minutes: more passes would only learn it by "
+        "heart (--epochs overrules)"
+    )
+    return text
 
 
 def _token_limit(facts: Facts, train: TrainConfig, default_epochs: float | None) -> float:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 DEFAULT_MINUTES = 10.0
 DEFAULT_EPOCHS = 4.0
 """Passes over the same text that still teach (Muennighoff et al. 2023, arXiv 2305.16264)."""
+MOST_PASSES = 4.0
+"""Passes that a run takes at most where only its time is given; held-out loss rises after them (measured)."""
 
 SMALL_BATCH_TOKENS = 2048
 """8 rows of 256: the best run of 90 s (measured)."""

@@ -48,6 +48,15 @@ def test_without_a_budget_one_is_chosen_and_said() -> None:
     assert base.steps == 9_000 * 256 // base.batch_tokens
 
 
+def test_little_text_ends_a_long_run_before_it_is_learnt_by_heart() -> None:
+    little = make_plan(facts(train_rows=60), TrainConfig(max_minutes=60))
+    assert little.steps == 4 * 60 * 256 // little.batch_tokens and little.seconds == 3600
+    assert "passes" in little.reasons["budget"]
+    asked = make_plan(facts(train_rows=60), TrainConfig(max_minutes=60, epochs=20))
+    assert asked.steps == 20 * 60 * 256 // asked.batch_tokens
+    assert make_plan(facts(train_rows=10**7), TrainConfig(max_minutes=60)).steps is None
+
+
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_the_batch_in_tokens_is_kept_on_any_number_of_processes(world: int) -> None:
     plan = make_plan(facts(world_size=world), TrainConfig(max_steps=10, batch_tokens=16_384))
