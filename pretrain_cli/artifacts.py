@@ -17,6 +17,7 @@ from typing import Any
 from pretrain_cli.errors import DataError, ModelError, PtkError, UsageError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ORPHAN_SECONDS = 8.0
 CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -296,16 +297,31 @@ def lock(folder: Path, what: str) -> Iterator[None]:
             guard.acquire(timeout=0)
         except filelock.Timeout as error:
             pid = read_json(holder).get("pid", "unknown") if holder.is_file() else "unknown"
-            raise UsageError(
-                f"Another process (pid {pid}) is already {what} in {folder}.",
-                "Wait for it to end, stop it, or choose another folder.",
-            ) from error
+            if not (isinstance(pid, int) and _outlived(guard, pid)):
+                raise UsageError(
+                    f"Another process (pid {pid}) is already {what} in {folder}.",
+                    "Wait for it to end, stop it, or choose another folder.",
+                ) from error
         try:
             holder.write_text(json.dumps({"pid": os.getpid()}))
             yield
         finally:
             holder.unlink(missing_ok=True)
             guard.release()
+
+
+def _outlived(guard: Any, pid: int) -> bool:
+    """Take the lock of a process that was killed: its loader workers hold it until they notice, 5 s at most."""
+    import filelock
+    import psutil
+
+    if psutil.pid_exists(pid):
+        return False
+    try:
+        guard.acquire(timeout=ORPHAN_SECONDS)
+        return True
+    except filelock.Timeout:
+        return False
 
 
 def _existing(path: Path) -> Path:

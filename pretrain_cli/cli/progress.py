@@ -178,6 +178,8 @@ class StageView:
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         yield self._bar(options.max_width)
+        if budget := self.facts.get("budget_s"):
+            yield self._time_bar(options.max_width, float(budget))
         if self.values or self.states:
             yield from self._figures(options.max_width)
         if self.sample:
@@ -187,13 +189,12 @@ class StageView:
             yield line
 
     def _bar(self, width: int) -> Table:
-        beside = Text("  ".join(self._beside(width)), no_wrap=True, overflow="ellipsis")
-        cells: list[Any] = [Text(self.name, style="bold", no_wrap=True)]
-        if self.total and (room := width - len(self.name) - beside.cell_len - 2) > 3:
-            cells.append(ProgressBar(total=self.total, completed=min(self.completed, self.total), width=room))
-        table = Table.grid(padding=(0, 1))
-        table.add_row(*cells, beside)
-        return table
+        return bar_line(self.name, self.completed, self.total, "  ".join(self._beside(width)), width)
+
+    def _time_bar(self, width: int, budget_s: float) -> Table:
+        """The budget of a run that steps may end earlier."""
+        used = min(budget_s, float(self.facts.get("elapsed_s", self.elapsed_s)))
+        return bar_line("time".ljust(len(self.name)), used, budget_s, f"{clock(used)} of {clock(budget_s)}", width)
 
     def _beside(self, width: int) -> Iterator[str]:
         if self.total and self.unit != "seconds":
@@ -206,7 +207,7 @@ class StageView:
         shown = 0
         for key, value in self.facts.items():
             if (
-                key in ("megabytes_per_second", "eta_s", "elapsed_s")
+                key in ("megabytes_per_second", "eta_s", "elapsed_s", "budget_s")
                 or key in self.values
                 or shown >= (width - 60) // 20
             ):
@@ -244,6 +245,17 @@ class StageView:
         if line:
             line.truncate(width, overflow="ellipsis")
             yield line
+
+
+def bar_line(name: str, completed: float, total: float | None, beside: str, width: int) -> Table:
+    """A name, a bar where ``total`` is known and there is room, and what stands beside it."""
+    text = Text(beside, no_wrap=True, overflow="ellipsis")
+    cells: list[Any] = [Text(name, style="bold", no_wrap=True)]
+    if total and (room := width - len(name) - text.cell_len - 2) > 3:
+        cells.append(ProgressBar(total=total, completed=min(completed, total), width=room))
+    table = Table.grid(padding=(0, 1))
+    table.add_row(*cells, text)
+    return table
 
 
 def sparkline(values: list[float], width: int) -> str:

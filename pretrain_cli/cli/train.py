@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import count, duration
+from pretrain_cli.cli.console import count, duration, megabytes
 from pretrain_cli.cli.options import Session, command
 from pretrain_cli.errors import UsageError
 
@@ -75,13 +75,16 @@ def _title(result: Any) -> str:
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
-    facts = [("train loss", _number(result.train_loss)), ("validation", _number(result.validation_loss))]
+    validation = _number(result.validation_loss)
     if result.validation_bits_per_byte is not None:
-        facts[-1] = (
-            "validation",
-            f"loss {_number(result.validation_loss)}, {result.validation_bits_per_byte:.3f} bits per byte",
-        )
-    return [*facts, ("speed", f"{count(result.tokens_per_second)} tokens/s"), ("model", str(result.model))]
+        validation = f"loss {validation}, {result.validation_bits_per_byte:.3f} bits per byte"
+    return [
+        ("train loss", f"{_number(result.first_loss)} → {_number(result.train_loss)}"),
+        ("validation", validation),
+        ("speed", f"{count(result.tokens_per_second)} tokens/s"),
+        ("peak memory", megabytes(result.peak_memory_bytes)),
+        ("model", str(result.model)),
+    ]
 
 
 def _number(value: float | None) -> str:

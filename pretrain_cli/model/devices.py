@@ -89,9 +89,15 @@ def bf16_speed_ratio() -> float:
     return times[torch.float32] / times[torch.bfloat16]
 
 
-def matmul_flops(dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
-    """Floating-point operations a second of a large product on ``device``, as measured now."""
-    size = PROBE_SIZE if torch.device(device).type == "cpu" else PROBE_SIZE * 8
+def matmul_flops(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int = 0) -> float:
+    """Floating-point operations a second of a product of two ``size`` x ``size`` matrices, as measured now.
+
+    Args:
+        dtype: of the matrices.
+        device: where they are.
+        size: rows and columns; 0: large enough for the device.
+    """
+    size = size or (PROBE_SIZE if torch.device(device).type == "cpu" else PROBE_SIZE * 8)
     return 2 * size**3 / _product_seconds(dtype, device, size)
 
 

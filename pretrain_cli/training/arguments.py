@@ -44,7 +44,6 @@ def make_arguments(
         "seed": train.seed,
         "data_seed": train.seed,
         "activation_checkpointing": plan.gradient_checkpointing,
-        "torch_compile": train.compile is True,
         # This trainer decides itself what is logged, validated and saved.
         "logging_strategy": "no",
         "eval_strategy": "no",

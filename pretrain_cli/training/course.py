@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
+from pretrain_cli.artifacts import NoSpaceError
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import DivergedError
 from pretrain_cli.tokenizer.load import open_tokenizer
+from pretrain_cli.training.announce import expected_step_seconds, flops_per_token
 from pretrain_cli.training.arguments import ENDLESS_STEPS, make_arguments
 from pretrain_cli.training.checkpoints import choose_checkpoint
 from pretrain_cli.training.clock import RunClock
+from pretrain_cli.training.compiling import compiled_body
 from pretrain_cli.training.divergence import Diverged
 from pretrain_cli.training.ending import end
 from pretrain_cli.training.job import Job
@@ -29,6 +33,7 @@ from pretrain_cli.training.start import Start
 from pretrain_cli.training.state import RunState, load_state
 from pretrain_cli.training.tracking import WandbTracker, other_trackers, wants_wandb
 from pretrain_cli.training.trainer import PackedTrainer
+from pretrain_cli.training.workers import choose_workers
 
 
 def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state: RunState) -> TrainResult:
@@ -48,7 +53,9 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
         while True:
             job = _job(start, model, plan, state, metrics)
             wanted = config.train.chunked_loss
-            detach = attach_loss(model, head_is_plain(model) if wanted == "auto" else wanted, config.train.z_loss)
+            chunked = head_is_plain(model) if wanted == "auto" else wanted
+            body = compiled_body(model, start.progress.warn) if start.compiled else None
+            detach = attach_loss(model, chunked, config.train.z_loss, body)
             trainer = PackedTrainer(job, model=model, args=arguments)
             for callback in (PrinterCallback, ProgressCallback, DefaultFlowCallback):
                 trainer.remove_callback(callback)
@@ -72,6 +79,8 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
         metrics.close()
         if tracker is not None:
             tracker.finish(code)
+            with contextlib.suppress(NoSpaceError):
+                start.record.update(wandb={**start.record.values["wandb"], "seconds": round(tracker.spent_s, 2)})
 
 
 def _start_tracker(start: Start) -> WandbTracker | None:
@@ -96,8 +105,9 @@ def _sampler(start: Start, trainer: PackedTrainer, tracker: WandbTracker | None)
         for prompt in prompts:
             text = write_sample(trainer.model, tokenizer, prompt, first)
             start.progress.sample(prompt, text, step)
-            with open(start.run.path / "samples.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False) + "\n")
+            line = json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False)
+            with contextlib.suppress(OSError), open(start.run.path / "samples.jsonl", "a", encoding="utf-8") as file:
+                file.write(line + "\n")  # a full disk costs the sample, not the run
             if tracker is not None:
                 tracker.sample(step, prompt, text)
 
@@ -118,9 +128,6 @@ def _job(start: Start, model: Any, plan: Plan, state: RunState, metrics: Metrics
         frozenset(state.left_out),
         state.replaced_from,
     )
-    weights = model.num_parameters()
-    if not model.config.tie_word_embeddings:
-        weights -= model.get_input_embeddings().weight.numel()  # looked up, not multiplied
     return Job(
         config=start.config,
         plan=plan,
@@ -129,17 +136,24 @@ def _job(start: Start, model: Any, plan: Plan, state: RunState, metrics: Metrics
         train_rows=prepared.train,
         validation_rows=prepared.validation,
         order=order,
-        workers=0 if train.workers == "auto" else train.workers,
+        workers=_workers(start, model, plan),
         clock=RunClock(plan.seconds, state.elapsed_s, start.started),
         state=state,
         metrics=metrics,
         stop=start.stop,
         tokens_per_byte=validation["tokens"] / validation["bytes"] if validation.get("bytes") else None,
-        flops_per_token=6.0 * weights,
+        flops_per_token=flops_per_token(model),
         peak_flops=start.peak_flops,
         rank=rank(),
         world_size=world_size(),
     )
+
+
+def _workers(start: Start, model: Any, plan: Plan) -> int:
+    seconds = expected_step_seconds(start, model, plan) / plan.accumulation
+    choice = choose_workers(start.config.train.workers, start.prepared.train, plan.micro_batch, seconds)
+    start.note(f"workers {choice.value}: {choice.reason}")
+    return choice.value
 
 
 def _loop(start: Start, trainer: PackedTrainer, folder: Path | None) -> None:

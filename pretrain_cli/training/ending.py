@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from pretrain_cli.artifacts import write_text
+from pretrain_cli.artifacts import NoSpaceError, RunFolder, write_text
 from pretrain_cli.errors import Interrupted
 from pretrain_cli.progress import Progress
 from pretrain_cli.training.finish import draw_curves, model_card, save_model
@@ -28,7 +29,7 @@ def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> Tra
     Raises:
         Interrupted: the loop ended for a signal; its last step is saved.
     """
-    job, state, run, record = trainer.job, trainer.job.state, start.run, start.record
+    state, run, record = trainer.job.state, start.run, start.record
     if trainer.stopped_by == "signal":
         record.update(steps=state.step, tokens=state.tokens)
         raise Interrupted(
@@ -36,6 +37,12 @@ def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> Tra
             f"Go on with: ptk train --resume {run.name}",
             start.stop.exit_code,
         )
+    with _names_the_resume(run):
+        return _finish(start, trainer, detach)
+
+
+def _finish(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
+    job, state, run, record = trainer.job, trainer.job.state, start.run, start.record
     found = _final_validation(trainer, start.progress)
     detach()
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -52,12 +59,13 @@ def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> Tra
         tokens_per_second=state.tokens / max(1e-9, state.stepping_s),
         seconds=job.clock.elapsed_s,
         model=run.model,
+        first_loss=finite(state.first_loss),
+        peak_memory_bytes=start.machine.peak_bytes,
     )
     record.update(steps=state.step, tokens=state.tokens)
     if rank() == 0:
         figures = {"loss": result.validation_loss, "bits_per_byte": result.validation_bits_per_byte}
-        card = model_card(run, record.values, start.prepared.manifest, figures)
-        save_model(model, run, start.artifacts, card)
+        save_model(model, run, start.artifacts, model_card(run, record.values, start.prepared.manifest, figures))
         write_text(start.artifacts.latest, run.name + "\n")
         draw_curves(run)
     result = replace(result, seconds=job.clock.elapsed_s)
@@ -65,9 +73,23 @@ def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> Tra
         status="finished",
         ended=now(),
         result={**result.__dict__, "model": str(run.model)},
-        peak_memory_bytes=start.machine.peak_bytes,
+        peak_memory_bytes=result.peak_memory_bytes,
     )
     return result
+
+
+@contextlib.contextmanager
+def _names_the_resume(run: RunFolder) -> Iterator[None]:
+    """Say, where the disk is full, how the run is finished once there is room."""
+    try:
+        yield
+    except NoSpaceError as error:
+        steps = run.checkpoint_steps()
+        last = f"from {run.checkpoint(steps[-1]).name}" if steps else "from its beginning"
+        raise NoSpaceError(
+            f"The model can't be saved. {error.message}",
+            f"Free some space, then finish the run {last}: ptk train --resume {run.name}",
+        ) from error
 
 
 def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,14 +15,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain_cli.training.order import RowOrder, continued
 
+PR_SET_PDEATHSIG = 1
 HANG_SECONDS = 120
 """A worker that gives no batch for so long is taken for dead."""
 
 
-def ignore_stop_signals(_worker: int) -> None:
-    """A Ctrl-C or SIGTERM goes to the whole process group; the parent stops its workers itself, after saving."""
+def begin_worker(_worker: int) -> None:
+    """A worker ignores Ctrl-C and SIGTERM, which go to the whole process group, and dies with its parent.
+
+    The parent stops its workers itself, after saving. Where it is killed, Linux ends them at once; elsewhere they
+    notice within 5 s. Until then they hold the run's lock.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def make_loader(dataset: Dataset[Any], order: RowOrder, workers: int, pin_memory: bool) -> DataLoader[Any]:
@@ -33,7 +44,7 @@ def make_loader(dataset: Dataset[Any], order: RowOrder, workers: int, pin_memory
             collate_fn=_same,
             num_workers=workers,
             pin_memory=pin_memory,
-            worker_init_fn=ignore_stop_signals if workers else None,
+            worker_init_fn=begin_worker if workers else None,
             timeout=HANG_SECONDS if workers else 0,
             generator=torch.Generator().manual_seed(order.seed),
         )
@@ -72,10 +83,16 @@ class Feed:
                 raise
             self._warn(f"The loader's workers failed ({_first_line(error)}); batches are now made without workers.")
             self.workers = 0
+            self._kill_workers()
             self._batches = self._open()
             batch = next(self._batches)
         self._taken += 1
         return batch  # type: ignore[no-any-return]
+
+    def _kill_workers(self) -> None:
+        # They ignore SIGTERM; a hanging one would hold up the end of the run.
+        for process in getattr(self._batches, "_workers", ()):
+            process.kill()
 
     def _open(self) -> Iterator[Any]:
         loader = make_loader(self.dataset, continued(self.order, self._taken), self.workers, self._pin_memory)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, publish_folder, write_text, writing_to
+from pretrain_cli.artifacts import Artifacts, RunFolder, publish_folder, writing_to
 from pretrain_cli.training.record import read_lines
 
 
@@ -86,10 +86,6 @@ def draw_curves(run: RunFolder) -> None:
         place.set(title=title, xlabel="step")
         place.grid(alpha=0.3)
     staging = run.path / ".curves.png"
-    figure.savefig(staging, dpi=110)
-    staging.replace(run.path / "curves.png")
-
-
-def write_config(run: RunFolder, text: str) -> None:
-    """config.toml: `ptk train --config` on it repeats the run."""
-    write_text(run.config, text)
+    with writing_to(run.path):
+        figure.savefig(staging, dpi=110)
+        staging.replace(run.path / "curves.png")

@@ -122,11 +122,17 @@ def head_is_plain(model: PreTrainedModel) -> bool:
         model.train(training)
 
 
-def attach_loss(model: Any, chunked: bool, z_loss: float) -> Callable[[], None]:
+def attach_loss(model: Any, chunked: bool, z_loss: float, body: Callable[..., Any] | None = None) -> Callable[[], None]:
     """Make ``model.forward`` give the loss alone, so that DDP and autocast wrap the head's work too.
 
     ``use_cache=False`` and no attention mask: only then transformers builds the block-diagonal mask from
     ``position_ids`` that restart.
+
+    Args:
+        model: whose forward is replaced.
+        chunked: compute the loss in chunks of rows.
+        z_loss: weight of log²Z.
+        body: what to call in place of the model's body, where that is compiled.
 
     Returns:
         What takes it off again, before the model is used for anything else.
@@ -141,7 +147,9 @@ def attach_loss(model: Any, chunked: bool, z_loss: float) -> Callable[[], None]:
     ) -> dict[str, Tensor]:
         targets = following(labels)
         if chunked:
-            hidden = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+            hidden = (body or model.base_model)(
+                input_ids=input_ids, position_ids=position_ids, use_cache=False
+            ).last_hidden_state
             head = model.get_output_embeddings().weight
             total, penalty = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), head, targets, z_loss)
         else:

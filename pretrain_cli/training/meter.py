@@ -7,6 +7,7 @@ import time
 import psutil
 import torch
 
+from pretrain_cli.training.busy import BusyWatch
 from pretrain_cli.training.job import Job
 from pretrain_cli.training.order import epochs_at
 
@@ -22,7 +23,9 @@ class Meter:
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.device = job, device
         self.step_seconds = 0.0
+        self._steps = 0
         self.learning_rate = self.grad_norm = 0.0
+        self._busy = BusyWatch(torch.get_num_threads() if device.type == "cpu" else 1, job.progress.warn)
         self._mark = time.monotonic()
         self._line_seconds = 0.0
         self._line_steps = 0
@@ -39,8 +42,10 @@ class Meter:
         self._line_seconds += seconds
         state.stepping_s += seconds
         self._line_steps += 1
-        # The slower of the newest steps: a run has to end inside its budget.
-        self.step_seconds = seconds if not self.step_seconds else max(seconds, 0.9 * self.step_seconds)
+        self._busy.look(seconds)
+        # The slower of the newest steps: a run has to end inside its budget. The first one also compiles or warms up.
+        self._steps += 1
+        self.step_seconds = seconds if self._steps <= 2 else max(seconds, 0.9 * self.step_seconds)
         state.step = step
         state.tokens += job.plan.batch_tokens
         state.elapsed_s = job.clock.elapsed_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import math
@@ -10,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pretrain_cli import __version__
 from pretrain_cli.artifacts import RunFolder, read_json, write_json, write_text
@@ -87,7 +88,7 @@ def now() -> str:
 
 
 class Metrics:
-    """metrics.jsonl: one line per logged step, flushed at once.
+    """metrics.jsonl: one line per logged step, written at once; while the disk is full, lines wait for room.
 
     Args:
         path: the file.
@@ -97,7 +98,8 @@ class Metrics:
 
     def __init__(self, path: Path, resumed_at: int | None = None, writes: bool = True) -> None:
         self.path, self._writes = path, writes
-        self._file: TextIO | None = None
+        self._file: int | None = None
+        self._waiting = b""
         self.reopen(resumed_at or 0)
 
     def reopen(self, step: int) -> None:
@@ -108,14 +110,14 @@ class Metrics:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.is_file():
             write_text(self.path, "".join(f"{line}\n" for line in _lines_up_to(self.path, step)))
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
+        self._open()
 
     def write(self, values: Mapping[str, float]) -> None:
         """Append a line; values that aren't finite become null."""
         if self._file is not None:
             whole = {key: value if math.isfinite(value) else None for key, value in values.items()}
-            self._file.write(json.dumps(whole) + "\n")
-            self._file.flush()
+            self._waiting += json.dumps(whole).encode() + b"\n"
+            self._drain()
 
     def amend(self, values: Mapping[str, float]) -> None:
         """Add values to the last line where it is of the same step, else append a line."""
@@ -128,16 +130,40 @@ class Metrics:
         lines[-1] |= values
         self.close()
         write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines))
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self._open()
 
     def sync(self) -> None:
-        """Put on disk what was written, before a checkpoint that counts on it."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+        """Put on disk what was written, before a checkpoint that counts on it.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        if self._file is None:
+            return
+        self._drain()
+        if self._waiting:
+            raise OSError(errno.ENOSPC, f"{self.path.name} can't be written: {os.strerror(errno.ENOSPC)}")
+        os.fsync(self._file)
 
     def close(self) -> None:
+        """Let the file go."""
         if self._file is not None:
-            self._file.close()
+            self._drain()
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> None:
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+    def _drain(self) -> None:
+        # Unbuffered, so that what a full disk didn't take is known to the byte and follows later.
+        assert self._file is not None
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[os.write(self._file, self._waiting) :]
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

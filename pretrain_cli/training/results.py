@@ -9,7 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. ``seconds`` counts all starts of the run; losses are nats per token."""
+    """How a run ended. ``seconds`` counts all starts of the run; losses are nats per token.
+
+    ``train_loss`` is that of the last line of metrics.jsonl, ``first_loss`` that of the first.
+    """
 
     run: str
     status: str
@@ -21,6 +24,8 @@ class TrainResult:
     tokens_per_second: float
     seconds: float
     model: Path
+    first_loss: float | None = None
+    peak_memory_bytes: int = 0
 
 
 def finite(value: float | None) -> float | None:

@@ -74,7 +74,9 @@ def result_of(run: RunFolder, config: Config) -> TrainResult | None:
     return TrainResult(**{**saved, "model": run.model})
 
 
-def settled(config: Config, plan: Plan, precision: str, manifest: dict[str, Any]) -> Config:
+def settled(
+    config: Config, plan: Plan, precision: str, manifest: dict[str, Any], compiled: bool | None = None
+) -> Config:
     """``config`` with what was chosen in place of `auto`, so that a resume, or another run of it, chooses the same.
 
     The accumulation stays as it was given: at auto it follows from the batch, on any number of processes.
@@ -98,6 +100,8 @@ def settled(config: Config, plan: Plan, precision: str, manifest: dict[str, Any]
     }
     if not any(dict(flatten(config))[key] for key in BUDGET):
         values |= {"train__max_steps": plan.steps, "train__max_minutes": plan.seconds and plan.seconds / 60}
+    if compiled is not None:
+        values["train__compile"] = compiled
     return changed(config, **values)
 
 

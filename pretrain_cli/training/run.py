@@ -10,13 +10,15 @@ from typing import Any
 
 from transformers import set_seed
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, lock, writing_to
+from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, lock, writing_to
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, ModelError, UsageError
 from pretrain_cli.model.build import check_base_matches
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.training.announce import announce, expected_seconds
 from pretrain_cli.training.checkpoints import choose_checkpoint, clear_staging, remove_after
+from pretrain_cli.training.compiling import choose_compile
 from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.course import run_course
 from pretrain_cli.training.machine import choose_machine
@@ -26,7 +28,7 @@ from pretrain_cli.training.record import RunRecord, now, read_record
 from pretrain_cli.training.results import TrainResult
 from pretrain_cli.training.resume import check_unchanged, find_run, merge, read_config, result_of
 from pretrain_cli.training.signals import StopRequests
-from pretrain_cli.training.start import Start, begin_record, model_and_plan, say_size, settings_to_keep
+from pretrain_cli.training.start import Start, begin_record, model_and_plan, settings_to_keep
 from pretrain_cli.training.state import RunState, load_state
 
 
@@ -113,12 +115,15 @@ def _train(start: Start, folder: Path | None, state: RunState, earlier: dict[str
     """Build, then train from checkpoint ``folder``."""
     set_seed(start.config.train.seed)
     model, plan = model_and_plan(start)
+    compile_it = choose_compile(start.config.train.compile, start.machine, plan, expected_seconds(start, model, plan))
+    start.compiled = compile_it.value
+    start.note(f"compile {'on' if compile_it.value else 'off'}: {compile_it.reason}")
     settings = settings_to_keep(start, plan)
     if folder is not None:
         check_unchanged(state.settings, settings, start.run)
     begin_record(start, model, plan, earlier)
     state.settings = settings
-    say_size(start, model, plan)
+    announce(start, model, plan)
     return run_course(start, model, plan, folder, state)
 
 
@@ -143,7 +148,8 @@ def _recorded(record: RunRecord, run: RunFolder) -> Any:
         raise
     finally:
         if record.values.get("status") == "running":
-            record.update(status=status, ended=now())
+            with contextlib.suppress(NoSpaceError):  # what broke the run off is said, not that it can't be written down
+                record.update(status=status, ended=now())
 
 
 def _new_run(artifacts: Artifacts, name: str | None) -> RunFolder:

@@ -27,6 +27,7 @@ class Saver:
         self._write = write
         self._saved_step = job.state.step
         self._seconds = 0.0
+        self._state = ""
 
     def estimate_s(self) -> float:
         """Seconds for the last checkpoint and the model."""
@@ -40,13 +41,14 @@ class Saver:
         if self._saved_step == state.step:
             return
         began = time.monotonic()
-        job.metrics.sync()
         if job.rank == 0 and self._disk_has_room():
             try:
+                job.metrics.sync()
                 with staged(job.run, state.step) as folder:
                     self._write(folder)
                 rotate(job.run, job.config.train.keep, state.best_step, job.progress.warn)
                 self._saved_step = state.step
+                self._say_state("")
             except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError without errno
                 self._failed(error)
             except Exception as error:  # safetensors has an error type of its own
@@ -55,6 +57,11 @@ class Saver:
                 self._failed(error)
         wait_for_all()
         self._seconds = time.monotonic() - began
+
+    def _say_state(self, text: str) -> None:
+        if text != self._state:
+            self._state = text
+            self.job.progress.status("saving", text or "works again")
 
     def _disk_has_room(self) -> bool:
         needed = 1.1 * self.checkpoint_bytes
@@ -70,6 +77,7 @@ class Saver:
             f"the last good checkpoint is {self.job.run.checkpoint(steps[-1]).name}" if steps else "there is none yet"
         )
         reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        self._say_state("PAUSED, the disk is full" if "space" in reason or "MB" in reason else "FAILED")
         self.job.progress.warn(
             f"NO CHECKPOINT at step {self.job.state.step}: {reason}. Training goes on; {last}. Free some disk space."
         )

@@ -41,8 +41,9 @@ def make_scheduler(
     warmup_steps: int,
     progress: Callable[[int], float],
     floor: float = 0.0,
+    warmup_share: float = 0.0,
 ) -> LambdaLR:
-    """A scheduler whose rate follows ``progress(step)``, whatever that counts.
+    """A scheduler whose rate follows ``progress(step)``, whatever that counts; the decay begins after the warm-up.
 
     Args:
         optimizer: its groups' rates are the peaks.
@@ -50,10 +51,12 @@ def make_scheduler(
         warmup_steps: steps from 0 to the peak.
         progress: share of the run that is done before step ``step`` + 1.
         floor: the share of the peak at the end.
+        warmup_share: share of the run that the warm-up takes.
     """
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / (warmup_steps + 1))
-        return warm * rate_factor(schedule, progress(step), floor)
+        done = (progress(step) - warmup_share) / max(1e-9, 1.0 - warmup_share)
+        return warm * rate_factor(schedule, done, floor)
 
     return LambdaLR(optimizer, factor)

@@ -12,7 +12,6 @@ from pretrain_cli.config.load import to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.model.build import build_model
 from pretrain_cli.progress import Progress
-from pretrain_cli.training.checkpoints import bytes_needed
 from pretrain_cli.training.machine import Machine
 from pretrain_cli.training.plan import Facts, Plan, make_plan
 from pretrain_cli.training.prepared import Prepared
@@ -35,6 +34,7 @@ class Start:
         record: run.json.
         choices: what was chosen and why, for the record.
         peak_flops: of the machine, measured; filled in by `model_and_plan`.
+        compiled: whether the model's body is compiled.
     """
 
     config: Config
@@ -49,6 +49,7 @@ class Start:
     record: RunRecord
     choices: list[str] = field(default_factory=list)
     peak_flops: float = 0.0
+    compiled: bool = False
 
     def note(self, text: str) -> None:
         """Say a choice, and keep it for the record."""
@@ -98,25 +99,11 @@ def model_and_plan(start: Start) -> tuple[Any, Plan]:
     return model if model is not None else build(plan.shape), plan
 
 
-def say_size(start: Start, model: Any, plan: Plan) -> None:
-    """How large the model, how long the run, how much disk; and whether the text is too little for so long."""
-    disk = bytes_needed(model.num_parameters(), next(model.parameters()).element_size(), plan.optimizer)
-    disk = disk * (start.config.train.keep + 1) + 4 * model.num_parameters()
-    length = f"{plan.steps} steps" if plan.steps else f"{(plan.seconds or 0) / 60:g} minutes"
-    start.note(f"{model.num_parameters() / 1e6:.1f}M parameters, {length}, up to {disk / 1e6:.0f} MB on the disk")
-    rows = start.prepared
-    passes = plan.expected_steps * plan.batch_tokens / (len(rows.train) * rows.sequence_length)
-    if plan.steps and passes > 4.5:
-        start.progress.warn(
-            f"{passes:.0f} passes over the same text: beyond about 4 they teach little (arXiv 2305.16264)."
-        )
-
-
 def begin_record(start: Start, model: Any, plan: Plan, earlier: dict[str, Any]) -> None:
     """Write config.toml and run.json; a resume goes on with the run's own."""
     prepared, record = start.prepared, start.record
     if rank() == 0:
-        config = settled(start.config, plan, start.machine.precision, prepared.manifest)
+        config = settled(start.config, plan, start.machine.precision, prepared.manifest, start.compiled)
         write_text(start.run.config, to_toml(config))
     if not earlier:
         record.values = new_record(start.run, start.command, resumes=[])
@@ -131,6 +118,7 @@ def begin_record(start: Start, model: Any, plan: Plan, earlier: dict[str, Any]) 
         sequence_length=prepared.sequence_length,
         device=start.machine.device,
         precision=start.machine.precision,
+        compiled=start.compiled,
         threads=torch.get_num_threads(),
         parameters=model.num_parameters(),
         world_size=world_size(),

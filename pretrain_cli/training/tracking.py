@@ -81,6 +81,9 @@ class WandbTracker:
         facts: recorded beside the config (data fingerprint, parameters, device, ...).
         known: "wandb" of an earlier start's run.json: its id is continued.
         progress: told the state, and once what to do about an offline run.
+
+    Attributes:
+        spent_s: seconds that the training has waited for W&B in all.
     """
 
     def __init__(
@@ -137,7 +140,6 @@ class WandbTracker:
         began, folder = time.monotonic(), self._sync_folder()
         late = self._guard(lambda: self._run.finish(exit_code=exit_code)) is False
         took = time.monotonic() - began
-        self.spent_s += took
         if self.mode == "online" and (late or took >= 0.9 * FINISH_SECONDS):
             self._progress.warn(f"W&B hasn't received everything. Send it later: wandb sync --include-online {folder}")
         self._run = None
@@ -205,6 +207,7 @@ class WandbTracker:
             return
 
     def _guard(self, call: Callable[[], Any]) -> bool:
+        began = time.monotonic()
         try:
             call()
             return True
@@ -217,6 +220,8 @@ class WandbTracker:
                 f"wandb sync --include-online {folder}"
             )
             return False
+        finally:
+            self.spent_s += time.monotonic() - began
 
     def _sync_folder(self) -> str:
         if self._run is None:

@@ -88,13 +88,14 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """A schedule over the share of the run that is done: steps, or the clock."""
         if self.lr_scheduler is None:
-            train = self.job.config.train
+            plan = self.job.plan
             self.lr_scheduler = make_scheduler(
                 optimizer or self.optimizer,
-                self.job.plan.schedule,
-                self.job.plan.warmup_steps,
+                plan.schedule,
+                plan.warmup_steps,
                 self.done_share,
-                train.min_learning_rate_ratio,
+                self.job.config.train.min_learning_rate_ratio,
+                min(0.5, plan.warmup_steps / (plan.steps or plan.expected_steps)),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -170,8 +171,14 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _show_progress(self) -> None:
         job, state, plan = self.job, self.job.state, self.job.plan
-        left = {"eta_s": self.meter.step_seconds * (plan.steps - state.step)} if plan.steps and not plan.seconds else {}
-        job.progress.advance(job.clock.elapsed_s if job.by_clock else state.step, loss=state.last_loss or 0.0, **left)
+        elapsed = job.clock.elapsed_s
+        if job.by_clock:
+            job.progress.advance(elapsed, steps=state.step, eta_s=(plan.seconds or 0) - elapsed)
+            return
+        facts: dict[str, float] = {"eta_s": self.meter.step_seconds * ((plan.steps or 0) - state.step)}
+        if plan.seconds:
+            facts = {"eta_s": min(facts["eta_s"], plan.seconds - elapsed), "budget_s": plan.seconds}
+        job.progress.advance(state.step, elapsed_s=elapsed, **facts)
 
     def _write(self, line: dict[str, float]) -> None:
         self.job.metrics.write(line)

@@ -91,3 +91,30 @@ def test_numbers_for_people() -> None:
     assert [duration(0.84), duration(42), duration(185), duration(7800)] == ["0.8 s", "42 s", "3:05 min", "2:10 h"]
     assert [clock(67), clock(7500)] == ["1:07", "2:05:00"]
     assert sparkline([1, 2, 3, 4, float("nan")], 4) == "▁▃▆█"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_view_of_a_training_fits_the_terminal(width: int) -> None:
+    view = StageView()
+    view.start("training", 500, "steps")
+    view.completed = 123
+    view.facts = {"eta_s": 75.0, "budget_s": 300.0, "elapsed_s": 100.0}
+    view.states = {
+        "wandb": "online http://127.0.0.1:8080/tester/ptk/runs/abcdef12",
+        "saving": "PAUSED, the disk is full",
+    }
+    for step in range(40):
+        view.log(step, {
+            "step": step, "tokens": 2048.0 * step, "epoch": 0.01 * step, "loss": 8 - 0.1 * step, "learning_rate": 3e-4,
+            "grad_norm": 1.2, "tokens_per_second": 8123.0, "mfu": 0.41, "memory_mb": 812.5, "validation_loss": 5.5,
+        })  # fmt: skip
+    view.sample = ("The whale", " swam\naway " * 20, 100)
+    stream = io.StringIO()
+    RichConsole(file=stream, width=width, force_terminal=True, color_system=None).print(view)
+    lines = stream.getvalue().splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines) and len(lines) <= 12
+    text = stream.getvalue()
+    for part in ("123/500", "1:15 left", "1:40 of 5:00", "loss 4.1", "validation 5.5", "lr 3.0e-04", "grad norm"):
+        assert part in text, part
+    for part in ("tokens/s", "mfu", "memory", "wandb", "PAUSED", "The whale"):
+        assert part in text, part

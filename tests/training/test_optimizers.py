@@ -100,6 +100,26 @@ def test_each_schedule_has_its_shape(schedule: str, middle: float, late: float) 
     assert rate_factor(schedule, 1.0, floor=0.1) == pytest.approx(1.0 if schedule == "constant" else 0.1)
 
 
+def test_linear_after_warm_up_is_transformers_own_schedule() -> None:
+    """The published script's rates: up to the peak in 10 steps, down to 0 at step 30; ours never begins at 0."""
+    from transformers import get_linear_schedule_with_warmup
+
+    rates = []
+    for make in (
+        lambda optimizer: get_linear_schedule_with_warmup(optimizer, 10, 30),
+        lambda optimizer: make_scheduler(optimizer, "linear", 10, lambda step: step / 30, warmup_share=10 / 30),
+    ):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler, found = make(optimizer), []
+        for _ in range(30):
+            found.append(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+        rates.append(found)
+    assert rates[1][10:] == pytest.approx(rates[0][10:])
+    assert rates[1][:10] == pytest.approx([(step + 1) / 11 for step in range(10)]) and rates[0][0] == 0
+
+
 def test_warm_up_reaches_the_peak_and_then_follows_whatever_progress_counts() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)

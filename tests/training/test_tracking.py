@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError
@@ -71,6 +75,18 @@ def refusing() -> Iterator[str]:
     server.shutdown()
 
 
+def sync_folder(line: str) -> Path:
+    """The folder of the `wandb sync` command that a line ends with."""
+    return Path(line.split("wandb sync ")[1].split()[-1])
+
+
+def delay(run: RunFolder, trouble: str) -> None:
+    """What W&B cost the run, as its record says: under 10 s, and printed for the table in docs/concepts/tracking.md."""
+    seconds = read_record(run)["wandb"]["seconds"]
+    sys.stdout.write(f"{trouble}: {seconds} s\n")
+    assert seconds < 10
+
+
 def wanted(**values: object) -> Config:
     return small(train__max_steps=3, tracking__report_to="wandb", **values)
 
@@ -95,8 +111,9 @@ def test_without_a_key_the_run_is_offline_and_says_how_to_send_it(rows) -> None:
     assert train(wanted(), rows, heard, run_name="no-key").status == "finished"
     assert heard.states["wandb"] == "offline"
     lines = [text for text in heard.notes + heard.warnings if "wandb sync" in text]
-    assert len(lines) == 1 and str(rows.run("no-key").path) in lines[0]
+    assert len(lines) == 1 and sync_folder(lines[0]).parent.parent == rows.run("no-key").path
     assert read_record(rows.run("no-key"))["wandb"]["mode"] == "offline"
+    delay(rows.run("no-key"), "no key")
 
 
 @pytest.mark.slow
@@ -109,7 +126,9 @@ def test_a_server_in_trouble_costs_less_than_ten_seconds(rows, monkeypatch, requ
     assert train(wanted(), rows, heard, run_name=f"trouble-{trouble}").status == "finished"
     assert time.monotonic() - began < 10 + 3
     assert heard.states["wandb"] == "offline"
-    assert sum("wandb sync" in text for text in heard.notes + heard.warnings) == 1
+    lines = [text for text in heard.notes + heard.warnings if "wandb sync" in text]
+    assert len(lines) == 1 and sync_folder(lines[0]).is_dir()
+    delay(rows.run(f"trouble-{trouble}"), trouble)
 
 
 @pytest.mark.slow
@@ -132,6 +151,38 @@ def test_everything_arrives_and_a_resume_continues_the_same_run(rows, monkeypatc
 
 
 @pytest.mark.slow
+def test_an_offline_run_is_sent_by_the_command_that_was_named(rows, monkeypatch) -> None:
+    heard = Heard()
+    train(wanted(), rows, heard, run_name="sent-later")
+    line = next(text for text in heard.notes if "wandb sync" in text)
+    with wandb_server() as received:
+        words = ["sync", *line.split("wandb sync ")[1].split()]
+        settings = {**os.environ, "WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": received.url}
+        done = subprocess.run([sys.executable, "-m", "wandb", *words], env=settings, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert {1, 2, 3} <= {line["_step"] for line in received.history}
+
+
+@pytest.mark.slow
+def test_the_key_is_in_no_file(rows, monkeypatch) -> None:
+    key = "secret" + "7" * 34
+    with wandb_server() as received:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        monkeypatch.setenv("WANDB_BASE_URL", received.url)
+        train(wanted(), rows, run_name="keyed")
+    files = [file for file in rows.run("keyed").path.rglob("*") if file.is_file()]
+    assert len(files) > 5 and not [file for file in files if key.encode() in file.read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tensorboard", "trackio", "mlflow"])
+def test_trainers_own_trackers_get_the_lines_too(rows, name: str) -> None:
+    pytest.importorskip(name)
+    train(small(train__max_steps=3, tracking__report_to=name), rows, run_name=f"with-{name}")
+    assert name != "tensorboard" or list((rows.run("with-tensorboard").path / "tensorboard").rglob("events.*"))
+
+
+@pytest.mark.slow
 def test_an_outage_in_the_middle_stops_nothing(rows, monkeypatch) -> None:
     with wandb_server() as received:
         monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
@@ -142,6 +193,7 @@ def test_an_outage_in_the_middle_stops_nothing(rows, monkeypatch) -> None:
         assert time.monotonic() - began < 10 + 3
     lines = [json.loads(line) for line in rows.run("outage").metrics.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
+    delay(rows.run("outage"), "outage")
 
 
 def broken(*_: object) -> dict[str, object]:

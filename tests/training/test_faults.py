@@ -1,0 +1,144 @@
+"""Does a disk that is full or read-only cost anything beyond the checkpoint that it couldn't take?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder
+from pretrain_cli.errors import UsageError
+from pretrain_cli.training.record import Metrics, read_lines, read_record
+from pretrain_cli.training.run import train
+from pretrain_cli.training.saving import Saver
+from tests.training.conftest import Heard, small
+from tests.training.test_resume import course, weights_equal
+
+STEPS = {"train__max_steps": 10, "train__save_steps": 3, "train__eval_steps": 4, "train__optimizer": "adamw"}
+
+
+def mount(*arguments: str) -> bool:
+    return (
+        shutil.which("mount") is not None and not subprocess.run(["mount", *arguments], capture_output=True).returncode
+    )
+
+
+@contextmanager
+def disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of its own on ``folder``; skips the test where that isn't permitted."""
+    folder.mkdir(exist_ok=True)
+    if not mount("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)):
+        pytest.skip("mounting a small disk isn't permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(rows: Artifacts, tmp_path: Path) -> Iterator[Artifacts]:
+    """The prepared rows on a disk of 40 MB."""
+    with disk(tmp_path / "disk", 40) as folder:
+        for part in (rows.tokenizer, rows.data):
+            shutil.copytree(part, folder / part.name)
+        yield Artifacts(folder)
+
+
+@pytest.fixture(scope="module")
+def quiet(rows: Artifacts) -> RunFolder:
+    train(small(**STEPS), rows, run_name="no-trouble")
+    return rows.run("no-trouble")
+
+
+def fill(folder: Path) -> None:
+    """Take every free byte."""
+    with open(folder / "filler", "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            while True:
+                try:
+                    if not file.write(b"x" * size):
+                        break
+                except OSError:
+                    break
+
+
+def free(folder: Path) -> None:
+    (folder / "filler").unlink()
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen before the save", "met in the middle of it"])
+def test_a_full_disk_pauses_saving_and_training_goes_on(small_disk, quiet, monkeypatch, seen: bool) -> None:
+    if not seen:
+        monkeypatch.setattr(Saver, "_disk_has_room", lambda self: True)
+    heard = Heard(step_4=lambda: fill(small_disk.root), step_8=lambda: free(small_disk.root))
+    result = train(small(**STEPS), small_disk, heard, run_name="full")
+    run = small_disk.run("full")
+    assert result.status == "finished" and result.steps == 10
+    assert [text for text in heard.warnings if "NO CHECKPOINT at step 6" in text and "step-000003" in text]
+    assert heard.states["saving"] == "works again"
+    assert run.checkpoint_steps() == [9, 10] and not list(run.checkpoints.glob(".*"))
+    assert course(run) == course(quiet) and weights_equal(run, quiet)
+
+
+def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint_to_finish_from(small_disk, quiet) -> None:
+    heard = Heard(step_4=lambda: fill(small_disk.root))
+    with pytest.raises(NoSpaceError) as caught:
+        train(small(**STEPS), small_disk, heard, run_name="full")
+    run = small_disk.run("full")
+    assert caught.value.exit_code == 3 and "ptk train --resume full" in caught.value.hint
+    assert "step-000003" in caught.value.hint and run.checkpoint_steps() == [3] and not run.model.exists()
+    free(small_disk.root)
+    train(small(), small_disk, resume="full")
+    assert course(run) == course(quiet) and weights_equal(run, quiet)
+
+
+def test_lines_of_metrics_wait_for_room_and_none_is_lost(tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", 1) as folder:
+        metrics = Metrics(folder / "metrics.jsonl")
+        fill(folder)
+        for step in range(1, 300):
+            metrics.write({"step": step, "loss": 0.5})
+        with pytest.raises(OSError, match="No space"):
+            metrics.sync()
+        free(folder)
+        metrics.write({"step": 300, "loss": 0.5})
+        metrics.close()
+        assert [line["step"] for line in read_lines(folder / "metrics.jsonl")] == list(range(1, 301))
+
+
+def read_only(folder: Path) -> Callable[[], None]:
+    """Put a read-only file system in the place of ``folder``."""
+
+    def remount() -> None:
+        assert mount("-t", "tmpfs", "-o", "ro", "tmpfs", str(folder))
+
+    return remount
+
+
+def test_a_checkpoint_folder_that_becomes_read_only_ends_nothing(small_disk) -> None:
+    run = small_disk.run("sealed")
+    heard = Heard(step_4=read_only(run.checkpoints), step_8=lambda: os.system(f"umount -l '{run.checkpoints}'"))
+    assert train(small(**STEPS), small_disk, heard, run_name="sealed").status == "finished"
+    assert [text for text in heard.warnings if "NO CHECKPOINT at step 6: Read-only file system" in text]
+    assert run.checkpoint_steps() == [9, 10]
+
+
+def test_a_read_only_artifact_folder_is_an_error_that_says_what_to_do(small_disk) -> None:
+    assert mount("-o", "remount,ro", str(small_disk.root))
+    with pytest.raises(UsageError, match="read-only") as caught:
+        train(small(**STEPS), small_disk, run_name="sealed")
+    assert "--artifacts" in caught.value.hint
+
+
+def test_too_little_disk_for_the_run_is_said_at_the_start(rows: Artifacts, monkeypatch) -> None:
+    usage = shutil.disk_usage(rows.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9_000_000))
+    heard = Heard()
+    train(small(train__max_steps=1, train__save_steps=0), rows, heard, run_name="tight")
+    assert any("9 MB free, the run needs up to" in text for text in heard.warnings)
+    assert read_record(rows.run("tight"))["status"] == "finished"

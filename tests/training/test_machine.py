@@ -1,0 +1,135 @@
+"""Are threads, workers and compiling chosen by what the machine shows, and trouble with them said?"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.model import devices
+from pretrain_cli.training import compiling, feed
+from pretrain_cli.training.busy import NEWEST, USUAL, BusyWatch
+from pretrain_cli.training.compiling import choose_compile, compiled_body
+from pretrain_cli.training.machine import Machine
+from pretrain_cli.training.plan import Facts, make_plan
+from pretrain_cli.training.record import read_record
+from pretrain_cli.training.run import train
+from pretrain_cli.training.workers import choose_workers
+from tests.training.conftest import Heard, small
+from tests.training.test_resume import course
+
+
+def test_a_busy_core_leaves_one_thread_of_two(monkeypatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(devices, "available_cores", lambda: 2)
+    assert devices.choose_threads("auto", busy_cores=0.1).value == 2
+    busy = devices.choose_threads("auto", busy_cores=1.1)
+    assert busy.value == 1 and "1.1 of 2 cores" in busy.reason
+    assert devices.choose_threads(2, busy_cores=1.1).value == 2
+
+
+def test_steps_that_become_slow_on_a_busy_machine_are_said_once() -> None:
+    said: list[str] = []
+    watch = BusyWatch(2, said.append, others=lambda: 1.0)
+    for seconds in [0.1] * USUAL + [0.9] + [0.1] * 5 + [0.9] * 3 * NEWEST:
+        watch.look(seconds)
+    assert len(said) == 1 and "9.0 times" in said[0] and "train.threads=1" in said[0]
+
+
+def test_slow_steps_of_a_quiet_machine_or_of_one_thread_are_not_blamed_on_others() -> None:
+    said: list[str] = []
+    for watch in (BusyWatch(2, said.append, others=lambda: 0.1), BusyWatch(1, said.append, others=lambda: 1.0)):
+        for seconds in [0.1] * USUAL + [0.9] * NEWEST:
+            watch.look(seconds)
+    assert not said
+
+
+def test_workers_come_where_a_batch_takes_long_against_a_step(rows) -> None:
+    dataset = PackedDataset(rows.train_rows, mask_documents=True)
+    assert choose_workers("auto", dataset, 4, micro_seconds=10.0).value == 0
+    many = choose_workers("auto", dataset, 4, micro_seconds=1e-6)
+    assert many.value >= 1 and "ms to make" in many.reason
+    assert choose_workers(3, dataset, 4, micro_seconds=10.0).value == 3
+
+
+@pytest.mark.parametrize("trouble", ["dies", pytest.param("hangs", marks=pytest.mark.slow), "can't start"])
+def test_a_worker_in_trouble_costs_a_warning_and_no_step(rows, monkeypatch, trouble: str) -> None:
+    """The same rows come in the same order, made without workers from there on."""
+    parent, plain = os.getpid(), PackedDataset.__getitems__
+    made = {"count": 0}
+
+    def sick(self, indices):
+        made["count"] += 1
+        if os.getpid() != parent and made["count"] == 2:
+            os.kill(os.getpid(), signal.SIGKILL) if trouble == "dies" else time.sleep(60)
+        return plain(self, indices)
+
+    if trouble == "can't start":
+        monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    else:
+        monkeypatch.setattr(PackedDataset, "__getitems__", sick)
+        monkeypatch.setattr(feed, "HANG_SECONDS", 2)
+    heard = Heard()
+    result = train(small(train__max_steps=5, train__workers=1), rows, heard)
+    assert result.status == "finished"
+    assert sum("workers failed" in text for text in heard.warnings) == 1
+    monkeypatch.undo()
+    calm = train(small(train__max_steps=5), rows)
+    assert course(rows.run(result.run)) == course(rows.run(calm.run))
+
+
+def refuse(self):
+    raise OSError("this platform can't fork")
+
+
+def plan_of(**train: object):
+    facts = Facts(train_rows=9000, sequence_length=256, vocab_size=4096, flops=190e9, memory_bytes=8e9)
+    return make_plan(facts, TrainConfig(**train))
+
+
+def test_compiling_waits_for_runs_that_pay_for_it(monkeypatch) -> None:
+    monkeypatch.setattr(compiling.shutil, "which", lambda _: "/usr/bin/g++")
+    machine, plan = Machine("cpu", "fp32"), plan_of(max_minutes=5)
+    assert choose_compile("auto", machine, plan, 300).value
+    assert not choose_compile("auto", machine, plan, 30).value
+    assert not choose_compile("auto", machine, plan_of(max_steps=5, gradient_checkpointing=True), 300).value
+    assert choose_compile(True, machine, plan, 1).value and not choose_compile(False, machine, plan, 9000).value
+    monkeypatch.setattr(compiling.shutil, "which", lambda _: None)
+    assert "no compiler" in choose_compile("auto", machine, plan, 300).reason
+
+
+def test_a_compiler_that_fails_costs_a_warning() -> None:
+    def broken(**_: object) -> None:
+        raise RuntimeError("no header\nmany more lines")
+
+    class Model:
+        base_model = staticmethod(lambda **inputs: inputs["x"] + 1)
+
+    said: list[str] = []
+    body = compiled_body(Model, said.append)
+    body.__closure__[[*body.__code__.co_freevars].index("compiled")].cell_contents = broken
+    assert body(x=1) == 2 and body(x=2) == 3
+    assert len(said) == 1 and "no header" in said[0]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_resumes_to_the_same_weights(rows) -> None:
+    """Compiling again gives the same arithmetic, and the choice is kept in the run's config."""
+    from tests.training.test_resume import PowerCut, cut, weights_equal
+
+    settings = {"train__max_steps": 6, "train__save_steps": 2, "train__compile": True}
+    heard = Heard()
+    train(small(**settings), rows, heard, run_name="compiled")
+    assert not heard.warnings and read_record(rows.run("compiled"))["compiled"] is True
+    with pytest.raises(PowerCut):
+        train(small(**settings), rows, Heard(step_5=cut), run_name="compiled-cut")
+    torch._dynamo.reset()
+    train(small(), rows, resume="compiled-cut")
+    assert course(rows.run("compiled")) == course(rows.run("compiled-cut"))
+    assert weights_equal(rows.run("compiled"), rows.run("compiled-cut"))
