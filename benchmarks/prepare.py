@@ -43,7 +43,7 @@ def repeat(text: Path, megabytes: int, folder: Path) -> Path:
     return out
 
 
-def run_ptk(text: Path, tokenizer: Path, out: Path) -> Any:
+def run_ptk(text: Path, tokenizer: Path, out: Path) -> Iterator[Any]:
     from pretrain_cli.artifacts import Artifacts
     from pretrain_cli.config.model import Config
     from pretrain_cli.data.prepare import prepare
@@ -52,9 +52,12 @@ def run_ptk(text: Path, tokenizer: Path, out: Path) -> Any:
     data = {"inputs": [str(text)], "sequence_length": LENGTH}
     result = prepare(Config.model_validate({"data": data, "tokenizer": {"path": str(tokenizer)}}), Artifacts(out))
     print(f"fill {result.fill:.5f}, {result.megabytes_per_second:.1f} MB/s after imports, {result.tokenizer}")
-    for folder in (Artifacts(out).train_rows, Artifacts(out).validation_rows):
-        rows = open_rows(folder)
-        yield from (rows.input_ids[start : start + 4096] for start in range(0, len(rows), 4096))
+    return (
+        rows.input_ids[start : start + 4096]
+        for folder in (Artifacts(out).train_rows, Artifacts(out).validation_rows)
+        for rows in [open_rows(folder)]
+        for start in range(0, len(rows), 4096)
+    )
 
 
 def run_map(text: Path, tokenizer: Path, out: Path) -> Iterator[Any]:
@@ -72,7 +75,7 @@ def run_map(text: Path, tokenizer: Path, out: Path) -> Iterator[Any]:
         return {"input_ids": [flat[at : at + LENGTH] for at in range(0, len(flat) // LENGTH * LENGTH, LENGTH)]}
 
     grouped = encoded.map(group, batched=True, num_proc=2).with_format("numpy")
-    yield from (batch["input_ids"] for batch in grouped.iter(1000))
+    return (batch["input_ids"] for batch in grouped.iter(1000))
 
 
 def run_datatrove(text: Path, tokenizer: Path, out: Path) -> Iterator[Any]:
@@ -85,7 +88,7 @@ def run_datatrove(text: Path, tokenizer: Path, out: Path) -> Iterator[Any]:
         DocumentTokenizer(str(out), tokenizer_name_or_path=str(tokenizer), shuffle_documents=False),
     ]
     LocalPipelineExecutor(steps, tasks=2, workers=2, logging_dir=str(out / "logs")).run()
-    yield from (np.fromfile(path, np.uint16) for path in out.glob("*.ds"))
+    return (np.fromfile(path, np.uint16) for path in sorted(out.glob("*.ds")))
 
 
 def encode_line(encoder: Any, line: str) -> Iterator[Any]:
@@ -103,7 +106,7 @@ def run_litdata(text: Path, tokenizer: Path, out: Path) -> Iterator[Any]:
     lines = [line for path in sorted(text.iterdir()) for line in path.read_text(encoding="utf-8").splitlines()]
     optimize(encode, lines, str(out), chunk_size=LENGTH * 4096, item_loader=TokensLoader(LENGTH), num_workers=2)
     rows = StreamingDataset(str(out), item_loader=TokensLoader(LENGTH))
-    yield from (np.asarray(rows[index]) for index in range(len(rows)))
+    return (np.asarray(rows[index]) for index in range(len(rows)))
 
 
 RUNNERS = {"ptk": run_ptk, "datasets.map": run_map, "datatrove": run_datatrove, "litdata": run_litdata}
@@ -112,11 +115,10 @@ RUNNERS = {"ptk": run_ptk, "datasets.map": run_map, "datatrove": run_datatrove, 
 def run_one(name: str, text: Path, tokenizer: Path, out: Path) -> None:
     """In the process that is timed; what comes after "done" only looks at what was made."""
     made = RUNNERS[name](text, tokenizer, out)
-    first = next(made)
     (out.parent / "done").touch()
     vocabulary = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
     counts = np.zeros(len(vocabulary), np.int64)
-    for ids in (first, *made):
+    for ids in made:
         counts += np.bincount(np.asarray(ids).reshape(-1), minlength=len(counts))
     for mark in MARKS:
         counts[vocabulary.get(mark, 0)] = 0
