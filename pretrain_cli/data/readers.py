@@ -18,7 +18,7 @@ from pretrain_cli.data.encodings import find_encoding
 from pretrain_cli.data.inputs import STDIN, InputFile, is_url
 from pretrain_cli.errors import DataError
 
-BLOCK = 1 << 20
+BLOCK = 1 << 19
 ROWS_AT_ONCE = 1024
 COLUMN_NAMES = ("text", "content", "body")
 PARTS_HINT = "Say which with --text-column NAME."

@@ -23,8 +23,8 @@ from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.data.tokens import PIECE_CHARACTERS, Encoder, EncoderSettings
 from pretrain_cli.errors import DataError
 
-BATCH_CHARACTERS = 1 << 20
-WAITING_BATCHES = 2
+BATCH_CHARACTERS = 1 << 19
+WAITING_BATCHES = 1
 REASONS_OF_NO_CONCERN = {"empty", "only_whitespace"}
 DOCUMENT = np.dtype([("tokens", "<i8"), ("bytes", "<i8"), ("lost_bytes", "<i8"), ("hash", "<u8", 2), ("source", "<i2")])
 

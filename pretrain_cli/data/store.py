@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pretrain_cli.errors import DataError
 
-BATCH_TOKENS = 1 << 21
+BATCH_TOKENS = 1 << 20
 FILE_BYTES = 1 << 30
 PIECE_TYPES = {
     "piece_lengths": pa.int32(),

@@ -18,7 +18,9 @@ from pretrain_cli.data.readers import Span
 from pretrain_cli.data.shard import Shard, ShardSettings, TaskCounts
 from pretrain_cli.data.tokens import Encoder
 
-TASK_BYTES = 16 << 20
+LEAST_TASK_BYTES, MOST_TASK_BYTES = 1 << 20, 16 << 20
+TASKS_WANTED = 8
+"""Small input is cut finer, so that tasks can run side by side; a kill loses at most a task."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,13 @@ def _span_bytes(span: Span) -> int:
     return (span.file.size if span.end < 0 else span.end) - span.start
 
 
-def plan_tasks(files: list[InputFile], task_bytes: int = TASK_BYTES) -> list[Task]:
-    """Cut the input into tasks of about ``task_bytes``: small files together, large jsonl files by line ranges."""
+def plan_tasks(files: list[InputFile], task_bytes: int = 0) -> list[Task]:
+    """Cut the input into tasks of about ``task_bytes`` (0: by its size), the same for every part of a prepare.
+
+    Small files go together; large jsonl files are cut into ranges of lines.
+    """
+    total = sum(max(0, file.size) for file in files)
+    task_bytes = task_bytes or min(MOST_TASK_BYTES, max(LEAST_TASK_BYTES, total // TASKS_WANTED))
     tasks: list[Task] = []
     spans: list[Span] = []
     held = 0
