@@ -13,6 +13,8 @@ from pretrain_cli.cli.options import Session, command
 if TYPE_CHECKING:
     from pretrain_cli.data.inspect import PieceView, RowView
 
+VISIBLE = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
+"""Control characters as the pictures of them: written to a terminal, a text's own could do anything to it."""
 STYLES = ("cyan", "green", "magenta", "yellow")
 
 
@@ -36,7 +38,8 @@ def inspect(
         session.console.result("The prepared data", _numbers(numbers), numbers)
     else:
         view = inspect_row(session.artifacts, None if random else row, split)
-        title = f"Row {view.index} of {split}: {len(view.pieces)} pieces, {view.padding} tokens of padding"
+        many = len(view.pieces)
+        title = f"Row {view.index} of {split}: {many} piece{'' if many == 1 else 's'}, {view.padding} tokens of padding"
         session.console.result(title, [], view)
         if not session.console.json:
             _show(session, view, tokens)
@@ -44,30 +47,68 @@ def inspect(
 
 
 def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    histogram = ", ".join(f"≤{limit}: {documents}" for limit, documents in numbers["document_tokens"].items())
+    train, held, tokenizer = numbers["train"], numbers["validation"], numbers["tokenizer"]
     facts = [
-        ("documents", f"{numbers['documents']}, {megabytes(numbers['bytes'])}, {count(numbers['tokens'])} tokens"),
+        (
+            "documents",
+            f"{count(numbers['documents'])}, {megabytes(numbers['bytes'])}, {count(numbers['tokens'])} tokens",
+        ),
+        ("tokenizer", f"{tokenizer['source']}, {tokenizer['vocab_size']} entries, encoded by {tokenizer['engine']}"),
         ("tokens", f"{numbers['bytes_per_token']:.2f} bytes each"),
-        ("rows", f"{numbers['train']['rows']} to train on, {numbers['validation']['rows']} held out"),
-        ("packing", f"{numbers['packing']}, {numbers['sequence_length']} tokens, {numbers['fill']:.2%} full"),
-        ("lengths", f"tokens a document: {histogram}"),
-        ("left out", ", ".join(f"{reason} {n}" for reason, n in numbers["dropped"].items()) or "nothing"),
+        (
+            "packing",
+            f"{numbers['packing']}, rows of {numbers['sequence_length']}, {numbers['pieces_per_row']:.1f} pieces each",
+        ),
+        ("fill", f"{numbers['fill']:.2%}, {count(numbers['padding'])} tokens of padding"),
+        ("to train on", _split(train)),
+        ("held out", _split(held)),
     ]
     for name, source in numbers["sources"].items():
-        facts.append((f"from {name}", f"{source['documents']} documents, {count(source['tokens'])} tokens"))
+        shares = (source["documents"] + source["validation_documents"], source["bytes"] + source["validation_bytes"])
+        facts.append(
+            (
+                f"from {name}",
+                f"{count(shares[0])} documents, {megabytes(shares[1])}, {count(source['tokens'])} tokens to train on",
+            )
+        )
+    facts.append(("left out", _reasons(numbers["dropped"])))
+    facts.append(("rejected", _reasons(numbers["rejected"])))
+    most = max(numbers["document_tokens"].values(), default=1)
+    for place, (limit, many) in enumerate(numbers["document_tokens"].items()):
+        label = "lengths" if not place else ""
+        facts.append((label, f"≤ {int(limit):>9,} tokens {'█' * max(1, round(24 * many / most)):<24} {count(many)}"))
     return facts
 
 
+def _split(part: dict[str, Any]) -> str:
+    return f"{count(part['rows'])} rows, {count(part['documents'])} documents, {count(part['tokens'])} tokens"
+
+
+def _reasons(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count(many)} {reason}" for reason, many in reasons.items()) or "nothing"
+
+
 def _show(session: Session, view: RowView, tokens: bool) -> None:
+    out = session.console.out
     for number, piece in enumerate(view.pieces):
-        session.console.out.print(
-            Text(f"── document {piece.document} of {piece.source}, from its token {piece.start} ", "bold")
+        begins = "from its start" if not piece.start else f"from its token {piece.start:,}"
+        out.print(Text(f"── document {piece.document} of {piece.source}, {begins}", "bold"))
+        styled = (
+            _tokens(piece, bool(out.color_system))
+            if tokens
+            else Text(piece.text.translate(VISIBLE), STYLES[number % len(STYLES)])
         )
-        session.console.out.print(_tokens(piece) if tokens else Text(piece.text, STYLES[number % len(STYLES)]))
+        out.print(styled, soft_wrap=False if out.is_terminal else None)
+        if tokens:
+            out.print(Text(" ".join(str(token.id) for token in piece.tokens), "dim"), soft_wrap=not out.is_terminal)
+    if view.padding:
+        out.print(Text(f"── {view.padding} tokens of padding", "bold"))
 
 
-def _tokens(piece: PieceView) -> Text:
+def _tokens(piece: PieceView, colours: bool) -> Text:
+    """The piece's tokens, told apart by colour, or where there is none by a bar; line ends are made visible."""
     line = Text()
     for number, token in enumerate(piece.tokens):
-        line.append(token.text, f"black on {STYLES[number % len(STYLES)]}")
+        text = token.text.replace("\n", "↵\n").replace("\t", "→\t").translate(VISIBLE)
+        line.append(text if colours else f"{text}│", f"black on {STYLES[number % len(STYLES)]}")
     return line

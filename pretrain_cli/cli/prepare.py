@@ -56,7 +56,7 @@ def prepare(
         _show_part(session, result)
         return
     session.console.result(_title(result), _facts(result), result)
-    for warning in result.warnings:
+    for warning in result.warnings if result.reused else ():  # a prepare that works warns as it goes
         session.console.warn(warning)
     session.console.next("ptk train --device auto")
 

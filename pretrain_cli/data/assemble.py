@@ -59,6 +59,7 @@ class SplitCounts:
     tokens: int
     documents: int
     tail: int
+    pieces: int
 
 
 def write_split(
@@ -78,7 +79,7 @@ def write_split(
             done += int(sizes[start:stop].sum())
             advance(done)
         placed += assembler.write(packer.finish())
-    return SplitCounts(writer.rows, placed, len(part.documents), packer.tail)
+    return SplitCounts(writer.rows, placed, len(part.documents), packer.tail, assembler.pieces)
 
 
 class _Assembler:
@@ -88,10 +89,12 @@ class _Assembler:
         self.part, self.shards, self.settings, self.writer = part, shards, settings, writer
         self.shard = shards.shard[part.rows]
         self.base = shards.offset[part.rows] + part.first
+        self.pieces = 0
 
     def write(self, plan: Plan) -> int:
         """Write a plan's rows in chunks of bounded size; the tokens written."""
         rows_at_once = max(1, CHUNK_TOKENS // self.settings.sequence_length)
+        self.pieces += len(plan.lengths)
         ends = np.concatenate([[0], np.cumsum(plan.counts)])
         for start in range(0, len(plan.counts), rows_at_once):
             stop = min(start + rows_at_once, len(plan.counts))

@@ -9,7 +9,7 @@ import numpy as np
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.store import open_rows
-from pretrain_cli.errors import UsageError
+from pretrain_cli.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -75,39 +75,23 @@ def inspect_row(
 
 
 def statistics(artifacts: Artifacts) -> dict[str, Any]:
-    """The numbers of the prepared data as plain JSON values.
+    """The numbers of the prepared data as plain JSON values, out of the manifest.
 
-    Keys: documents, bytes, tokens, bytes_per_token, fill, sequence_length, packing, tokenizer, train, validation,
-    sources, dropped, rejected, duplicates, pieces_per_row, document_tokens (a histogram by powers of two: upper bound
-    to count).
+    Keys: documents, bytes, tokens, bytes_per_token, fill, padding, sequence_length, packing, tokenizer, train,
+    validation, sources, dropped, rejected (by reason), duplicates, pieces_per_row, document_tokens (a histogram by
+    powers of two: upper bound to count).
 
     Raises:
-        DataError: nothing is prepared.
+        DataError: nothing is prepared, or by an older version.
     """
     manifest = artifacts.read_manifest()
+    if "statistics" not in manifest:
+        raise DataError("An older version prepared this data.", "Make it again: ptk prepare")
     ledger, settings = manifest["ledger"], manifest["settings"]
-    rows = manifest["train"]["rows"] + manifest["validation"]["rows"]
-    tokens = ledger["tokens"]["train"] + ledger["tokens"]["validation"]
-    lengths: dict[str, int] = {}
-    counts = []
-    for folder in (artifacts.train_rows, artifacts.validation_rows):
-        opened = open_rows(folder)
-        counts.append(opened.counts())
-        documents = opened.column("piece_documents")
-        if not len(documents):
-            continue
-        sizes = np.bincount(documents, opened.column("piece_lengths")).astype(np.int64)
-        powers = np.ceil(np.log2(np.maximum(sizes[sizes > 0], 1))).astype(int)
-        for power, number in zip(*np.unique(powers, return_counts=True), strict=True):
-            lengths[str(2 ** int(power))] = lengths.get(str(2 ** int(power)), 0) + int(number)
-    pieces = np.concatenate(counts)
-    encoded = ledger["tokens"]["encoded"]
     return {
         "documents": ledger["documents"]["kept"],
         "bytes": ledger["bytes"]["kept"],
-        "tokens": tokens,
-        "bytes_per_token": (ledger["bytes"]["in"] - _unencoded(ledger)) / max(1, encoded),
-        "fill": tokens / max(1, rows * settings["sequence_length"]),
+        "tokens": ledger["tokens"]["train"] + ledger["tokens"]["validation"],
         "sequence_length": settings["sequence_length"],
         "packing": settings["packing"],
         "tokenizer": manifest["tokenizer"],
@@ -115,15 +99,8 @@ def statistics(artifacts: Artifacts) -> dict[str, Any]:
         "validation": manifest["validation"],
         "sources": manifest["sources"],
         "dropped": ledger["documents"]["dropped"],
-        "rejected": sum(1 for _ in open(artifacts.rejected, "rb")) if artifacts.rejected.is_file() else 0,
+        "rejected": manifest["rejected"],
         "duplicates": ledger["documents"]["dropped"].get("duplicate", 0),
-        "pieces_per_row": float(pieces.mean()) if len(pieces) else 0.0,
-        "document_tokens": dict(sorted(lengths.items(), key=lambda entry: int(entry[0]))),
+        "padding": ledger["padding"],
+        **manifest["statistics"],
     }
-
-
-def _unencoded(ledger: dict[str, Any]) -> int:
-    """Bytes dropped before they were encoded: those of documents dropped later did give tokens."""
-    late = {"duplicate", "near_duplicate", "weight"}
-    early = sum(size for reason, size in ledger["bytes"]["dropped"].items() if reason not in late)
-    return int(early + ledger["bytes"]["changed_by_cleaning"])

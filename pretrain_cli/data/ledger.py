@@ -11,6 +11,9 @@ from pretrain_cli.data.assemble import RowSettings, SplitCounts
 from pretrain_cli.data.select import Selection
 from pretrain_cli.data.shard import TaskCounts
 
+LISTED = 100
+"""Documents named in the ledger at most, of each split."""
+
 
 def merge(parts: list[dict[str, int]]) -> dict[str, int]:
     """Counts by reason, summed."""
@@ -74,11 +77,17 @@ def make_ledger(
         },
         "padding": (train.rows + validation.rows) * rows.sequence_length - train.tokens - validation.tokens,
         "repeated_documents": selection.repeated_documents,
-        "unwritable": {
-            "documents": int((table["lost_bytes"] > 0).sum()),
-            "bytes": int(table["lost_bytes"].sum()),
-        },
+        "unwritable": _unwritable(table["lost_bytes"], selection),
     }
+
+
+def _unwritable(lost: npt.NDArray[np.int64], selection: Selection) -> dict[str, Any]:
+    """Bytes without a token: how many, in how many documents, and which are the first of those that were kept."""
+    by_document: dict[str, int] = {}
+    for part in (selection.train, selection.validation):
+        own = np.flatnonzero(lost[part.rows])[:LISTED]
+        by_document |= {str(part.documents[entry]): int(lost[part.rows[entry]]) for entry in own}
+    return {"documents": int((lost > 0).sum()), "bytes": int(lost.sum()), "by_document": by_document}
 
 
 def summary(
@@ -125,3 +134,35 @@ def _source(index: int, table: npt.NDArray[np.void], selection: Selection) -> di
             f"{prefix}bytes": int(size.sum()),
         }
     return counts
+
+
+def statistics(
+    ledger: dict[str, Any], selection: Selection, train: SplitCounts, validation: SplitCounts, rows: RowSettings
+) -> dict[str, Any]:
+    """Numbers of the whole beside the counts: fill, bytes per token, pieces in a row, lengths.
+
+    ``document_tokens``: documents by the next power of two of their tokens, BOS and EOS counted; a document whose tail
+    is held out is in it twice.
+    """
+    extra = (rows.bos is not None) + (rows.eos is not None)
+    lengths: dict[int, int] = {}
+    for part in (selection.train, selection.validation):
+        powers = np.ceil(np.log2(np.maximum(part.tokens + extra, 1))).astype(np.int64)
+        for power, many in enumerate(np.bincount(powers).tolist()):
+            if many:
+                lengths[1 << power] = lengths.get(1 << power, 0) + many
+    tokens, places = train.tokens + validation.tokens, (train.rows + validation.rows) * rows.sequence_length
+    encoded = ledger["bytes"]["in"] - _unencoded(ledger)
+    return {
+        "fill": tokens / max(1, places),
+        "bytes_per_token": encoded / max(1, ledger["tokens"]["encoded"]),
+        "pieces_per_row": (train.pieces + validation.pieces) / max(1, train.rows + validation.rows),
+        "document_tokens": {str(limit): lengths[limit] for limit in sorted(lengths)},
+    }
+
+
+def _unencoded(ledger: dict[str, Any]) -> int:
+    """Bytes dropped before they were encoded: those of documents dropped later did give tokens."""
+    late = {"duplicate", "near_duplicate", "weight"}
+    early = sum(size for reason, size in ledger["bytes"]["dropped"].items() if reason not in late)
+    return int(early + ledger["bytes"]["changed_by_cleaning"])

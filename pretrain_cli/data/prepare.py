@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +34,8 @@ from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
-VERSION = 1
+VERSION = 2
+"""Of the manifest. Version 1 had no statistics."""
 
 
 @dataclass(frozen=True)
@@ -338,6 +340,8 @@ class _Prepare:
             },
             "base": self.config.model.base,
             **ledgers.summary(ledger, table, selection, train, validation, self.names),
+            "statistics": ledgers.statistics(ledger, selection, train, validation, rows),
+            "rejected": _by_reason(counts),
             "ledger": ledger,
             "request": wanted,
             "warnings": self.warnings,
@@ -385,6 +389,11 @@ def _nothing_left(counts: list[TaskCounts], selection: Selection) -> str:
     reasons = ledgers.dropped_documents(counts, selection)
     told = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
     return f"No text is left to train on ({told or 'no documents found'})."
+
+
+def _by_reason(counts: list[TaskCounts]) -> dict[str, int]:
+    """Bad records, those listed in rejected.jsonl, by reason."""
+    return dict(Counter(str(entry["reason"]) for count in counts for entry in count.rejected))
 
 
 def _write_rejected(path: Path, counts: list[TaskCounts]) -> None:

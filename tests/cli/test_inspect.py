@@ -32,3 +32,40 @@ def test_the_numbers_are_one_json_object(prepared: Path, capsys: pytest.CaptureF
 def test_a_row_that_is_not_there_is_refused_with_the_range(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", "--row", "1000000"]) == 2
     assert "has rows 0 to" in capsys.readouterr().err
+
+
+def test_tokens_have_borders_and_ids_and_control_characters_are_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.txt").write_text("The whale\x1b[2J swam past. " * 100, encoding="utf-8")
+    arguments = ["--vocab-size", "300", "--sequence-length", "32", "--quiet", "--validation-fraction", "0"]
+    assert run(["prepare", "data.txt", *arguments]) == 0
+    capsys.readouterr()
+    assert run(["inspect", "--row", "0", "--tokens"]) == 0
+    out = capsys.readouterr().out
+    assert "<|bos|>│" in out and "␛[" in out and "\x1b" not in out
+    *_, ids = out.strip().splitlines()
+    assert len(ids.split()) == 32 and ids.split()[0] == "0"
+
+
+def test_the_statistics_tell_all_there_is_in_80_columns(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", "--stats"]) == 0
+    out = capsys.readouterr().out
+    for label in (
+        "documents",
+        "tokens",
+        "packing",
+        "fill",
+        "to train on",
+        "held out",
+        "from text",
+        "left out",
+        "lengths",
+    ):
+        assert f"  {label}" in out
+    assert run(["inspect", "--stats", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["sources"]["text"]["bytes"] + numbers["sources"]["text"]["validation_bytes"] == numbers["bytes"]

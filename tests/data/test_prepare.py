@@ -438,7 +438,11 @@ def test_bytes_without_a_token_are_counted(preparing: Preparing, tmp_path: Path,
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     path = write_jsonl(tmp_path / "d.jsonl", ["a\ttab and\tanother", "no such thing here"])
     result, artifacts = preparing(path, tokenizer=tmp_path / "tokenizer.json", validation_fraction=0)
-    assert artifacts.read_manifest()["ledger"]["unwritable"] == {"documents": 1, "bytes": 2}
+    assert artifacts.read_manifest()["ledger"]["unwritable"] == {
+        "documents": 1,
+        "bytes": 2,
+        "by_document": {"0": 2},
+    }
     assert any("no token for 2 bytes in 1 documents" in warning for warning in result.warnings)
 
 
