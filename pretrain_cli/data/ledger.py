@@ -125,9 +125,9 @@ def _source(index: int, table: npt.NDArray[np.void], selection: Selection) -> di
     counts: dict[str, int] = {}
     for prefix, part in (("", selection.train), ("validation_", selection.validation)):
         own = part.sources == index
-        rows, tokens = part.rows[own], part.tokens[own]
-        whole = table["tokens"][rows]
-        size = np.where(tokens == whole, table["bytes"][rows], table["bytes"][rows] * tokens // np.maximum(whole, 1))
+        rows, first, tokens = part.rows[own], part.first[own], part.tokens[own]
+        whole, bytes_ = np.maximum(table["tokens"][rows], 1), table["bytes"][rows]
+        size = bytes_ * (first + tokens) // whole - bytes_ * first // whole
         counts |= {
             f"{prefix}documents": len(rows),
             f"{prefix}tokens": int(tokens.sum()),
