@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pretrain_cli import __version__
+from pretrain_cli import __version__, processes
 from pretrain_cli.cli.console import Console
 from pretrain_cli.errors import Interrupted, PtkError, UsageError
 
@@ -103,6 +103,8 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit status. Everything a user can meet ends here as two lines."""
     words = _optional_values(arguments)
+    if "train" in words:
+        processes.join_launcher()
     console = Console(json="--json" in words, quiet="--quiet" in words or "-q" in words, debug=_wants_debug(words))
     try:
         status = make_app()(args=words, prog_name="ptk", standalone_mode=False)
@@ -134,7 +136,9 @@ def main() -> None:
 def _fail(console: Console, error: PtkError, cause: BaseException | None = None) -> int:
     if console.debug:
         traceback.print_exception(cause or error)
-    console.error(error)
+    shown = processes.report(error, cause or error.__cause__) if processes.world_size() > 1 else error
+    if shown is not None:
+        console.error(shown)
     return error.exit_code
 
 

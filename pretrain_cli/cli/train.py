@@ -25,6 +25,7 @@ from pretrain_cli.errors import UsageError
     "train.batch_tokens",
     "train.seed",
     "train.processes",
+    "train.shard_model",
 )
 def train(
     session: Session,
@@ -49,6 +50,16 @@ def train(
         if resume is not None:
             raise UsageError("--find-learning-rate starts from the beginning, --resume goes on.", "Leave one out.")
         return _find_rate(session)
+    from pretrain_cli import processes
+    from pretrain_cli.training.launch import launch, unheard_launcher, wanted_processes
+
+    if processes.world_size() == 1:
+        if warning := unheard_launcher():
+            session.console.warn(warning)
+        wanted = wanted_processes(session.config.train).value
+        if wanted > 1:
+            launch(wanted, session.command[1:], session.console.debug)
+            return
     from pretrain_cli.training.run import train as run_train
 
     with session.progress() as progress:

@@ -164,6 +164,12 @@ class TrainConfig(Section):
     """Recompute activations to save memory. `auto`: only where memory asks for it."""
     compile: bool | Auto = "auto"
     """torch.compile the model's body. `auto`: in runs of over two minutes, where there is a compiler."""
+    attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
+    """`auto`: flash attention where the package flash-attn is installed and the GPU is Ampere or newer, else torch's own."""
+    liger: bool | Auto = "auto"
+    """Liger's kernels for norms, rotary embeddings and SwiGLU. `auto`: on a GPU where they are installed (extra `gpu`)."""
+    fp8: bool | Auto = "auto"
+    """Matrix products in fp8 through torchao. `auto`: on Ada, Hopper or newer, where torchao is installed, from 1B weights on."""
     shard_model: bool = False
     """Shard parameters over processes (FSDP2) where one device can't hold them."""
     save_steps: Annotated[int, Field(ge=0)] | Auto = "auto"

@@ -16,16 +16,17 @@ from pretrain_cli.model import devices
 from pretrain_cli.planning.accelerators import (
     MFU_SOURCES,
     Machine,
-    all_reduce_seconds,
     assumed_mfu,
     parse_machine,
 )
 from pretrain_cli.planning.estimate import Counts, Memory, Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.probe import Measured, measure
+from pretrain_cli.planning.scaling import step_on
 from pretrain_cli.planning.shape import Outline, outline_of
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.checkpoints import bytes_needed
 from pretrain_cli.training.clock import FORWARD_SHARE, WRITE_BYTES_PER_SECOND
+from pretrain_cli.training.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.plan import UTILISATION, Facts, Plan, make_plan
 from pretrain_cli.training.resume import settled
 
@@ -250,13 +251,12 @@ class _Work:
         if measured is not None:
             return measured.step_seconds, f"measured: median of {measured.steps} steps on random rows"
         flops = self.counts.flops_per_token(self.outline.sequence_length) * self.plan.batch_tokens
-        compute = flops / (self.peak_flops * self.mfu)
         if self.target is None:
-            return compute, f"{self.mfu:.0%} of the speed of a matrix product here"
-        sent = all_reduce_seconds(4.0 * self.counts.parameters, self.target) if self.target.count > 1 else 0.0
-        if sent > compute:
-            return sent, f"the gradients' exchange over {self.target.count} devices, which takes longer than computing"
-        return compute, f"{self.mfu:.0%} of the data sheet's {self.target.accelerator.flops / 1e12:.0f} TFLOP/s"
+            return flops / (self.peak_flops * self.mfu), f"{self.mfu:.0%} of the speed of a matrix product here"
+        step = step_on(self.target, flops, self.mfu, self.counts.parameters)
+        speed = f"{self.mfu:.0%} of the data sheet's {self.target.accelerator.flops / 1e12:.0f} TFLOP/s"
+        waits = f", and {1 - step.efficiency:.0%} of the time waiting for gradients" if self.target.count > 1 else ""
+        return step.seconds, speed + waits
 
     def result(self, measured: Measured | None, hourly_rate: float | None, watts: float | None) -> TrainingPlan:
         """Everything together."""
@@ -297,7 +297,7 @@ class _Work:
             tokens_per_second=plan.batch_tokens / step,
             energy_kwh=power * seconds / 3.6e6,
             price=hourly_rate * seconds / 3600 if hourly_rate is not None else None,
-            choices=dict(plan.reasons),
+            choices={**plan.reasons, **self._kernels(seconds)},
             assumptions=[*self.assumptions, f"Power: {power:.0f} W, {'as given' if watts is not None else 'assumed'}."],
         )
 
@@ -318,12 +318,25 @@ class _Work:
         seconds = ends + steps * step + times[0] * validation + times[1] * saving
         return steps, min(seconds, plan.seconds) if plan.seconds is not None else seconds
 
+    def _kernels(self, seconds: float) -> dict[str, str]:
+        """A GPU's faster ways to compute, as training would choose them; elsewhere with the extra `gpu` installed."""
+        assert self.counts is not None
+        hardware = hardware_of(self.device) if self.target is None else _hardware(self.target)
+        family = self.outline.model_config.model_type if self.outline.model_config else self.config.model.family
+        return choose_kernels(hardware, self.config.train, family, self.counts.parameters, seconds).reasons
+
     def _watts(self) -> float:
         if self.target:
             return self.target.accelerator.watts * self.target.count * (1 + HOST_SHARE)
         if self.on_cpu:
             return CPU_WATTS_PER_CORE * devices.available_cores()
         return 400.0 * self.processes
+
+
+def _hardware(machine: Machine) -> Hardware:
+    entry = machine.accelerator
+    capability = ADA if entry.fp8 else AMPERE if entry.bf16 else (7, 0)
+    return Hardware("cuda", capability, liger=True)
 
 
 def _count_of(every: int | None, steps: int) -> int:

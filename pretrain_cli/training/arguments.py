@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from transformers import TrainingArguments
 
 from pretrain_cli.config.model import Config
-from pretrain_cli.errors import ConfigError
+from pretrain_cli.errors import ConfigError, MissingDependencyError
+from pretrain_cli.training.kernels import Kernels
 from pretrain_cli.training.plan import Plan
 from pretrain_cli.training.processes import world_size
 
@@ -18,11 +20,19 @@ ENDLESS_STEPS = 1_000_000_000
 
 
 def make_arguments(
-    config: Config, plan: Plan, folder: Path, device: str, precision: str, report_to: list[str]
+    config: Config,
+    plan: Plan,
+    folder: Path,
+    device: str,
+    precision: str,
+    report_to: list[str],
+    kernels: Kernels,
+    liger_kernels: dict[str, bool],
 ) -> TrainingArguments:
     """Trainer's arguments; ``[trainer]`` keys win over what is derived.
 
     Raises:
+        MissingDependencyError: DeepSpeed is asked for and isn't installed.
         ConfigError: an unknown optimizer or ``[trainer]`` key, or a launcher whose processes didn't come together.
     """
     train = config.train
@@ -43,7 +53,11 @@ def make_arguments(
         "use_cpu": torch.device(device).type == "cpu",
         "seed": train.seed,
         "data_seed": train.seed,
+        "ddp_broadcast_buffers": False,  # nothing changes them
+        "ddp_find_unused_parameters": False,
         "activation_checkpointing": plan.gradient_checkpointing,
+        "use_liger_kernel": kernels.liger,
+        "liger_kernel_config": liger_kernels if kernels.liger else None,
         # This trainer decides itself what is logged, validated and saved.
         "logging_strategy": "no",
         "eval_strategy": "no",
@@ -56,8 +70,8 @@ def make_arguments(
         "label_names": ["labels"],
         "dataloader_pin_memory": torch.device(device).type == "cuda",
     }
-    if train.shard_model:
-        derived |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {"fsdp_version": 2}}
+    if config.trainer.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise MissingDependencyError("[trainer] deepspeed needs the package deepspeed.", "pip install deepspeed")
     try:
         arguments = TrainingArguments(**{**derived, **config.trainer})
         device_found = arguments.device

@@ -138,7 +138,7 @@ def _remove(folder: Path) -> None:
 
 def _keep_model_only(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    if manifest.get("model_only"):
+    if manifest.get("model_only") or not (folder / OPTIMIZER_FILES[0]).is_file():  # saved in parts: kept whole
         return
     manifest["model_only"] = True
     manifest["files"] = {name: entry for name, entry in manifest["files"].items() if name not in OPTIMIZER_FILES}

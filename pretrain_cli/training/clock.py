@@ -25,6 +25,7 @@ class RunClock:
         self.budget_s, self.before_s = budget_s, before_s
         self.started = time.monotonic() if started is None else started
         self.reserve_s = 0.0
+        self.agreed_share: float | None = None
         self.training_began_s = self.elapsed_s
 
     @property
@@ -42,7 +43,14 @@ class RunClock:
         self.reserve_s = max(self.reserve_s, 0.5 + 1.3 * (validation_s + saving_s))
 
     def share(self) -> float:
-        """Share of the training time that is used, 0 to 1; 0 without a budget."""
+        """Share of the training time that is used, 0 to 1; 0 without a budget.
+
+        On several processes it is rank 0's of this step: rates that differ would let the weights drift apart.
+        """
+        return self.own_share() if self.agreed_share is None else self.agreed_share
+
+    def own_share(self) -> float:
+        """The share by this process's own clock."""
         if self.budget_s is None:
             return 0.0
         span = self.end_s - self.training_began_s

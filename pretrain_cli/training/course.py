@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
 from pretrain_cli.artifacts import NoSpaceError
@@ -22,13 +23,15 @@ from pretrain_cli.training.compiling import compiled_body
 from pretrain_cli.training.divergence import Diverged
 from pretrain_cli.training.ending import end
 from pretrain_cli.training.job import Job
+from pretrain_cli.training.kernels import Kernels, apply_kernels, choose_kernels, hardware_of, liger_config
 from pretrain_cli.training.loss import attach_loss, head_is_plain
 from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.plan import Plan
-from pretrain_cli.training.processes import rank, world_size
+from pretrain_cli.training.plan import UTILISATION, Plan
+from pretrain_cli.training.processes import rank, same, world_size
 from pretrain_cli.training.record import Metrics
 from pretrain_cli.training.results import TrainResult
 from pretrain_cli.training.samples import write_sample
+from pretrain_cli.training.sharding import shard
 from pretrain_cli.training.start import Start
 from pretrain_cli.training.state import RunState, load_state
 from pretrain_cli.training.tracking import WandbTracker, other_trackers, wants_wandb
@@ -45,15 +48,25 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
     """
     config, run = start.config, start.run
     others = other_trackers(config, run)
-    arguments = make_arguments(config, plan, run.checkpoints, start.machine.device, start.machine.precision, others)
+    kernels = _kernels(start, model, plan)
+    arguments = make_arguments(
+        config,
+        plan,
+        run.checkpoints,
+        start.machine.device,
+        start.machine.precision,
+        others,
+        kernels,
+        liger_config(model.config),
+    )
     tracker = _start_tracker(start)
     metrics = Metrics(run.metrics, state.step if folder else 0, writes=rank() == 0)
-    code = 1
+    wanted, code = config.train.chunked_loss, 1
+    chunked = head_is_plain(model) if wanted == "auto" else wanted
+    _shard(start, model)
     try:
         while True:
             job = _job(start, model, plan, state, metrics)
-            wanted = config.train.chunked_loss
-            chunked = head_is_plain(model) if wanted == "auto" else wanted
             body = compiled_body(model, start.progress.warn) if start.compiled else None
             detach = attach_loss(model, chunked, config.train.z_loss, body)
             trainer = PackedTrainer(job, model=model, args=arguments)
@@ -81,6 +94,33 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
             tracker.finish(code)
             with contextlib.suppress(NoSpaceError):
                 start.record.update(wandb={**start.record.values["wandb"], "seconds": round(tracker.spent_s, 2)})
+
+
+def _kernels(start: Start, model: Any, plan: Plan) -> Kernels:
+    """Choose a GPU's faster ways, and take those that change the model itself."""
+    flops = 6.0 * model.num_parameters() * plan.expected_steps * plan.batch_tokens
+    seconds = plan.seconds if plan.seconds and not plan.steps else flops / (start.peak_flops * UTILISATION)
+    kernels = choose_kernels(
+        hardware_of(start.machine.device),
+        start.config.train,
+        model.config.model_type,
+        model.num_parameters(),
+        seconds,
+    )
+    for name, reason in kernels.reasons.items():
+        start.note(f"{name} {reason}")
+    apply_kernels(model, kernels)
+    return kernels
+
+
+def _shard(start: Start, model: Any) -> None:
+    if not start.config.train.shard_model:
+        return
+    if world_size() == 1:
+        start.progress.warn("There is one process: the model isn't sharded. Start several with --processes N.")
+        return
+    share = shard(model, torch.device(start.machine.device).type, world_size())
+    start.note(f"sharded: each of {world_size()} processes holds {share:.0%} of the weights")
 
 
 def _start_tracker(start: Start) -> WandbTracker | None:
@@ -128,6 +168,8 @@ def _job(start: Start, model: Any, plan: Plan, state: RunState, metrics: Metrics
         frozenset(state.left_out),
         state.replaced_from,
     )
+    clock = RunClock(plan.seconds, state.elapsed_s, start.started)
+    clock.agreed_share = same(clock.own_share) if world_size() > 1 else None
     return Job(
         config=start.config,
         plan=plan,
@@ -137,7 +179,7 @@ def _job(start: Start, model: Any, plan: Plan, state: RunState, metrics: Metrics
         validation_rows=prepared.validation,
         order=order,
         workers=_workers(start, model, plan),
-        clock=RunClock(plan.seconds, state.elapsed_s, start.started),
+        clock=clock,
         state=state,
         metrics=metrics,
         stop=start.stop,
@@ -176,7 +218,7 @@ def _after_divergence(start: Start, error: Diverged, job: Job) -> tuple[Path | N
     rows_file = run.path / f"diverged-step-{error.step:06d}.jsonl"
     if writes:
         _write_rows(rows_file, start.prepared.train, error.rows)
-    folder, _ = choose_checkpoint(run)
+    folder, _ = same(lambda: choose_checkpoint(run))
     good = f"the last good checkpoint is {folder.name}" if folder else "there is no checkpoint before it"
     if start.config.train.on_divergence == "rewind" and not job.state.rewound and folder is not None:
         state = load_state(folder)

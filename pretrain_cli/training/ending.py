@@ -13,6 +13,7 @@ from pretrain_cli.training.finish import draw_curves, model_card, save_model
 from pretrain_cli.training.processes import rank
 from pretrain_cli.training.record import now
 from pretrain_cli.training.results import TrainResult, finite
+from pretrain_cli.training.sharding import is_sharded, whole_model
 from pretrain_cli.training.start import Start
 from pretrain_cli.training.trainer import PackedTrainer
 from pretrain_cli.training.validation import Validation
@@ -46,6 +47,7 @@ def _finish(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) ->
     found = _final_validation(trainer, start.progress)
     detach()
     model = trainer.accelerator.unwrap_model(trainer.model)
+    model = whole_model(model) if is_sharded(model) else model
     if found is not None:
         state.validation_loss = found.loss
     result = TrainResult(

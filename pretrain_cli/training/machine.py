@@ -13,7 +13,7 @@ import torch
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
-from pretrain_cli.training.processes import world_size
+from pretrain_cli.training.processes import same, world_size
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,15 @@ def choose_machine(train: TrainConfig, earlier: dict[str, Any], note: Callable[[
 
     device = say("device", devices.choose_device(train.device))
     if torch.device(device).type == "cpu":
-        torch.set_num_threads(max(1, say("threads", _threads(train, earlier)) // world_size()))
-    return Machine(device, say("precision", devices.choose_precision(train.precision, device)))
+        torch.set_num_threads(say("threads", _threads(train, earlier)))
+    return Machine(device, say("precision", same(lambda: devices.choose_precision(train.precision, device))))
 
 
 def _threads(train: TrainConfig, earlier: dict[str, Any]) -> Choice[int]:
     """As before a resume where nothing else is asked: sums over another number of threads round differently."""
     before = earlier.get("threads")
-    if train.threads == "auto" and isinstance(before, int) and before <= devices.available_cores():
+    alike = earlier.get("world_size", 1) == world_size()
+    if train.threads == "auto" and alike and isinstance(before, int) and before <= devices.available_cores():
         return Choice(before, "as before the resume")
-    return devices.choose_threads(train.threads)
+    # Several processes always look busy to each other.
+    return devices.choose_threads(train.threads, busy_cores=0.0 if world_size() > 1 else None)

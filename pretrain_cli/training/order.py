@@ -7,11 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from pretrain_cli.training.shuffle import shuffled
+
+LARGEST_LIST = 1 << 20
+"""Up to so many rows an epoch's order is drawn as a list (8 MB); above it each row is computed where it is needed."""
+
 
 class RowOrder(Sampler[list[int]]):
     """Micro-batches of row indices, for one process, as one endless seeded sequence of shuffled epochs.
 
-    Row order is one global sequence: epoch after epoch, each a permutation from ``seed + epoch``. Micro-batch k of
+    Row order is one global sequence: epoch after epoch, each a permutation from ``seed`` and epoch. Micro-batch k of
     process p takes the rows at (k · world + p) · micro …, so that an optimizer step holds the same rows on any number
     of processes. Any position is computed, never walked to; rows stay in batches across the border of epochs.
 
@@ -62,13 +67,17 @@ class RowOrder(Sampler[list[int]]):
 
     def _row(self, position: int) -> int:
         epoch, place = divmod(position, self.rows)
-        permutation = self._order(epoch)
-        row = int(permutation[place])
+        row = self._shuffled(epoch, place)
         if position >= self.replaced_from and len(self.left_out) < self.rows:
             while row in self.left_out:
                 place = (place + 1) % self.rows
-                row = int(permutation[place])
+                row = self._shuffled(epoch, place)
         return row
+
+    def _shuffled(self, epoch: int, place: int) -> int:
+        if self.rows > LARGEST_LIST:
+            return shuffled(place, self.rows, self.seed * 1_000_003 + epoch)
+        return int(self._order(epoch)[place])
 
     def _order(self, epoch: int) -> torch.Tensor:
         if epoch != self._epoch:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import torch
-
 from pretrain_cli.training.job import Job
 from pretrain_cli.training.meter import Meter
 from pretrain_cli.training.processes import agree
@@ -19,8 +17,8 @@ LEAST_INTERVAL = 20.0
 class Pace:
     """Decides by steps and by the clock; on several processes by rank 0's clock."""
 
-    def __init__(self, job: Job, device: torch.device, meter: Meter, validator: Validator, saver: Saver) -> None:
-        self.job, self.device = job, device
+    def __init__(self, job: Job, meter: Meter, validator: Validator, saver: Saver) -> None:
+        self.job = job
         self.meter, self.validator, self.saver = meter, validator, saver
         self._tenths = dict.fromkeys(("save", "eval"), self._tenth())
         self._done_at = dict.fromkeys(("save", "eval"), time.monotonic())
@@ -30,11 +28,11 @@ class Pace:
         job = self.job
         if job.clock.budget_s is not None:
             job.clock.reserve(self.validator.seconds_at_the_end(), self.saver.estimate_s())
-        if job.stop.requested is not None:
+        if job.stop.heard:
             return "signal"
         if job.plan.steps and job.state.step >= job.plan.steps:
             return "steps"
-        if job.clock.budget_s is not None and self._agree(job.clock.over(self.meter.step_seconds)):
+        if job.clock.budget_s is not None and agree(job.clock.over(self.meter.step_seconds)):
             return "time"
         if (patience := job.config.train.early_stopping) and job.state.evaluations_without_gain >= patience:
             return "early stopping"
@@ -50,9 +48,10 @@ class Pace:
             due = tenth > before
         else:
             due = every > 0 and self.job.state.step % every == 0
-        if setting != "auto" or (what == "eval" and self.job.config.train.early_stopping):
+        wanted = setting != "auto" or (what == "eval" and self.job.config.train.early_stopping)
+        if wanted and every is not None:  # the same on every process
             return due
-        return self._agree(due and self._worth(what))
+        return agree(due and (bool(wanted) or self._worth(what)))
 
     def _worth(self, what: str) -> bool:
         """Whether what nobody asked for costs little against the time since it was last done."""
@@ -68,6 +67,3 @@ class Pace:
 
     def _tenth(self) -> int:
         return int(10 * self.job.clock.share())
-
-    def _agree(self, mine: bool) -> bool:
-        return agree(mine, self.device)

@@ -197,7 +197,13 @@ def _batch(
         wanted, reason = given[0] * given[1] * row * world, "as asked"
     else:
         wanted, reason = choose_batch_tokens(tokens, bool(facts.base_parameters), row * world)
-    rows = max(1, round(wanted / row / world))
+    whole = max(1, round(wanted / row))
+    if whole % world and isinstance(train.batch_tokens, int):
+        raise ConfigError(
+            f"A batch of {wanted} tokens is {whole} rows, which {world} processes can't share evenly.",
+            "Take a number of processes that divides it, or another train.batch_tokens.",
+        )
+    rows = max(1, round(whole / world))
     if not given:
         rows = min(rows, max(1, facts.train_rows // world))
     if isinstance(train.micro_batch, int):
@@ -257,10 +263,18 @@ def _checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | 
 
 def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[str, str]) -> tuple[str, Rates]:
     optimizer = train.optimizer
+    if optimizer == "muon" and train.shard_model:
+        raise ConfigError(
+            "Muon needs whole matrices, and a sharded model holds parts of them.", "Use --set train.optimizer=adamw."
+        )
     if optimizer == "auto":
-        optimizer = "adamw" if facts.base_parameters else "muon"
+        optimizer = "adamw" if facts.base_parameters or train.shard_model else "muon"
         reasons["optimizer"] = (
-            "adamw: a base was made with it" if facts.base_parameters else "muon: learns most in the same time"
+            "adamw: a base was made with it"
+            if facts.base_parameters
+            else "adamw: muon needs whole matrices"
+            if train.shard_model
+            else "muon: learns most in the same time"
         )
     found = choose_rates(optimizer, shape.hidden if shape else facts.base_hidden, facts.base_parameters)
     main = found.main if train.learning_rate == "auto" else train.learning_rate

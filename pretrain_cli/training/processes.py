@@ -1,41 +1,91 @@
-"""Which of how many processes is this one, and how do they agree?"""
+"""How do the processes of one training meet, and agree?
+
+Rank 0 speaks, writes and decides what the machine's speed or clock decides; values are agreed on over gloo, also where
+the training itself goes over NCCL. A process that is alone gets every answer at once.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
+
+from pretrain_cli.errors import ConfigError
+from pretrain_cli.processes import rank, world_size
+
+__all__ = ["agree", "rank", "same", "together", "totals", "wait_for_all", "world_size"]
+
+T = TypeVar("T")
+WAIT = datetime.timedelta(minutes=30)
+"""What rank 0 does alone, saving above all, may take this long."""
+_talk: list[Any] = []
+"""The group that values are agreed on in, while `together` holds."""
 
 
-def rank() -> int:
-    """This process's number, as the launcher says; 0 writes and talks."""
-    return int(os.environ.get("RANK", "0"))
+@contextlib.contextmanager
+def together(on_cpu: bool) -> Iterator[None]:
+    """Meet the other processes, and part from them at the end.
+
+    Raises:
+        ConfigError: the launcher's variables don't lead to the others.
+    """
+    if world_size() == 1:
+        yield
+        return
+    if not on_cpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        dist.init_process_group("gloo" if on_cpu else "cpu:gloo,cuda:nccl", timeout=WAIT)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"The {world_size()} processes of this training didn't find each other: {str(error).splitlines()[0]}",
+            "Check RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or start with: ptk train --processes N",
+        ) from error
+    _talk.append(dist.new_group(backend="gloo", timeout=WAIT))
+    try:
+        yield
+    finally:
+        _talk.clear()
+        dist.destroy_process_group()
 
 
-def world_size() -> int:
-    """Processes of this training, as the launcher says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def same(make: Callable[[], T]) -> T:
+    """What ``make`` gives on rank 0, on every process; an error there is raised on all."""
+    if not _talk:
+        return make()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = make()
+        except Exception as error:
+            box[1] = error
+    dist.broadcast_object_list(box, 0, group=_talk[0])
+    if box[1] is not None:
+        raise box[1]
+    value: T = box[0]
+    return value
 
 
-def agree(mine: bool, device: torch.device) -> bool:
+def agree(mine: bool) -> bool:
     """Rank 0's answer, on every process: their clocks differ, their steps must not."""
-    if world_size() == 1:
-        return mine
-    flag = torch.tensor(int(mine), device=device)
-    torch.distributed.broadcast(flag, 0)
-    return bool(flag)
+    return totals(float(mine and rank() == 0))[0] > 0
 
 
-def mean(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a scalar over all processes."""
-    if world_size() == 1:
-        return value
-    value = value.clone()
-    torch.distributed.all_reduce(value)
-    return value / world_size()
+def totals(*values: float) -> list[float]:
+    """Each value summed over all processes."""
+    if not _talk:
+        return list(values)
+    sums = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(sums, group=_talk[0])
+    return [float(value) for value in sums]
 
 
 def wait_for_all() -> None:
     """Go on when every process is here."""
-    if world_size() > 1:
-        torch.distributed.barrier()
+    if _talk:
+        dist.barrier(group=_talk[0])

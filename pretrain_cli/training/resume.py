@@ -30,6 +30,7 @@ FREE = (
     "train.sample_prompts",
     "train.device",
     "train.processes",
+    "train.shard_model",
 )
 """Keys under [train] that may change on a resume: they leave the course of the weights as it is, up to rounding."""
 SHAPING = ("model.", "train.", "trainer")
@@ -79,7 +80,7 @@ def settled(
 ) -> Config:
     """``config`` with what was chosen in place of `auto`, so that a resume, or another run of it, chooses the same.
 
-    The accumulation stays as it was given: at auto it follows from the batch, on any number of processes.
+    The accumulation goes back to auto: it follows from the batch, on any number of processes.
     """
     rows = manifest.get("settings", {})
     values: dict[str, Any] = {
@@ -89,6 +90,7 @@ def settled(
         "train__precision": precision,
         "train__batch_tokens": plan.batch_tokens,
         "train__micro_batch": plan.micro_batch,
+        "train__gradient_accumulation": "auto",
         "train__optimizer": plan.optimizer,
         "train__learning_rate": plan.rates.main,
         "train__matrix_learning_rate": plan.rates.matrix,

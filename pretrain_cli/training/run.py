@@ -15,6 +15,7 @@ from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, ModelError, UsageError
 from pretrain_cli.model.build import check_base_matches
+from pretrain_cli.model.devices import choose_device
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.announce import announce, expected_seconds
 from pretrain_cli.training.checkpoints import choose_checkpoint, clear_staging, remove_after
@@ -23,7 +24,7 @@ from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.course import run_course
 from pretrain_cli.training.machine import choose_machine
 from pretrain_cli.training.prepared import check_prepared, open_prepared, prepared_tokenizer
-from pretrain_cli.training.processes import rank
+from pretrain_cli.training.processes import rank, same, together, wait_for_all
 from pretrain_cli.training.record import RunRecord, now, read_record
 from pretrain_cli.training.results import TrainResult
 from pretrain_cli.training.resume import check_unchanged, find_run, merge, read_config, result_of
@@ -62,18 +63,21 @@ def train(
     quiet_libraries()
     progress = progress if rank() == 0 else SILENT
     manifest = artifacts.read_manifest()
-    checkpoint: str | None = None
-    if resume is not None:
-        run, checkpoint = find_run(resume, artifacts)
+    run, checkpoint = find_run(resume, artifacts) if resume is not None else (None, None)
+    if run is not None:
         if run_name is not None and run_name != run.name:
             raise UsageError("--run names a new run, --resume an old one.", f"Leave out --run {run_name}.")
         config = merge(read_config(run), config)
-    else:
-        run = _new_run(artifacts, run_name)
     if not config.model.base and manifest.get("base"):  # rows made for a base are there to continue it
         config = changed(config, model__base=manifest["base"])
     check_prepared(config, manifest)
-    with writing_to(artifacts.root), StopRequests(progress.warn) as stop, _run_lock(run):
+    with contextlib.ExitStack() as held:
+        held.enter_context(together(choose_device(config.train.device).value == "cpu"))
+        run = run or same(lambda: _new_run(artifacts, run_name))
+        held.enter_context(writing_to(artifacts.root))
+        stop = held.enter_context(StopRequests(progress.warn))
+        held.enter_context(_run_lock(run))
+        wait_for_all()  # under the lock
         if resume is not None and (done := result_of(run, config)) is not None:
             progress.note(f"Run '{run.name}' is finished already.")
             return done
@@ -175,7 +179,7 @@ def _find_checkpoint(start: Start, wanted: str | None) -> tuple[Path | None, Run
     run, progress = start.run, start.progress
     if rank() == 0:
         clear_staging(run)
-    folder, left = choose_checkpoint(run, wanted)
+    folder, left = same(lambda: choose_checkpoint(run, wanted))
     for entry in left:
         progress.warn(f"The checkpoint {entry.name} is left aside: {entry.reason}.")
     if folder is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from pretrain_cli.training.checkpoints import rotate, staged
 from pretrain_cli.training.clock import WRITE_BYTES_PER_SECOND
 from pretrain_cli.training.job import Job
-from pretrain_cli.training.processes import wait_for_all
+from pretrain_cli.training.processes import agree, same, totals
 
 
 class Saver:
@@ -41,22 +42,31 @@ class Saver:
         if self._saved_step == state.step:
             return
         began = time.monotonic()
-        if job.rank == 0 and self._disk_has_room():
-            try:
-                job.metrics.sync()
-                with staged(job.run, state.step) as folder:
-                    self._write(folder)
+        if agree(job.rank == 0 and self._disk_has_room()) and self._stage():
+            self._saved_step = state.step
+            self._say_state("")
+            if job.rank == 0:
                 rotate(job.run, job.config.train.keep, state.best_step, job.progress.warn)
-                self._saved_step = state.step
-                self._say_state("")
-            except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError without errno
-                self._failed(error)
-            except Exception as error:  # safetensors has an error type of its own
-                if type(error).__name__ != "SafetensorError":
-                    raise
-                self._failed(error)
-        wait_for_all()
         self._seconds = time.monotonic() - began
+
+    def _stage(self) -> bool:
+        """Write a checkpoint, every process its part of it; whether all could."""
+        try:
+            with contextlib.ExitStack() as stack:
+                folder = same(lambda: self._open_stage(stack))
+                failure = _failure(lambda: self._write(folder))
+                if totals(float(failure is not None))[0]:
+                    raise failure or OSError("another process couldn't write its part")
+            return True
+        except Exception as error:
+            if not _of_the_disk(error):
+                raise
+            self._failed(error)
+            return False
+
+    def _open_stage(self, stack: contextlib.ExitStack) -> Path:
+        self.job.metrics.sync()
+        return stack.enter_context(staged(self.job.run, self.job.state.step))
 
     def _say_state(self, text: str) -> None:
         if text != self._state:
@@ -81,3 +91,19 @@ class Saver:
         self.job.progress.warn(
             f"NO CHECKPOINT at step {self.job.state.step}: {reason}. Training goes on; {last}. Free some disk space."
         )
+
+
+def _failure(write: Callable[[], None]) -> Exception | None:
+    """What ``write`` fails with, of the kinds that a full or broken disk gives."""
+    try:
+        write()
+    except Exception as error:
+        if not _of_the_disk(error):
+            raise
+        return error
+    return None
+
+
+def _of_the_disk(error: Exception) -> bool:
+    # torch reports a full disk as a RuntimeError without errno, safetensors has a type of its own.
+    return isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"

@@ -23,6 +23,7 @@ class StopRequests:
         self._say = say
         self._before: dict[int, Any] = {}
         self.requested: int | None = None
+        self.agreed: bool | None = None
         self.in_loop = False
 
     def __enter__(self) -> StopRequests:
@@ -36,6 +37,11 @@ class StopRequests:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @property
+    def heard(self) -> bool:
+        """Whether to stop after this step: a signal came, on several processes to any of them."""
+        return self.requested is not None if self.agreed is None else self.agreed
 
     @property
     def exit_code(self) -> int:

@@ -15,7 +15,7 @@ from pretrain_cli.progress import Progress
 from pretrain_cli.training.machine import Machine
 from pretrain_cli.training.plan import Facts, Plan, make_plan
 from pretrain_cli.training.prepared import Prepared
-from pretrain_cli.training.processes import rank, world_size
+from pretrain_cli.training.processes import rank, same, world_size
 from pretrain_cli.training.record import RunRecord, new_record, now
 from pretrain_cli.training.resume import settled
 from pretrain_cli.training.signals import StopRequests
@@ -60,13 +60,14 @@ class Start:
 def model_and_plan(start: Start) -> tuple[Any, Plan]:
     """A base comes first, since its size shapes the plan; from scratch the plan comes first."""
     config, machine, prepared = start.config, start.machine, start.prepared
-    start.peak_flops = machine.matmul_flops()
+    flops, memory = same(lambda: (machine.matmul_flops(), machine.free_bytes))
+    start.peak_flops = flops
     facts = Facts(
         train_rows=len(prepared.train),
         sequence_length=prepared.sequence_length,
         vocab_size=prepared.tokenizer.vocab_size,
-        flops=start.peak_flops,
-        memory_bytes=machine.free_bytes,
+        flops=flops,
+        memory_bytes=memory,
         world_size=world_size(),
         on_cpu=machine.on_cpu,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from pretrain_cli.training.checkpoints import bytes_needed
 from pretrain_cli.training.divergence import IN_A_ROW, Diverged, Guard
@@ -18,9 +21,10 @@ from pretrain_cli.training.job import Job
 from pretrain_cli.training.meter import Meter
 from pretrain_cli.training.optimizers import make_optimizer
 from pretrain_cli.training.pace import Pace
-from pretrain_cli.training.processes import mean
+from pretrain_cli.training.processes import totals
 from pretrain_cli.training.saving import Saver
 from pretrain_cli.training.schedules import make_scheduler
+from pretrain_cli.training.sharding import PARTS, is_sharded, load_any, save_parts
 from pretrain_cli.training.validator import Validator
 
 
@@ -44,7 +48,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             self._write_checkpoint,
             bytes_needed(self.model.num_parameters(), weight_bytes, job.plan.optimizer),
         )
-        self.pace = Pace(job, self.args.device, self.meter, self.validator, self.saver)
+        self.pace = Pace(job, self.meter, self.validator, self.saver)
         self.stopped_by = ""
         self._resume_rng: str | None = None
         self._step_loss: torch.Tensor | None = None
@@ -118,9 +122,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Runs right before the optimizer: a step that isn't finite is left out here."""
         norm = super()._get_grad_norm(model, grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.meter.grad_norm = float(norm) if norm is not None else 0.0
         assert self._step_loss is not None
-        loss = float(mean(self._step_loss.detach()))
+        loss = self._agree_on_step(float(self._step_loss))
         self._step_loss = None
         verdict = self.guard.look(loss, self.meter.grad_norm)
         state = self.job.state
@@ -136,6 +141,16 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             state.loss_sum += loss
             state.loss_steps += 1
         return norm
+
+    def _agree_on_step(self, loss: float) -> float:
+        """The step's loss over all processes; on the way, whether any was told to stop, and rank 0's clock."""
+        job = self.job
+        if job.world_size == 1:
+            return loss
+        clock = job.clock.own_share() if job.rank == 0 else 0.0
+        total, stops, share = totals(loss, float(job.stop.requested is not None), clock)
+        job.stop.agreed, job.clock.agreed_share = stops > 0, share
+        return total / job.world_size
 
     def _recent_rows(self) -> list[int]:
         last = self.job.state.step + 1
@@ -193,11 +208,19 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             self.saver.save()
 
     def _write_checkpoint(self, folder: Path) -> None:
-        self.save_model(str(folder), _internal_call=True)
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
-        self._save_optimizer_and_scheduler(str(folder))
-        self._save_scaler(str(folder))
+        """Every process is here, and writes what is its own: its random state, and its part of a sharded model."""
+        if is_sharded(self.model):
+            save_parts(folder, self.model, self.optimizer.optimizer)
+            if self.args.should_save:
+                torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
+        else:
+            self.save_model(str(folder), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
+        if not self.args.should_save:
+            return
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+        self._save_scaler(str(folder))
         # Without the callbacks' state: a control that said "stop" would stop the resumed run at once.
         TrainerState(
             train_batch_size=self.state.train_batch_size,
@@ -208,6 +231,30 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         ).save_to_json(str(folder / TRAINER_STATE_NAME))
         self.job.state.elapsed_s = self.job.clock.elapsed_s
         self.job.state.save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not self._in_parts(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The optimizer's state; with a sharded model, or of one, the weights as well."""
+        if checkpoint is None or not self._in_parts(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_any(Path(checkpoint), self.model, self.optimizer.optimizer)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _in_parts(self, checkpoint: str) -> bool:
+        return is_sharded(self.model) or (Path(checkpoint) / PARTS).is_dir()
+
+    @contextlib.contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """Gradients of a sharded model are summed with the last micro-batch only."""
+        self.model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.model.set_requires_gradient_sync(True)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Nothing: `_write` reports each line once."""

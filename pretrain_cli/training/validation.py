@@ -11,6 +11,7 @@ import torch
 
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.training.loss import IGNORED, following
+from pretrain_cli.training.processes import totals
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,14 @@ def validate(
     model.eval()
     try:
         with torch.no_grad():
-            for start in range(0, len(places), batch_rows):
+            for start in range(0, -(-count // world_size), batch_rows):
                 if stop() and world_size == 1:
                     return None
-                batch = dataset.__getitems__(places[start : start + batch_rows])
+                # Every process makes the same number of passes, since a sharded model gathers its weights in each.
+                part = places[start : start + batch_rows]
+                batch = dataset.__getitems__(part or [0])
+                if not part:
+                    batch["labels"].fill_(IGNORED)
                 labels = batch["labels"]
                 scored = int((following(labels) != IGNORED).sum())
                 inputs = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -66,9 +71,7 @@ def validate(
                 sums[1] += scored
     finally:
         model.train(training)
-    if world_size > 1:
-        torch.distributed.all_reduce(sums)
-    nats, tokens = sums.tolist()
+    nats, tokens = totals(*sums.tolist())
     loss = nats / max(1.0, tokens)
     bits = loss / math.log(2) * tokens_per_byte if tokens_per_byte else None
     return Validation(loss, bits, count, int(tokens))

@@ -1,0 +1,171 @@
+"""Is this process one of several that train together, and how does one of them fail for all?
+
+Nothing heavy is imported here: the command line asks before it does anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain_cli.errors import PtkError
+
+ERRORS = "PTK_ERRORS"
+"""Folder in which the processes that ptk started leave their errors; unset under any other launcher."""
+PARENT_LOOK_S = 0.5
+OTHERS_SPEAK_S = 2.0
+"""A launcher ends the others within this time: what is said later is news."""
+LOST_PEER = ("DistBackendError", "DistNetworkError", "DistStoreError")
+
+
+class ProcessDied(PtkError):
+    """A training process that was killed or crashed; the exit code is the one a shell would give."""
+
+    kind = "process"
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = 1) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[ProcessDied], tuple[str, str, int]]:  # type: ignore[override]
+        return type(self), (self.message, self.hint, self.exit_code)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What one process left behind; ``secondary``: it only lost another one, or was told to stop."""
+
+    rank: int
+    time: float
+    kind: str
+    message: str
+    hint: str
+    exit_code: int
+    secondary: bool
+
+
+def rank() -> int:
+    """Number of this process among those that train together; 0 where it is alone."""
+    return int(os.environ.get("RANK") or 0)
+
+
+def world_size() -> int:
+    """Processes of this training, as the launcher says."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def launcher() -> str:
+    """Who started this process as one of several: "ptk", "torchrun", "srun", another one, or "" where it is alone."""
+    if world_size() == 1:
+        return ""
+    if ERRORS in os.environ:
+        return "ptk"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun"
+    return "srun" if "SLURM_STEP_NUM_TASKS" in os.environ else "a launcher"
+
+
+def join_launcher(environ: MutableMapping[str, str] | None = None) -> None:
+    """Read srun's variables as torchrun would set them, and end with the launcher where there is one."""
+    environ = os.environ if environ is None else environ
+    environ.update(slurm_variables(environ))
+    if int(environ.get("WORLD_SIZE") or 1) > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(environ.get("LOCAL_WORLD_SIZE") or 1))))
+        _end_with_parent()
+
+
+def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """RANK, WORLD_SIZE and so on out of what srun sets; empty outside a step of several tasks, or under torchrun.
+
+    SLURM_NTASKS won't do: a batch script has it too, where one process runs alone.
+    """
+    tasks = int(environ.get("SLURM_STEP_NUM_TASKS") or 1)
+    if tasks < 2 or "RANK" in environ or "SLURM_PROCID" not in environ:
+        return {}
+    per_node = re.match(r"\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    job = int(environ.get("SLURM_JOB_ID") or 0)
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": str(tasks),
+        "LOCAL_RANK": environ.get("SLURM_LOCALID", "0"),
+        "LOCAL_WORLD_SIZE": per_node[0] if per_node else "1",
+        "MASTER_ADDR": environ.get("MASTER_ADDR") or first_host(environ.get("SLURM_STEP_NODELIST", "")),
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + job % 20_000),
+    }
+
+
+def first_host(nodes: str) -> str:
+    """The first host of SLURM's short form: "gpu[03-06,9],login1" → "gpu03"."""
+    match = re.match(r"([^\[,]*)(?:\[([^],-]+)[^]]*\]([^,]*))?", nodes)
+    host = "".join(part or "" for part in match.groups()) if match else ""
+    return host or "127.0.0.1"
+
+
+def _end_with_parent() -> None:
+    """End this process at once when the one that started it is gone, so that nothing goes on writing.
+
+    Also where the launcher was killed by SIGKILL. A thread, since not every system can tell a child.
+    """
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_LOOK_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+def lost_another(error: BaseException | None) -> bool:
+    """Whether ``error`` only says that another process is gone: its own error is the one to show."""
+    if error is None:
+        return False
+    text = str(error)
+    return type(error).__name__ in LOST_PEER or (
+        isinstance(error, RuntimeError) and ("gloo" in text or "Connection closed by peer" in text or "NCCL" in text)
+    )
+
+
+def report(error: PtkError, cause: BaseException | None) -> PtkError | None:
+    """What this process, one of several, shall print: its error, or None where that is another's task."""
+    secondary = lost_another(cause) or error.kind == "interrupted"
+    folder = os.environ.get(ERRORS)
+    if folder:
+        _leave(Path(folder), error, secondary)
+        return None
+    if rank() == 0 and not secondary:
+        return error
+    time.sleep(OTHERS_SPEAK_S)  # the launcher ends this process meanwhile, where another one has spoken
+    if lost_another(cause):
+        return ProcessDied("Another process of this training has ended.", "Its own error says why.")
+    return type(error)(f"Process {rank()}: {error.message}", error.hint) if rank() else error
+
+
+def _leave(folder: Path, error: PtkError, secondary: bool) -> None:
+    path = folder / f"rank-{rank()}.json"
+    failure = Failure(rank(), time.time(), error.kind, error.message, error.hint, error.exit_code, secondary)
+    if not path.exists():
+        staging = path.with_suffix(".part")
+        staging.write_text(json.dumps(failure.__dict__), encoding="utf-8")
+        staging.replace(path)
+
+
+def failures(folder: Path) -> list[Failure]:
+    """What the processes left, first those with an error of their own, each group by time."""
+    found = [Failure(**json.loads(path.read_text("utf-8"))) for path in folder.glob("rank-*.json")]
+    return sorted(found, key=lambda failure: (failure.secondary, failure.time))
+
+
+def as_error(failure: Failure) -> PtkError:
+    """The error to show for all processes."""
+    error = PtkError(failure.message, failure.hint)
+    error.kind, error.exit_code = failure.kind, failure.exit_code
+    return error

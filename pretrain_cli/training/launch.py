@@ -1,0 +1,155 @@
+"""How many processes train on this machine, and how are they started and ended together?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+import torch
+
+from pretrain_cli import processes
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.errors import PtkError
+from pretrain_cli.model.devices import Choice, available_cores, choose_device
+from pretrain_cli.processes import ProcessDied
+
+GRACE_S = 10
+"""Seconds that the other processes have to end when one has failed; after a Ctrl-C they take what saving needs."""
+
+
+def wanted_processes(train: TrainConfig) -> Choice[int]:
+    """Processes to start on this machine.
+
+    One on a CPU: torch's threads use all its cores already, and two processes here made fewer tokens a second
+    (benchmarks/scaling.py).
+    """
+    if isinstance(train.processes, int):
+        return Choice(train.processes, "as asked")
+    device = choose_device(train.device).value
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        return Choice(torch.cuda.device_count(), "one for each GPU")
+    return Choice(1, "one GPU" if device.startswith("cuda") else "one process uses all cores")
+
+
+def unheard_launcher() -> str:
+    """What a launcher was asked for and doesn't do: `accelerate launch --cpu` starts one process, whatever is asked."""
+    if processes.world_size() > 1 or "ACCELERATE_USE_CPU" not in os.environ:
+        return ""
+    try:
+        line = psutil.Process().parent().cmdline()
+    except (psutil.Error, AttributeError):
+        return ""
+    asked = re.search(r"--num_processes[= ](\d+)", " ".join(line))
+    if not asked or int(asked[1]) < 2:
+        return ""
+    return (
+        f"accelerate launch was asked for {asked[1]} processes and has started one, as it does on a CPU. This training "
+        f"runs on one; for more: ptk train --processes {asked[1]}"
+    )
+
+
+def launch(count: int, words: Sequence[str], debug: bool = False) -> None:
+    """Run `ptk` with ``words`` in ``count`` processes under torch's elastic launcher, until all have ended.
+
+    Raises:
+        PtkError: a process failed: its own error, with its exit code.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if not debug:
+        logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=0.1,
+        signals_to_handle="SIGQUIT",  # Ctrl-C and SIGTERM are passed on here: a process may take its time to save
+        shutdown_timeout=GRACE_S,
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="ptk-errors-") as folder,
+        _environment(count, folder),
+        _passing_on() as sent,
+    ):
+        config.logs_specs = DefaultLogsSpecs(log_dir=folder)
+        try:
+            elastic_launch(config, sys.executable)("-m", "pretrain_cli", *words)
+        except ChildFailedError as error:
+            raise first_failure(Path(folder), error.failures, bool(sent)) from None
+
+
+def first_failure(folder: Path, ends: dict[int, Any], told_to_stop: bool = False) -> PtkError:
+    """The error to show: what a process said of itself, else how the first one died.
+
+    Args:
+        folder: where the processes left their errors.
+        ends: rank → the elastic launcher's record of how it ended.
+        told_to_stop: a signal was passed on to them.
+    """
+    said = processes.failures(folder)
+    if said and (told_to_stop or not said[0].secondary):
+        return processes.as_error(said[0])
+    killed = [end for end in ends.values() if end.exitcode < 0]
+    if killed:
+        first = min(killed, key=lambda end: end.timestamp)
+        name = signal.Signals(-first.exitcode).name
+        rank = next(rank for rank, end in ends.items() if end is first)
+        memory = " Most often the memory has run out." if name == "SIGKILL" else ""
+        return ProcessDied(
+            f"The training's process {rank} was ended by {name}; the others were stopped.{memory}",
+            "Go on from the last checkpoint: ptk train --resume",
+            128 - first.exitcode,
+        )
+    if said:
+        return processes.as_error(said[0])
+    rank, end = next(iter(ends.items()))
+    return ProcessDied(f"The training's process {rank} ended with code {end.exitcode}.", "", end.exitcode)
+
+
+@contextmanager
+def _environment(count: int, folder: str) -> Iterator[None]:
+    """What the processes find in their environment: where errors go, and each its share of the cores."""
+    before = dict(os.environ)
+    os.environ[processes.ERRORS] = folder
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // count)))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _passing_on() -> Iterator[list[int]]:
+    """Give Ctrl-C and SIGTERM to the processes and wait: the first saves and stops, the second stops at once."""
+    sent: list[int] = []
+
+    def send(number: int, frame: FrameType | None) -> None:
+        sent.append(number)
+        for child in psutil.Process().children():
+            child.send_signal(number)
+
+    before: dict[int, Callable[..., Any] | int | None] = {
+        number: signal.signal(number, send) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield sent
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

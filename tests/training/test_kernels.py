@@ -1,0 +1,60 @@
+"""Are a GPU's faster ways taken where, and only where, its facts allow them?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.errors import ConfigError, MissingDependencyError
+from pretrain_cli.training.kernels import Hardware, Kernels, choose_kernels, hardware_of, liger_config
+
+HOPPER = Hardware("cuda", (9, 0), flash_attention=True, liger=True, torchao=True)
+TURING = Hardware("cuda", (7, 5), flash_attention=True, liger=True, torchao=True)
+BARE = Hardware("cuda", (9, 0))
+
+
+def chosen(
+    hardware: Hardware, parameters: float = 2e9, seconds: float = 1e5, model: str = "llama", **train: Any
+) -> Kernels:
+    return choose_kernels(hardware, TrainConfig(**train), model, parameters, seconds)
+
+
+def test_a_cpu_takes_none_of_them_and_says_nothing() -> None:
+    assert chosen(hardware_of("cpu")) == Kernels()
+
+
+def test_a_new_gpu_with_everything_installed_takes_all() -> None:
+    kernels = chosen(HOPPER)
+    assert (kernels.compile, kernels.attention, kernels.liger, kernels.fp8) == (True, "flash_attention_2", True, True)
+    assert set(kernels.reasons) == {"compile", "attention", "liger", "fp8"}
+
+
+def test_each_is_left_out_for_a_reason_that_is_said() -> None:
+    assert not chosen(HOPPER, seconds=60).compile
+    assert chosen(TURING).attention == "sdpa" and "older than Ampere" in chosen(TURING).reasons["attention"]
+    assert chosen(BARE).attention == "sdpa" and "isn't installed" in chosen(BARE).reasons["attention"]
+    assert not chosen(BARE).liger and "extra `gpu`" in chosen(BARE).reasons["liger"]
+    assert not chosen(HOPPER, model="mamba").liger
+    assert not chosen(HOPPER, parameters=1e8).fp8 and not chosen(TURING).fp8 and "fp8" not in chosen(TURING).reasons
+
+
+def test_what_is_asked_for_is_taken_or_refused() -> None:
+    assert chosen(HOPPER, seconds=1, compile=True).compile and not chosen(HOPPER, compile=False).compile
+    assert chosen(HOPPER, parameters=1e6, fp8=True).fp8 and not chosen(HOPPER, fp8=False).fp8
+    for hardware, setting in (
+        (TURING, {"attention": "flash"}),
+        (TURING, {"fp8": True}),
+        (Hardware(liger=True), {"liger": True}),
+    ):
+        with pytest.raises(ConfigError):
+            chosen(hardware, **setting)
+    for setting in ({"attention": "flash"}, {"fp8": True}, {"liger": True}):
+        with pytest.raises(MissingDependencyError):
+            chosen(BARE, **setting)
+
+
+def test_ligers_mlp_is_used_for_swiglu_only() -> None:
+    assert liger_config(type("C", (), {"hidden_act": "silu"}))["swiglu"]
+    assert not liger_config(type("C", (), {"hidden_act": "relu2"}))["swiglu"]

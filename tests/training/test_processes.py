@@ -1,0 +1,278 @@
+"""Do several processes train as one would, and do they end together, whatever happens to one of them?"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from pretrain_cli import processes
+from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.errors import ConfigError, DataError
+from pretrain_cli.training.launch import first_failure
+from pretrain_cli.training.order import RowOrder
+from pretrain_cli.training.plan import Facts, make_plan
+from pretrain_cli.training.record import read_lines, read_record
+
+STEPS = 50
+COMMON = (
+    "--device", "cpu", "--precision", "fp32", "--size", "tiny", "--set", "model.layers=1", "--max-steps", str(STEPS),
+    "--batch-tokens", "256", "--set", "train.save_steps=10", "--set", "train.eval_steps=20", "--set", "train.keep=9",
+    "--set", "train.optimizer=adamw", "--set", "tracking.report_to=none", "--set", "train.threads=1",
+)  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def words(rows: Artifacts, *more: str) -> list[str]:
+    return ["train", "--artifacts", str(rows.root), *more]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PTK_", "SLURM_"))}
+    path = os.pathsep.join([*variables.pop("first", "").split(), str(ROOT)])
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
+
+
+def start(rows: Artifacts, *more: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pretrain_cli", *words(rows, *more)],
+        env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def ptk(rows: Artifacts, *more: str, **variables: str) -> tuple[int, str, str]:
+    process = start(rows, *more, **variables)
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def trained(rows: Artifacts, name: str, *more: str) -> RunFolder:
+    code, _, err = ptk(rows, "--run", name, *COMMON, *more)
+    assert code == 0, err
+    return rows.run(name)
+
+
+def losses(run: RunFolder) -> list[float]:
+    lines = read_lines(run.metrics)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    return [line["loss"] for line in lines]
+
+
+def validations(run: RunFolder) -> list[float]:
+    return [line["validation_loss"] for line in read_lines(run.metrics) if "validation_loss" in line]
+
+
+def furthest(one: RunFolder, other: RunFolder) -> float:
+    return max(abs(a - b) for a, b in zip(losses(one), losses(other), strict=True))
+
+
+def same_weights(one: RunFolder, other: RunFolder) -> bool:
+    first, second = (load_file(run.model / "model.safetensors") for run in (one, other))
+    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+
+
+def wait_for_step(run: RunFolder, step: int, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and (not run.metrics.is_file() or len(read_lines(run.metrics)) < step):
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()
+
+
+def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return sorted(psutil.Process(process.pid).children(), key=lambda child: int(child.environ()["RANK"]))
+
+
+@pytest.fixture(scope="module")
+def one(rows: Artifacts) -> RunFolder:
+    return trained(rows, "alone")
+
+
+@pytest.fixture(scope="module")
+def two(rows: Artifacts) -> RunFolder:
+    return trained(rows, "pair", "--processes", "2")
+
+
+# What follows from the environment
+
+
+def test_srun_is_read_as_torchrun_would_say_it() -> None:
+    step = {
+        "SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
+        "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "4711",
+    }  # fmt: skip
+    assert processes.slurm_variables(step) == {
+        "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "gpu07",
+        "MASTER_PORT": "24711",
+    }  # fmt: skip
+    batch_script = {"SLURM_NTASKS": "16", "SLURM_PROCID": "0", "SLURM_JOB_ID": "4711"}
+    assert processes.slurm_variables(batch_script) == {}
+    assert processes.slurm_variables({**step, "RANK": "0"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("a1", "a1"), ("a1,b2", "a1"), ("n[003-010,12],x1", "n003"), ("n[1-2]-ib", "n1-ib"), ("", "127.0.0.1")],
+)  # fmt: skip
+def test_the_first_host_of_a_node_list(nodes: str, host: str) -> None:
+    assert processes.first_host(nodes) == host
+
+
+def test_any_number_of_processes_takes_the_same_rows_in_a_step() -> None:
+    alone = RowOrder(37, 8, 20, seed=3).step(5, 1)
+    for world, micro, accumulation in ((2, 4, 1), (2, 2, 2), (4, 1, 2), (8, 1, 1)):
+        order = RowOrder(37, micro, 20, seed=3, world_size=world)
+        assert order.step(5, accumulation) == alone
+        shares = [
+            [row for index in range(4 * accumulation, 5 * accumulation) for row in order.micro(index, rank)]
+            for rank in range(world)
+        ]
+        assert sorted(row for share in shares for row in share) == sorted(alone)
+
+
+def test_the_batch_in_tokens_stays_whatever_the_processes() -> None:
+    train = TrainConfig(batch_tokens=2048, max_steps=10)
+    for world in (1, 2, 4, 8):
+        assert make_plan(Facts(100, 256, 512, 1e12, 8e9, world_size=world), train).batch_tokens == 2048
+    with pytest.raises(ConfigError, match="8 rows, which 3 processes"):
+        make_plan(Facts(100, 256, 512, 1e12, 8e9, world_size=3), train)
+
+
+def test_of_several_failures_the_one_with_an_error_of_its_own_is_shown(tmp_path: Path) -> None:
+    def end(code: int, moment: int) -> Any:
+        return type("End", (), {"exitcode": code, "timestamp": moment})()
+
+    def leave(rank: int, moment: float, kind: str, code: int, secondary: bool) -> None:
+        fields = (rank, moment, kind, f"from {rank}", "", code, secondary)
+        failure = processes.Failure(*fields)
+        (tmp_path / f"rank-{rank}.json").write_text(json.dumps(failure.__dict__))
+
+    leave(0, 1.0, "error", 1, True)
+    killed = first_failure(tmp_path, {0: end(1, 2), 1: end(-9, 1)})
+    assert killed.exit_code == 137 and "process 1" in killed.message and "SIGKILL" in killed.message
+    leave(1, 2.0, "data", 3, False)
+    own = first_failure(tmp_path, {0: end(1, 1), 1: end(3, 2)})
+    assert (own.exit_code, own.message, own.kind) == (3, "from 1", "data")
+
+
+# Two processes against one
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(one: RunFolder, two: RunFolder) -> None:
+    assert furthest(one, two) < 1e-4
+    assert read_record(two)["world_size"] == 2 and read_record(two)["plan"]["micro_batch"] == 4
+    validations = [
+        [line["validation_loss"] for line in read_lines(run.metrics) if "validation_loss" in line] for run in (one, two)
+    ]
+    assert len(validations[0]) == 3 and validations[0] == pytest.approx(validations[1], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_torchrun_and_srun_are_noticed_and_rank_0_alone_speaks(rows: Artifacts, two: RunFolder) -> None:
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "pretrain_cli"]
+    more = words(rows, "--run", "torchrun", *COMMON, "--json")
+    done = subprocess.run([*line, *more], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == STEPS
+    assert done.stderr.count("training: 50 steps") == 1 and same_weights(rows.run("torchrun"), two)
+    slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost"}
+    tasks = [start(rows, "--run", "srun", *COMMON, **slurm, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in "01"]
+    outputs = [task.communicate(timeout=120) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], outputs
+    assert "50 steps" in outputs[0][0] and outputs[1] == ("", "")
+    assert same_weights(rows.run("srun"), two)
+
+
+@pytest.mark.slow
+def test_accelerate_starting_one_process_is_said(rows: Artifacts) -> None:
+    line = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "2", "-m"]
+    more = words(rows, "--run", "accelerate", *COMMON, "--max-steps", "2")
+    done = subprocess.run([*line, "pretrain_cli", *more], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warning: accelerate launch was asked for 2 processes and has started one" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_command_and_a_resume_gives_the_undisturbed_weights(
+    rows: Artifacts, two: RunFolder
+) -> None:
+    run = rows.run("killed")
+    process = start(rows, "--run", run.name, *COMMON, "--processes", "2")
+    wait_for_step(run, random.Random().randrange(12, 45), process)
+    ranks(process)[1].kill()
+    killed = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - killed < 15 and process.returncode == 137
+    lines = [line for line in err.splitlines() if line.startswith(("Error:", "Hint:"))]
+    assert "process 1 was ended by SIGKILL" in lines[0] and "--resume" in lines[1] and len(lines) == 2
+    assert ptk(rows, "--resume", run.name, "--processes", "2")[0] == 0
+    assert losses(run) == losses(two) and same_weights(run, two)
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_leaves_no_process_that_goes_on_writing(rows: Artifacts) -> None:
+    run = rows.run("orphaned")
+    process = start(rows, "--run", run.name, *COMMON, "--max-steps", "100000", "--processes", "2")
+    wait_for_step(run, 5, process)
+    children = ranks(process)
+    process.kill()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert len(children) == 2 and alive == []
+    size = run.metrics.stat().st_size
+    time.sleep(0.5)
+    assert run.metrics.stat().st_size == size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_on_two_it_goes_on_on_one_and_on_four_at_the_exact_row(
+    rows: Artifacts, one: RunFolder, number: int, code: int
+) -> None:
+    run = rows.run(f"stopped-{code}")
+    process = start(rows, "--run", run.name, *COMMON, "--processes", "2")
+    wait_for_step(run, 15, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code and f"ptk train --resume {run.name}" in err
+    copy = rows.run(f"{run.name}-copy")
+    shutil.copytree(run.path, copy.path)
+    for folder, count in ((run, "1"), (copy, "4")):
+        result, _, said = ptk(rows, "--resume", folder.name, "--processes", count)
+        assert result == 0, said
+        assert furthest(folder, one) < 1e-4
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_the_error_of_the_command(rows: Artifacts, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import pretrain_cli.training.feed as feed\n"
+        "    from pretrain_cli.errors import DataError\n"
+        "    take = feed.Feed.take\n"
+        "    def fail(self, count):\n"
+        "        if self._taken >= 5: raise DataError('Row 17 is torn.', 'Prepare again.')\n"
+        "        return take(self, count)\n"
+        "    feed.Feed.take = fail\n"
+    )
+    began = time.monotonic()
+    code, out, err = ptk(rows, "--run", "torn", *COMMON, "--processes", "2", "--json", first=str(tmp_path))
+    assert code == DataError.exit_code and time.monotonic() - began < 60
+    assert json.loads(out)["error"] == {
+        "kind": "data",
+        "message": "Row 17 is torn.",
+        "hint": "Prepare again.",
+        "exit_code": 3,
+    }
+    assert err.count("Error:") == 1 and read_record(rows.run("torn"))["status"] == "failed"

@@ -1,0 +1,68 @@
+"""Are parameters really shared out, and does a checkpoint go on in any layout?"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.errors import ConfigError
+from pretrain_cli.training.plan import Facts, make_plan
+from pretrain_cli.training.record import read_record
+from tests.training.test_processes import COMMON, furthest, ptk, start, trained, wait_for_step
+
+SHARDED = ("--shard-model", "--processes", "2")
+
+
+@pytest.fixture(scope="module")
+def one(rows: Artifacts) -> RunFolder:
+    return trained(rows, "whole")
+
+
+def stopped(rows: Artifacts, name: str, *more: str) -> RunFolder:
+    run = rows.run(name)
+    process = start(rows, "--run", name, *COMMON, *more)
+    wait_for_step(run, 12, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    return run
+
+
+def test_muon_is_not_taken_where_matrices_are_in_parts() -> None:
+    facts = Facts(100, 32, 512, 1e12, 8e9, world_size=2)
+    assert make_plan(facts, TrainConfig(shard_model=True, max_steps=3)).optimizer == "adamw"
+    with pytest.raises(ConfigError, match="Muon needs whole matrices"):
+        make_plan(facts, TrainConfig(shard_model=True, optimizer="muon", max_steps=3))
+
+
+@pytest.mark.slow
+def test_each_of_two_processes_holds_half_and_the_losses_are_those_of_one(rows: Artifacts, one: RunFolder) -> None:
+    run = trained(rows, "halves", *SHARDED)
+    assert furthest(run, one) < 1e-3
+    assert "sharded: each of 2 processes holds 50% of the weights" in read_record(run)["choices"]
+    assert len(list((run.checkpoint(50) / "sharded").glob("*.distcp"))) == 2
+    assert AutoModelForCausalLM.from_pretrained(run.model).num_parameters() == read_record(run)["parameters"]
+    assert not list(run.model.glob("*.distcp"))
+
+
+@pytest.mark.slow
+def test_a_sharded_checkpoint_goes_on_whole_and_in_four_parts(rows: Artifacts, one: RunFolder) -> None:
+    run = stopped(rows, "parts", *SHARDED)
+    copy = rows.run("parts-copy")
+    shutil.copytree(run.path, copy.path)
+    for folder, count in ((run, "1"), (copy, "4")):
+        code, _, err = ptk(rows, "--resume", folder.name, "--processes", count)
+        assert code == 0, err
+        assert furthest(folder, one) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_whole_checkpoint_goes_on_in_parts(rows: Artifacts, one: RunFolder) -> None:
+    run = stopped(rows, "made-whole")
+    code, _, err = ptk(rows, "--resume", run.name, *SHARDED)
+    assert code == 0, err
+    assert furthest(run, one) < 1e-3
