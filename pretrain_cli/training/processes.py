@@ -38,7 +38,8 @@ def together(on_cpu: bool) -> Iterator[None]:
         yield
         return
     if not on_cpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        # A task that sees its own GPU alone finds it as number 0.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         dist.init_process_group("gloo" if on_cpu else "cpu:gloo,cuda:nccl", timeout=WAIT)
     except (ValueError, RuntimeError) as error:
