@@ -3,7 +3,7 @@
     python benchmarks/plan.py [SIZE ...]
 
 For each size: a plan by arithmetic alone, a plan with 20 s of real steps on random rows, then real training on real
-rows for 45 s. Prints a table; nothing else should run meanwhile.
+rows for a minute. Prints a table; nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ def ptk(folder: Path, *words: str) -> dict[str, Any]:
 def trained(folder: Path, size: str, *words: str) -> tuple[float, float]:
     """(median seconds of a step, bytes at the peak) of a real training."""
     run = f"real-{size}"
-    ptk(folder, "train", "--run", run, "--max-minutes", "0.75", *words)
+    ptk(folder, "train", "--run", run, "--max-minutes", "1", *words)
     lines = [json.loads(line) for line in (folder / "runs" / run / "metrics.jsonl").read_text().splitlines()]
     record = json.loads((folder / "runs" / run / "run.json").read_text())
     tokens = record["plan"]["batch_tokens"]
-    return statistics.median(tokens / line["tokens_per_second"] for line in lines[2:]), record["peak_memory_bytes"]
+    return statistics.median(tokens / line["tokens_per_second"] for line in lines[2:] or lines[-1:]), record[
+        "peak_memory_bytes"
+    ]
 
 
 COLUMNS = ("size", "parameters", "step: plan", "trained", "off", "peak: arithmetic", "off", "plan", "off", "trained")
@@ -54,7 +56,7 @@ def main() -> None:
 def row(folder: Path, size: str) -> list[str]:
     """One size, planned and trained."""
     words = ("--size", size, "--batch-tokens", BATCH.get(size, "4096"))
-    plan = ptk(folder, "plan", "--max-minutes", "0.75", *words)
+    plan = ptk(folder, "plan", "--max-minutes", "1", *words)
     step, peak = trained(folder, size, *words, *SETTINGS)
     arithmetic, measured = plan["memory"]["peak"], plan["measured_peak_bytes"]
     return [

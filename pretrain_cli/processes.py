@@ -141,6 +141,8 @@ def report(error: PtkError, cause: BaseException | None) -> PtkError | None:
     if folder:
         _leave(Path(folder), error, secondary)
         return None
+    if error.kind == "interrupted":
+        return error if rank() == 0 else None
     if rank() == 0 and not secondary:
         return error
     time.sleep(OTHERS_SPEAK_S)  # the launcher ends this process meanwhile, where another one has spoken

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pretrain_cli.processes import lost_another
 from pretrain_cli.training.checkpoints import rotate, staged
 from pretrain_cli.training.clock import WRITE_BYTES_PER_SECOND
 from pretrain_cli.training.job import Job
@@ -51,18 +52,19 @@ class Saver:
 
     def _stage(self) -> bool:
         """Write a checkpoint, every process its part of it; whether all could."""
+        whole = False
         try:
             with contextlib.ExitStack() as stack:
                 folder = same(lambda: self._open_stage(stack))
                 failure = _failure(lambda: self._write(folder))
                 if totals(float(failure is not None))[0]:
                     raise failure or OSError("another process couldn't write its part")
-            return True
+            whole = True
         except Exception as error:
             if not _of_the_disk(error):
                 raise
             self._failed(error)
-            return False
+        return agree(whole)
 
     def _open_stage(self, stack: contextlib.ExitStack) -> Path:
         self.job.metrics.sync()
@@ -106,4 +108,5 @@ def _failure(write: Callable[[], None]) -> Exception | None:
 
 def _of_the_disk(error: Exception) -> bool:
     # torch reports a full disk as a RuntimeError without errno, safetensors has a type of its own.
-    return isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
+    kinds = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
+    return kinds and not lost_another(error)
