@@ -21,9 +21,9 @@ from pathlib import Path
 from pretrain_cli.planning.accelerators import parse_machine
 from pretrain_cli.planning.scaling import step_on
 
-SECONDS = "25"
+SECONDS = "15"
 SIZE = "mini"
-BATCH = 4096
+BATCH = 1024
 ROUNDS = 3
 COMMON = (
     "--size", SIZE, "--precision", "fp32", "--set", "train.optimizer=adamw", "--set", "tracking.report_to=none",

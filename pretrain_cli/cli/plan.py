@@ -94,7 +94,8 @@ def _facts(result: Any) -> list[tuple[str, str]]:
     ]
     if result.price is not None:
         facts.append(("price", f"{result.price:.2f}"))
-    return [*facts, *[("assumed", text) for text in result.assumptions]]
+    chosen = [("chosen", f"{name} {reason}") for name, reason in result.choices.items()]
+    return [*facts, *chosen, *[("assumed", text) for text in result.assumptions]]
 
 
 def _step(seconds: float) -> str:

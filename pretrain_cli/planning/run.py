@@ -241,6 +241,10 @@ class _Work:
             config = changed(config, train__threads=max(1, self.threads // self.processes))
         # One process trains its own share of the batch.
         config = changed(config, train__batch_tokens=self.plan.batch_tokens // self.processes)
+        if self.processes > 1:
+            self.assumptions.append(
+                f"One process was measured alone, with its share of the batch: {self.processes} also share the machine."
+            )
         measured = measure(config, self.outline.model_config, manifest, self.artifacts.tokenizer, seconds)
         self.progress.end_stage()
         return measured

@@ -243,8 +243,9 @@ def test_stopped_on_two_it_goes_on_on_one_and_on_four_at_the_exact_row(rows, one
     assert furthest(run, one) < 1e-4
 
 
-@pytest.mark.slow
-def test_an_error_of_one_process_is_the_error_of_the_command(rows: Artifacts, tmp_path: Path) -> None:
+@pytest.fixture
+def torn(tmp_path: Path) -> str:
+    """A folder for PYTHONPATH that lets process 1 fail at its sixth batch."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
@@ -256,13 +257,27 @@ def test_an_error_of_one_process_is_the_error_of_the_command(rows: Artifacts, tm
         "        return take(self, count)\n"
         "    feed.Feed.take = fail\n"
     )
+    return str(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_the_error_of_the_command(rows: Artifacts, torn: str) -> None:
     began = time.monotonic()
-    code, out, err = ptk(rows, "--run", "torn", *COMMON, "--processes", "2", "--json", first=str(tmp_path))
+    code, out, err = ptk(rows, "--run", "torn", *COMMON, "--processes", "2", "--json", first=torn)
     assert code == DataError.exit_code and time.monotonic() - began < 60
-    assert json.loads(out)["error"] == {
-        "kind": "data",
-        "message": "Row 17 is torn.",
-        "hint": "Prepare again.",
-        "exit_code": 3,
-    }
+    wanted = {"kind": "data", "message": "Row 17 is torn.", "hint": "Prepare again.", "exit_code": 3}
+    assert json.loads(out)["error"] == wanted
     assert err.count("Error:") == 1 and read_record(rows.run("torn"))["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_under_torchrun_an_error_is_said_once_by_the_process_that_has_it(rows: Artifacts, torn: str, tmp_path) -> None:
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "pretrain_cli"]
+    more = words(rows, "--run", "torn-again", *COMMON)
+    done = subprocess.run([*line, *more], env=environment(first=torn), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("Error: ") - done.stderr.count("ChildFailedError: ") == 1, done.stderr
+    assert "Error: Process 1: Row 17 is torn." in done.stderr
+    nothing = [*line, "train", "--artifacts", str(tmp_path / "nothing")]
+    done = subprocess.run(nothing, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("Error: No prepared data") == 1, done.stderr
