@@ -69,7 +69,8 @@ def launch(count: int, words: Sequence[str], debug: bool = False) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if not debug:
-        logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -77,6 +78,7 @@ def launch(count: int, words: Sequence[str], debug: bool = False) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
+        run_id="ptk",
         max_restarts=0,
         monitor_interval=0.1,
         signals_to_handle="SIGQUIT",  # Ctrl-C and SIGTERM are passed on here: a process may take its time to save

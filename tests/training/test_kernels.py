@@ -9,6 +9,8 @@ import pytest
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
 from pretrain_cli.training.kernels import Hardware, Kernels, choose_kernels, hardware_of, liger_config
+from pretrain_cli.training.run import train
+from tests.training.conftest import small
 
 HOPPER = Hardware("cuda", (9, 0), flash_attention=True, liger=True, torchao=True)
 TURING = Hardware("cuda", (7, 5), flash_attention=True, liger=True, torchao=True)
@@ -58,3 +60,9 @@ def test_what_is_asked_for_is_taken_or_refused() -> None:
 def test_ligers_mlp_is_used_for_swiglu_only() -> None:
     assert liger_config(type("C", (), {"hidden_act": "silu"}))["swiglu"]
     assert not liger_config(type("C", (), {"hidden_act": "relu2"}))["swiglu"]
+
+
+def test_deepspeed_that_is_not_installed_is_said_with_the_way_to_get_it(rows) -> None:
+    with pytest.raises(MissingDependencyError, match="deepspeed") as caught:
+        train(small(train__max_steps=1, trainer={"deepspeed": "deepspeed.json"}), rows, run_name="deepspeed")
+    assert caught.value.exit_code == 6 and "pip install deepspeed" in caught.value.hint
