@@ -27,7 +27,7 @@ BATCH = 1024
 ROUNDS = 3
 COMMON = (
     "--size", SIZE, "--precision", "fp32", "--set", "train.optimizer=adamw", "--set", "tracking.report_to=none",
-    "--set", "train.save_steps=0", "--set", "train.eval_steps=0", "--set", "model.family=llama",
+    "--set", "train.save_steps=0", "--set", "train.eval_steps=0", "--set", "train.logging_steps=1",
 )  # fmt: skip
 
 # On paper: a Llama of 1.24 billion weights (16 layers of 2 048, 128 256 entries), rows of 4 096.
@@ -69,7 +69,7 @@ def run(folder: Path, names: tuple[str, ...], batch: int, *more: str, threads: s
     rates = []
     for name in names:
         lines = (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
-        rates.append(statistics.median(json.loads(line)["tokens_per_second"] for line in lines[2:]))
+        rates.append(statistics.median(json.loads(line)["tokens_per_second"] for line in lines[2:] or lines[-1:]))
     return rates
 
 
