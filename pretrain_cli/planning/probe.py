@@ -49,10 +49,10 @@ class Enough(Exception):
 
 
 class Watch(Progress):
-    """Notes the time of each step, and ends the training after ``seconds`` of them."""
+    """Notes the time of each step, and ends the training after ``seconds`` of them; compiling isn't counted."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, compiled: bool) -> None:
+        self._seconds, self._first = seconds, 1 if compiled else 0
         self.times = [time.perf_counter()]
 
     def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
@@ -60,7 +60,7 @@ class Watch(Progress):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.times.append(time.perf_counter())
-        if self.times[-1] - self.times[0] >= self._seconds:
+        if self.times[-1] - self.times[self._first] >= self._seconds:
             raise Enough
 
 
@@ -97,14 +97,16 @@ def run(folder: Path, seconds: float) -> None:
     began = time.perf_counter()
     from pretrain_cli.training.run import train
 
-    watch = Watch(seconds)
+    config = load_config(file=folder / "config.toml", environ={}).config
+    watch = Watch(seconds, config.train.compile is True)
     try:
-        train(load_config(file=folder / "config.toml", environ={}).config, Artifacts(folder), watch, run_name="probe")
+        train(config, Artifacts(folder), watch, run_name="probe")
     except Enough:
         pass
     steps = np.diff(watch.times).tolist()
     steady = steps[WARM_UP_STEPS:] if len(steps) > 2 * WARM_UP_STEPS else steps[-1:]
-    result = Measured(statistics.median(steady), len(steps), _peak_bytes(), watch.times[0] - began)
+    step = statistics.median(steady)
+    result = Measured(step, len(steps), _peak_bytes(), watch.times[0] - began + max(0.0, steps[0] - step))
     write_json(folder / RESULT, result.__dict__)
 
 

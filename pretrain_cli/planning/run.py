@@ -26,7 +26,9 @@ from pretrain_cli.planning.shape import Outline, outline_of
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.checkpoints import bytes_needed
 from pretrain_cli.training.clock import FORWARD_SHARE, WRITE_BYTES_PER_SECOND
+from pretrain_cli.training.compiling import choose_compile
 from pretrain_cli.training.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
+from pretrain_cli.training.machine import Machine as TrainingMachine
 from pretrain_cli.training.plan import UTILISATION, Facts, Plan, make_plan
 from pretrain_cli.training.resume import settled
 
@@ -236,7 +238,7 @@ class _Work:
             "settings": {"sequence_length": self.outline.sequence_length, "packing": self.outline.packing},
             "tokenizer": {"vocab_size": self.outline.vocabulary},
         }
-        config = settled(self.config, self.plan, self.precision, manifest)
+        config = settled(self.config, self.plan, self.precision, manifest, self._compiled())
         if self.on_cpu:
             config = changed(config, train__threads=max(1, self.threads // self.processes))
         # One process trains its own share of the batch.
@@ -248,6 +250,13 @@ class _Work:
         measured = measure(config, self.outline.model_config, manifest, self.artifacts.tokenizer, seconds)
         self.progress.end_stage()
         return measured
+
+    def _compiled(self) -> bool:
+        """Whether training would compile the model."""
+        steps = self.plan.expected_steps
+        seconds = self.plan.seconds or steps * self.step_seconds(None)[0]
+        machine = TrainingMachine(self.device, self.precision)
+        return choose_compile(self.config.train.compile, machine, self.plan, seconds).value
 
     def step_seconds(self, measured: Measured | None) -> tuple[float, str]:
         """Seconds of one optimizer step, and where the figure is from."""
@@ -301,7 +310,7 @@ class _Work:
             tokens_per_second=plan.batch_tokens / step,
             energy_kwh=power * seconds / 3.6e6,
             price=hourly_rate * seconds / 3600 if hourly_rate is not None else None,
-            choices={**plan.reasons, **self._kernels(seconds)},
+            choices={**plan.reasons, **self._kernels()},
             assumptions=[*self.assumptions, f"Power: {power:.0f} W, {'as given' if watts is not None else 'assumed'}."],
         )
 
@@ -322,12 +331,12 @@ class _Work:
         seconds = ends + steps * step + times[0] * validation + times[1] * saving
         return steps, min(seconds, plan.seconds) if plan.seconds is not None else seconds
 
-    def _kernels(self, seconds: float) -> dict[str, str]:
+    def _kernels(self) -> dict[str, str]:
         """A GPU's faster ways to compute, as training would choose them; elsewhere with the extra `gpu` installed."""
         assert self.counts is not None
         hardware = hardware_of(self.device) if self.target is None else _hardware(self.target)
         family = self.outline.model_config.model_type if self.outline.model_config else self.config.model.family
-        return choose_kernels(hardware, self.config.train, family, self.counts.parameters, seconds).reasons
+        return choose_kernels(hardware, self.config.train, family, self.counts.parameters).reasons
 
     def _watts(self) -> float:
         if self.target:

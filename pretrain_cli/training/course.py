@@ -26,7 +26,7 @@ from pretrain_cli.training.job import Job
 from pretrain_cli.training.kernels import Kernels, apply_kernels, choose_kernels, hardware_of, liger_config
 from pretrain_cli.training.loss import attach_loss, head_is_plain
 from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.plan import UTILISATION, Plan
+from pretrain_cli.training.plan import Plan
 from pretrain_cli.training.processes import rank, same, world_size
 from pretrain_cli.training.record import Metrics
 from pretrain_cli.training.results import TrainResult
@@ -98,14 +98,11 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
 
 def _kernels(start: Start, model: Any, plan: Plan) -> Kernels:
     """Choose a GPU's faster ways, and take those that change the model itself."""
-    flops = 6.0 * model.num_parameters() * plan.expected_steps * plan.batch_tokens
-    seconds = plan.seconds if plan.seconds and not plan.steps else flops / (start.peak_flops * UTILISATION)
     kernels = choose_kernels(
         hardware_of(start.machine.device),
         start.config.train,
         model.config.model_type,
         model.num_parameters(),
-        seconds,
     )
     for name, reason in kernels.reasons.items():
         start.note(f"{name} {reason}")

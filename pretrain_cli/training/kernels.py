@@ -1,4 +1,4 @@
-"""Which of a GPU's faster ways to compute are taken: compiling, flash attention, Liger's kernels, fp8; and why?
+"""Which of a GPU's faster ways to compute are taken: flash attention, Liger's kernels, fp8; and why?
 
 Nothing of this runs on a CPU. Each way is one documented call of its library; the choice is made from plain facts, so
 that it can be tested without the hardware.
@@ -16,8 +16,6 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
 
 AMPERE, ADA = (8, 0), (8, 9)
-COMPILE_PAYS_S = 900.0
-"""Compiling takes one to three minutes: at a tenth to a third more speed it pays in runs longer than this."""
 FP8_PAYS_PARAMETERS = 1e9
 """Products smaller than those of a 1B model lose more to scaling than fp8 gains (torchao's float8 documentation)."""
 LIGER_MODELS = ("llama", "mistral", "mixtral", "gemma", "gemma2", "qwen2", "qwen3", "phi3", "olmo2", "granite")
@@ -39,7 +37,6 @@ class Hardware:
 class Kernels:
     """The choices; ``reasons`` holds those worth a line."""
 
-    compile: bool = False
     attention: str = "sdpa"
     liger: bool = False
     fp8: bool = False
@@ -58,9 +55,7 @@ def hardware_of(device: str) -> Hardware:
     )
 
 
-def choose_kernels(
-    hardware: Hardware, train: TrainConfig, model_type: str, parameters: float, expected_seconds: float
-) -> Kernels:
+def choose_kernels(hardware: Hardware, train: TrainConfig, model_type: str, parameters: float) -> Kernels:
     """Choose what ``train`` leaves at auto.
 
     Args:
@@ -68,22 +63,15 @@ def choose_kernels(
         train: what is asked for.
         model_type: transformers' name of the architecture.
         parameters: of the model.
-        expected_seconds: of the whole training.
 
     Raises:
         ConfigError: something is asked for that this device can't do.
         MissingDependencyError: something is asked for whose library isn't installed.
     """
-    on_gpu, reasons = hardware.kind == "cuda", {}
-    long_enough = expected_seconds >= COMPILE_PAYS_S
-    compiled = on_gpu and long_enough if train.compile == "auto" else train.compile
-    if on_gpu:
-        reasons["compile"] = f"{'on' if compiled else 'off'}: " + _why(
-            train.compile, f"about {expected_seconds / 60:.0f} minutes, it pays above {COMPILE_PAYS_S / 60:.0f}"
-        )
+    reasons: dict[str, str] = {}
     attention = _attention(hardware, train, reasons)
     liger = _liger(hardware, train, model_type, reasons)
-    return Kernels(compiled, attention, liger, _fp8(hardware, train, parameters, reasons), reasons)
+    return Kernels(attention, liger, _fp8(hardware, train, parameters, reasons), reasons)
 
 
 def _attention(hardware: Hardware, train: TrainConfig, reasons: dict[str, str]) -> str:
@@ -133,7 +121,7 @@ def _why(setting: bool | str, reason: str) -> str:
 
 
 def apply_kernels(model: Any, kernels: Kernels) -> None:
-    """Attention and fp8 on the model itself; compiling and Liger's kernels are Trainer's to switch on."""
+    """Attention and fp8 on the model itself; Liger's kernels are Trainer's to switch on."""
     if kernels.attention != "sdpa":
         model.set_attn_implementation(kernels.attention)
     if kernels.fp8:

@@ -17,10 +17,8 @@ TURING = Hardware("cuda", (7, 5), flash_attention=True, liger=True, torchao=True
 BARE = Hardware("cuda", (9, 0))
 
 
-def chosen(
-    hardware: Hardware, parameters: float = 2e9, seconds: float = 1e5, model: str = "llama", **train: Any
-) -> Kernels:
-    return choose_kernels(hardware, TrainConfig(**train), model, parameters, seconds)
+def chosen(hardware: Hardware, parameters: float = 2e9, model: str = "llama", **train: Any) -> Kernels:
+    return choose_kernels(hardware, TrainConfig(**train), model, parameters)
 
 
 def test_a_cpu_takes_none_of_them_and_says_nothing() -> None:
@@ -29,12 +27,11 @@ def test_a_cpu_takes_none_of_them_and_says_nothing() -> None:
 
 def test_a_new_gpu_with_everything_installed_takes_all() -> None:
     kernels = chosen(HOPPER)
-    assert (kernels.compile, kernels.attention, kernels.liger, kernels.fp8) == (True, "flash_attention_2", True, True)
-    assert set(kernels.reasons) == {"compile", "attention", "liger", "fp8"}
+    assert (kernels.attention, kernels.liger, kernels.fp8) == ("flash_attention_2", True, True)
+    assert set(kernels.reasons) == {"attention", "liger", "fp8"}
 
 
 def test_each_is_left_out_for_a_reason_that_is_said() -> None:
-    assert not chosen(HOPPER, seconds=60).compile
     assert chosen(TURING).attention == "sdpa" and "older than Ampere" in chosen(TURING).reasons["attention"]
     assert chosen(BARE).attention == "sdpa" and "isn't installed" in chosen(BARE).reasons["attention"]
     assert not chosen(BARE).liger and "extra `gpu`" in chosen(BARE).reasons["liger"]
@@ -43,7 +40,6 @@ def test_each_is_left_out_for_a_reason_that_is_said() -> None:
 
 
 def test_what_is_asked_for_is_taken_or_refused() -> None:
-    assert chosen(HOPPER, seconds=1, compile=True).compile and not chosen(HOPPER, compile=False).compile
     assert chosen(HOPPER, parameters=1e6, fp8=True).fp8 and not chosen(HOPPER, fp8=False).fp8
     for hardware, setting in (
         (TURING, {"attention": "flash"}),
