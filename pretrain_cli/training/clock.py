@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 FORWARD_SHARE = 0.4
@@ -31,6 +32,11 @@ class RunClock:
     @property
     def elapsed_s(self) -> float:
         return self.before_s + time.monotonic() - self.started
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of the budget that are left; no limit without one."""
+        return math.inf if self.budget_s is None else self.budget_s - self.elapsed_s
 
     @property
     def end_s(self) -> float:

@@ -99,7 +99,9 @@ def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation 
     if job.validation_rows is None:
         return None
     progress.stage("validating")
-    found = trainer.validator.run(trainer.model_wrapped, trainer.validator.rows_at_the_end())
+    # On a machine that has become busy it takes longer than planned: the model still has to be saved in time.
+    seconds = job.clock.left_s - 0.5 - trainer.saver.estimate_s()
+    found = trainer.validator.run(trainer.model_wrapped, trainer.validator.rows_at_the_end(), seconds)
     progress.end_stage()
     if found is not None:
         values = {"step": job.state.step, "validation_loss": found.loss}

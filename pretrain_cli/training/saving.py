@@ -38,9 +38,12 @@ class Saver:
         return 1.0 + 2 * self.checkpoint_bytes / WRITE_BYTES_PER_SECOND
 
     def save(self) -> None:
-        """Save this step, unless it is saved already."""
+        """Save this step, unless it is saved already, or the budget has only the time left to save the model."""
         job, state = self.job, self.job.state
         if self._saved_step == state.step:
+            return
+        if job.clock.left_s < self.estimate_s() and job.stop.requested is None and job.world_size == 1:
+            job.progress.note("No time is left for a last checkpoint: only the model is saved.")
             return
         began = time.monotonic()
         if agree(job.rank == 0 and self._disk_has_room()) and self._stage():

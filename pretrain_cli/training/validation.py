@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +36,11 @@ def validate(
     rank: int = 0,
     world_size: int = 1,
     stop: Callable[[], bool] = lambda: False,
+    seconds: float = math.inf,
 ) -> Validation | None:
     """Score ``rows`` rows spread evenly over the split; draws no random numbers. None if ``stop`` said so.
+
+    Where ``seconds`` are over, what is scored until then counts: rows spread evenly too.
 
     Args:
         model: what `attach_loss` was called on, as it is trained (wrapped or not).
@@ -48,9 +52,11 @@ def validate(
         rank: of this process; each scores its share.
         world_size: processes.
         stop: asked between batches.
+        seconds: to take at most.
     """
     count = min(rows, len(dataset))
-    places = torch.linspace(0, len(dataset) - 1, count).round().long().tolist()[rank::world_size]
+    places = _spread(torch.linspace(0, len(dataset) - 1, count).round().long().tolist())[rank::world_size]
+    began, scored_rows = time.monotonic(), 0
     sums = torch.zeros(2, dtype=torch.float64, device=device if device.type != "mps" else "cpu")
     training = model.training
     model.eval()
@@ -59,6 +65,8 @@ def validate(
             for start in range(0, -(-count // world_size), batch_rows):
                 if stop() and world_size == 1:
                     return None
+                if start and world_size == 1 and time.monotonic() - began > seconds:
+                    break
                 # Every process makes the same number of passes, since a sharded model gathers its weights in each.
                 part = places[start : start + batch_rows]
                 batch = dataset.__getitems__(part or [0])
@@ -69,9 +77,15 @@ def validate(
                 inputs = {name: tensor.to(device) for name, tensor in batch.items()}
                 sums[0] += model(**inputs)["total"].to(sums)
                 sums[1] += scored
+                scored_rows += len(labels)
     finally:
         model.train(training)
     nats, tokens = totals(*sums.tolist())
     loss = nats / max(1.0, tokens)
     bits = loss / math.log(2) * tokens_per_byte if tokens_per_byte else None
-    return Validation(loss, bits, count, int(tokens))
+    return Validation(loss, bits, scored_rows if world_size == 1 else count, int(tokens))
+
+
+def _spread(places: list[int]) -> list[int]:
+    """The same places, so ordered that each beginning of the list is spread over the whole: every 8th first."""
+    return [place for first in (0, 4, 2, 6, 1, 5, 3, 7) for place in places[first::8]]

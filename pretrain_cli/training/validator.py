@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -29,8 +30,8 @@ class Validator:
         self.job, self.device, self.meter = job, device, meter
         self._seconds_per_row = 0.0
 
-    def run(self, model: Any, rows: int) -> Validation | None:
-        """Loss on ``rows`` held-out rows; None where there are none, or a signal came."""
+    def run(self, model: Any, rows: int, seconds: float = math.inf) -> Validation | None:
+        """Loss on ``rows`` held-out rows, or what ``seconds`` allow; None where there are none, or a signal came."""
         job = self.job
         if job.validation_rows is None:
             return None
@@ -45,6 +46,7 @@ class Validator:
             rank=job.rank,
             world_size=job.world_size,
             stop=lambda: job.stop.requested is not None,
+            seconds=seconds,
         )
         if found is not None:
             self._seconds_per_row = (time.monotonic() - began) / max(1, found.rows)

@@ -71,7 +71,13 @@ def free(folder: Path) -> None:
     (folder / "filler").unlink()
 
 
-@pytest.mark.parametrize("seen", [True, False], ids=["seen before the save", "met in the middle of it"])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(True, id="seen before the save", marks=pytest.mark.slow),
+        pytest.param(False, id="met in its middle"),
+    ],
+)
 def test_a_full_disk_pauses_saving_and_training_goes_on(small_disk, quiet, monkeypatch, seen: bool) -> None:
     if not seen:
         monkeypatch.setattr(Saver, "_disk_has_room", lambda self: True)
@@ -85,6 +91,7 @@ def test_a_full_disk_pauses_saving_and_training_goes_on(small_disk, quiet, monke
     assert course(run) == course(quiet) and weights_equal(run, quiet)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint_to_finish_from(small_disk, quiet) -> None:
     heard = Heard(step_4=lambda: fill(small_disk.root))
     with pytest.raises(NoSpaceError) as caught:
@@ -120,6 +127,7 @@ def read_only(folder: Path) -> Callable[[], None]:
     return remount
 
 
+@pytest.mark.slow
 def test_a_checkpoint_folder_that_becomes_read_only_ends_nothing(small_disk) -> None:
     run = small_disk.run("sealed")
     heard = Heard(step_4=read_only(run.checkpoints), step_8=lambda: os.system(f"umount -l '{run.checkpoints}'"))

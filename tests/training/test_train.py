@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
+from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, MissingDependencyError, ModelError, UsageError
 from pretrain_cli.training.record import read_lines
 from pretrain_cli.training.run import TrainResult, train
@@ -98,6 +99,22 @@ def test_minutes_end_with_a_saved_model_inside_the_budget(rows: Artifacts) -> No
     assert result.steps > 3 and (result.model / "config.json").is_file()
     rates = [line["learning_rate"] for line in read_lines(rows.run("timed").metrics)]
     assert rates[-1] < 0.35 * max(rates)
+
+
+def test_a_machine_that_gets_busy_at_the_end_still_saves_inside_the_budget(rows: Artifacts, monkeypatch) -> None:
+    """The last validation takes a hundred times as long as planned: it is cut, and the model is saved in time."""
+    plain = PackedDataset.__getitems__
+
+    def slow(self, indices):
+        if self.folder.name == "validation":
+            time.sleep(0.3)
+        return plain(self, indices)
+
+    monkeypatch.setattr(PackedDataset, "__getitems__", slow)
+    started = time.monotonic()
+    result = train(small(train__max_minutes=0.08, train__eval_steps=0, train__micro_batch=1), rows, run_name="late")
+    assert time.monotonic() - started < 0.08 * 60
+    assert result.validation_loss is not None and (result.model / "config.json").is_file()
 
 
 def test_accumulated_micro_batches_give_the_losses_of_one_whole_batch(rows: Artifacts) -> None:
