@@ -8,7 +8,6 @@ then meets all of them.
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pretrain_cli.config.load import changed, load_config
 from pretrain_cli.config.model import Config, TrainConfig
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.data.prepare import prepare
+from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.model.build import scratch_model
 from pretrain_cli.model.devices import matmul_flops
 from pretrain_cli.model.sizes import named_shape
@@ -321,7 +321,7 @@ def one_step(vocab_size: int, way: str) -> None:
     began = time.perf_counter()
     for _ in range(2):
         model(input_ids=ids, labels=ids)["loss"].backward()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = peak_resident_bytes() / 1e6
     print(peak, (time.perf_counter() - began) / 2)
 
 

@@ -10,8 +10,10 @@ import torch
 from pretrain_cli.training.loss import CHUNK_ELEMENTS
 from pretrain_cli.training.optimizers import split_parameters
 
-PROGRAM_CPU, PROGRAM_GPU = 620e6, 900e6
+PROGRAM_CPU, PROGRAM_GPU = 580e6, 900e6
 """Python with torch and transformers loaded, resident; on a GPU its context and the libraries' kernels."""
+FRAGMENTS_CPU = 1.35
+"""Room that activations take on a CPU over their bytes: the C library can't fill every gap again (benchmarks/plan.py)."""
 MUON_COPIES = 6
 """Copies of the largest group of equal matrices while they are orthogonalised together."""
 STATE_BYTES = {"adamw": 8.0, "8bit": 2.0, "lion": 4.0, "sgd": 0.0, "adafactor": 0.2}
@@ -135,7 +137,8 @@ def memory_needed(counts: Counts, setup: Setup) -> Memory:
     held = gradients if setup.accumulation > 1 else 0.0
     update = gradients + (MUON_COPIES * counts.largest_group * 4.0 if setup.optimizer == "muon" else 0.0)
     program = PROGRAM_CPU if setup.on_cpu else PROGRAM_GPU
-    peak = program + weights + optimizer + buckets + gathered + max(activations + logits + held, update)
+    room = activations * (FRAGMENTS_CPU if setup.on_cpu else 1.0)
+    peak = program + weights + optimizer + buckets + gathered + max(room + logits + held, update)
     return Memory(program, weights, gradients + buckets, optimizer, activations, logits, peak)
 
 

@@ -25,6 +25,7 @@ from pretrain_cli.config.load import load_config, to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.store import PackedBatch, RowWriter
 from pretrain_cli.errors import ModelError, PtkError
+from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.progress import Progress
 
 RESULT = "measured.json"
@@ -49,10 +50,10 @@ class Enough(Exception):
 
 
 class Watch(Progress):
-    """Notes the time of each step, and ends the training after ``seconds`` of them; compiling isn't counted."""
+    """Notes the time of each step; ends the training ``seconds`` after the first, which also compiles and imports."""
 
-    def __init__(self, seconds: float, compiled: bool) -> None:
-        self._seconds, self._first = seconds, 1 if compiled else 0
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self.times = [time.perf_counter()]
 
     def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
@@ -60,7 +61,7 @@ class Watch(Progress):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.times.append(time.perf_counter())
-        if self.times[-1] - self.times[self._first] >= self._seconds:
+        if len(self.times) > 2 and self.times[-1] - self.times[1] >= self._seconds:
             raise Enough
 
 
@@ -98,13 +99,13 @@ def run(folder: Path, seconds: float) -> None:
     from pretrain_cli.training.run import train
 
     config = load_config(file=folder / "config.toml", environ={}).config
-    watch = Watch(seconds, config.train.compile is True)
+    watch = Watch(seconds)
     try:
         train(config, Artifacts(folder), watch, run_name="probe")
     except Enough:
         pass
     steps = np.diff(watch.times).tolist()
-    steady = steps[WARM_UP_STEPS:] if len(steps) > 2 * WARM_UP_STEPS else steps[-1:]
+    steady = steps[WARM_UP_STEPS if len(steps) > 2 * WARM_UP_STEPS else 1 :]
     step = statistics.median(steady)
     result = Measured(step, len(steps), _peak_bytes(), watch.times[0] - began + max(0.0, steps[0] - step))
     write_json(folder / RESULT, result.__dict__)
@@ -181,15 +182,7 @@ def _peak_bytes() -> float:
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return float(torch.cuda.max_memory_reserved())
-    status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss would keep the peak of the process that started this one
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
+    return float(peak_resident_bytes())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import psutil
 import torch
 
 from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.training.processes import same, world_size
@@ -49,12 +49,7 @@ class Machine:
         """Memory that this process took at most."""
         if torch.device(self.device).type == "cuda":
             return int(torch.cuda.max_memory_allocated())
-        try:
-            import resource
-        except ImportError:  # Windows
-            return int(psutil.Process().memory_info().rss)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return int(peak if sys.platform == "darwin" else peak * 1024)
+        return peak_resident_bytes()
 
     def matmul_flops(self) -> float:
         """Measured operations a second of all processes together, in the precision of the forward pass."""

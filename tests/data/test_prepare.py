@@ -539,15 +539,16 @@ def test_the_tokenizer_never_sees_the_held_out_tail_of_one_document(
 
 
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import prepare
+from pretrain_cli.memory import peak_resident_bytes
 if __name__ == "__main__":
     data = {"inputs": [sys.argv[1]], "sequence_length": 512}
     prepare(Config.model_validate({"tokenizer": {"path": sys.argv[2]}, "data": data}), Artifacts(Path(sys.argv[3])))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    print(peak_resident_bytes() / 1e6)
 """
 
 

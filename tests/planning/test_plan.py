@@ -117,10 +117,10 @@ def test_a_base_is_planned_from_its_config_alone(tmp_path, text) -> None:
 
 @pytest.mark.slow
 def test_real_steps_on_random_rows_are_timed_before_anything_is_prepared(tmp_path, text, capfd) -> None:
-    words = ["plan", str(text), "--size", "tiny", "--max-minutes", "1", "--measure", "2", "--json"]
+    words = ["plan", str(text), "--size", "tiny", "--max-minutes", "30", "--measure", "2", "--json"]
     assert run([*words, "--artifacts", str(tmp_path / "artifacts")]) == 0
     plan = json.loads(capfd.readouterr().out)
-    assert plan["step_source"].startswith("measured") and 0 < plan["step_seconds"] < 5
+    assert plan["step_source"].startswith("measured") and plan["step_seconds"] > 0
     assert plan["measured_peak_bytes"] == pytest.approx(plan["memory"]["peak"], rel=0.3)
-    assert plan["seconds"] <= 60 and plan["steps"] * plan["step_seconds"] <= 60
+    assert plan["seconds"] <= 1800 and plan["steps"] * plan["step_seconds"] <= 1800
     assert not (tmp_path / "artifacts").exists()

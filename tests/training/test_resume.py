@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -183,51 +182,3 @@ def test_two_processes_cannot_train_one_run(rows) -> None:
     finally:
         held.kill()
         held.wait()
-
-
-CHILD = """
-import sys
-from tests.training.conftest import small
-from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.training.run import train
-settings = eval(sys.argv[3])
-train(small(**settings), Artifacts(__import__("pathlib").Path(sys.argv[1])), **eval(sys.argv[2]))
-"""
-
-
-def start(artifacts: Artifacts, arguments: dict[str, Any], settings: dict[str, Any]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(artifacts.root), repr(arguments), repr(settings)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 4])
-def test_kills_at_random_moments_leave_no_trace_in_weights_and_metrics(rows, workers) -> None:
-    """SIGKILL between steps, inside accumulation, a validation or a save: the result is that of a quiet run."""
-    settings = {
-        "train__max_steps": 60, "train__save_steps": 5, "train__eval_steps": 7, "train__workers": workers,
-        "train__gradient_accumulation": 2,
-    }  # fmt: skip
-    train(small(**settings), rows, run_name=f"quiet-{workers}")
-    quiet, run, chance = rows.run(f"quiet-{workers}"), rows.run(f"killed-{workers}"), random.Random(workers)
-    kills, arguments = 0, {"run_name": run.name}
-    while True:
-        process = start(rows, arguments, settings)
-        size = run.metrics.stat().st_size if run.metrics.is_file() else 0
-        while process.poll() is None and (not run.metrics.is_file() or run.metrics.stat().st_size <= size):
-            time.sleep(0.01)
-        try:
-            process.wait(timeout=chance.uniform(0.02, 0.7) if kills < 5 else 120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-            arguments = {"resume": run.name}
-            continue
-        assert process.returncode == 0
-        break
-    assert kills >= 2
-    assert course(run) == course(quiet) and weights_equal(run, quiet)
