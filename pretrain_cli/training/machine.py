@@ -13,6 +13,7 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
+from pretrain_cli.training.heap import keep_freed_memory
 from pretrain_cli.training.processes import same, world_size
 
 
@@ -57,7 +58,9 @@ class Machine:
 
 
 def choose_machine(train: TrainConfig, earlier: dict[str, Any], note: Callable[[str], None]) -> Machine:
-    """Device, threads and precision; each choice is told to ``note``. Sets torch's threads.
+    """Device, threads and precision; each choice is told to ``note``.
+
+    Sets torch's threads, and how this process keeps memory.
 
     Args:
         train: what is asked for.
@@ -72,6 +75,7 @@ def choose_machine(train: TrainConfig, earlier: dict[str, Any], note: Callable[[
     device = say("device", devices.choose_device(train.device))
     if torch.device(device).type == "cpu":
         torch.set_num_threads(say("threads", _threads(train, earlier)))
+        keep_freed_memory()
     return Machine(device, say("precision", same(lambda: devices.choose_precision(train.precision, device))))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from pretrain_cli.model import devices
 from pretrain_cli.training import compiling, feed
 from pretrain_cli.training.busy import NEWEST, USUAL, BusyWatch
 from pretrain_cli.training.compiling import choose_compile, compiled_body
+from pretrain_cli.training.heap import keep_freed_memory
 from pretrain_cli.training.machine import Machine
 from pretrain_cli.training.plan import Facts, make_plan
 from pretrain_cli.training.record import read_record
@@ -32,6 +34,23 @@ def test_a_busy_core_leaves_one_thread_of_two(monkeypatch) -> None:
     busy = devices.choose_threads("auto", busy_cores=1.1)
     assert busy.value == 1 and "1.1 of 2 cores" in busy.reason
     assert devices.choose_threads(2, busy_cores=1.1).value == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
+def test_memory_that_a_step_freed_serves_the_next_one() -> None:
+    import resource
+
+    if not keep_freed_memory():
+        pytest.skip("another C library")
+    pages = 4 * (16 << 20) // resource.getpagesize()
+
+    def step() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [torch.ones(4 << 20) for _ in range(4)]
+        del blocks
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert sum(sorted(step() for _ in range(9))[:7]) < pages  # of 7 steps: less than one step's new pages
 
 
 def test_steps_that_become_slow_on_a_busy_machine_are_said_once() -> None:
