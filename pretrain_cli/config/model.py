@@ -144,8 +144,8 @@ class TrainConfig(Section):
     """AdamW's first moment decay. `auto`: 0.8 beside muon, 0.9 else."""
     adam_beta2: Fraction = 0.95
     """AdamW's second moment decay."""
-    precision: Literal["auto", "fp32", "bf16", "fp16", "bf16-weights"] = "auto"
-    """`bf16`: autocast over fp32 weights; `bf16-weights`: the weights too. `auto`: the faster of bf16 and fp32, timed."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "bf16-weights", "auto-weights"] = "auto"
+    """`bf16`: autocast over fp32 weights; `bf16-weights`: the weights too. `auto`: the faster of bf16 and fp32, timed; `auto-weights`: of bf16-weights and fp32."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: Positive | Auto = "auto"

@@ -65,21 +65,22 @@ def choose_precision(name: str, device: str) -> Choice[str]:
     On a GPU by its capability without emulation, on a CPU by timing both: its flags were wrong in one case of three.
 
     Args:
-        name: one of them, taken as it is, or "auto".
+        name: one of them, taken as it is, "auto", or "auto-weights": bf16 for the weights too where it is taken.
         device: what `choose_device` gave.
     """
-    if name != "auto":
+    if name not in ("auto", "auto-weights"):
         return Choice(name, "as asked")
+    bf16 = "bf16" if name == "auto" else "bf16-weights"
     kind = torch.device(device).type
     if kind == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return Choice("bf16", "the GPU computes it natively")
+            return Choice(bf16, "the GPU computes it natively")
         return Choice("fp32", "the GPU would emulate bf16")
     if kind == "mps":
         return Choice("fp32", "Apple's GPUs emulate bf16 on some generations")
     ratio = bf16_speed_ratio()
     if ratio >= BF16_GAIN:
-        return Choice("bf16", f"timed {ratio:.1f} times as fast as fp32 here")
+        return Choice(bf16, f"timed {ratio:.1f} times as fast as fp32 here")
     return Choice("fp32", f"bf16 timed {ratio:.2g} times as fast here")
 
 

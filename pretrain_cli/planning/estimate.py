@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from pretrain_cli.training.loss import CHUNK_ELEMENTS
+from pretrain_cli.training.loss import chunk_rows
 from pretrain_cli.training.optimizers import split_parameters
 
 PROGRAM_CPU, PROGRAM_GPU = 580e6, 900e6
 """Python with torch and transformers loaded, resident; on a GPU its context and the libraries' kernels."""
 FRAGMENTS_CPU = 1.35
-"""Room that activations take on a CPU over their bytes: the C library can't fill every gap again (benchmarks/plan.py)."""
+"""Room that activations take on a CPU over their bytes: the C library can't fill every gap (benchmarks/plan.py)."""
 MUON_COPIES = 6
 """Copies of the largest group of equal matrices while they are orthogonalised together."""
 STATE_BYTES = {"adamw": 8.0, "8bit": 2.0, "lion": 4.0, "sgd": 0.0, "adafactor": 0.2}
@@ -197,7 +197,7 @@ def _logit_bytes(counts: Counts, setup: Setup) -> float:
     tokens = setup.micro_batch * setup.sequence_length
     if not setup.chunked_loss:
         return 3 * 4.0 * tokens * counts.vocabulary
-    chunk = min(CHUNK_ELEMENTS, tokens * counts.vocabulary)
+    chunk = min(chunk_rows(counts.vocabulary), tokens) * counts.vocabulary
     return 3 * 4.0 * chunk + 4.0 * counts.vocabulary * counts.hidden + 2 * 4.0 * tokens * counts.hidden
 
 

@@ -181,9 +181,10 @@ class _Work:
         wanted = self.config.train.precision
         if self.target is None:
             return devices.choose_precision(wanted, self.device).value
-        if wanted != "auto":
+        if not wanted.startswith("auto"):
             return wanted
-        return "bf16" if self.target.accelerator.bf16 else "fp32"
+        bf16 = "bf16" if wanted == "auto" else "bf16-weights"
+        return bf16 if self.target.accelerator.bf16 else "fp32"
 
     def _available(self) -> float:
         """Bytes that training may fill on one device."""

@@ -25,7 +25,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float, needs_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        rows = max(LEAST_CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0])
+        rows = chunk_rows(weight.shape[0])
         loss = hidden.new_zeros((), dtype=torch.float32)
         penalty = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden) if needs_gradient else None
@@ -57,6 +57,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grad_loss, grad_weight.mul_(grad_loss), None, None, None
+
+
+def chunk_rows(vocab_size: int) -> int:
+    """Rows whose logits are held at once."""
+    return max(LEAST_CHUNK_ROWS, CHUNK_ELEMENTS // vocab_size)
 
 
 def _product(gradient: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:

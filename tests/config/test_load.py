@@ -34,6 +34,7 @@ def test_the_tinysolar_preset_is_the_published_script_value_by_value() -> None:
     assert (config.data.sequence_length, config.data.packing) == (32, "concat")
     assert (train.micro_batch, train.max_steps, train.learning_rate) == (2, 30, 5e-5)
     assert (train.warmup_steps, train.schedule, train.gradient_accumulation) == (10, "linear", 1)
+    assert train.precision == "auto-weights"  # bf16 as the script has it, where the machine computes that natively
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -76,6 +76,8 @@ def test_precision_on_a_cpu_follows_the_timing(monkeypatch, ratio: float, chosen
     choice = devices.choose_precision("auto", "cpu")
     assert choice.value == chosen and "timed" in choice.reason
     assert devices.choose_precision("bf16", "cpu").value == "bf16"
+    weights = devices.choose_precision("auto-weights", "cpu").value
+    assert weights == ("bf16-weights" if chosen == "bf16" else "fp32")
 
 
 def test_precision_on_a_gpu_follows_its_capability_without_emulation(monkeypatch) -> None:
