@@ -22,6 +22,7 @@ from pretrain_cli.training.clock import RunClock
 from pretrain_cli.training.compiling import compiled_body
 from pretrain_cli.training.divergence import Diverged
 from pretrain_cli.training.ending import end
+from pretrain_cli.training.finish import import_drawing
 from pretrain_cli.training.job import Job
 from pretrain_cli.training.kernels import Kernels, apply_kernels, choose_kernels, hardware_of, liger_config
 from pretrain_cli.training.loss import attach_loss, head_is_plain
@@ -59,6 +60,8 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
         kernels,
         liger_config(model.config),
     )
+    if plan.seconds and rank() == 0:
+        import_drawing()
     tracker = _start_tracker(start)
     metrics = Metrics(run.metrics, state.step if folder else 0, writes=rank() == 0)
     wanted, code = config.train.chunked_loss, 1

