@@ -82,12 +82,12 @@ def base_model(folder: Path, artifacts: Artifacts, shape: dict[str, int]) -> int
 # 1. The same model in several loops
 
 
-def loops(folder: Path, text: str, steps: str = "6") -> None:
+def loops(folder: Path, text: str, steps: str = "4") -> None:
     """tokens/s of a bare loop, of plain Trainer and of ptk: hidden 384, 6 layers, vocabulary 32k, 8 × 512."""
     artifacts = prepared(folder, text, data__sequence_length=512, tokenizer__vocab_size=32_000)
     weights = base_model(folder, artifacts, SMALL) - SMALL["hidden_size"] * SMALL["vocab_size"]
-    turns = Turns(commands("loops", folder, int(steps)), int(steps))
-    show_loops(turns.run(), 8 * 512, 6.0 * weights, "plain Trainer", "bare loop")
+    turns = Turns(commands("loops", folder, int(steps)), int(steps), warmup=1)
+    show_loops(turns.run(), 8 * 512, 6.0 * weights, "plain Trainer", "bare chunked", "bare chunked bf16")
 
 
 def recipe(folder: Path, text: str, steps: str = "200") -> None:
@@ -95,16 +95,16 @@ def recipe(folder: Path, text: str, steps: str = "200") -> None:
     artifacts = prepared(folder, text, data__sequence_length=256, tokenizer__vocab_size=4096)
     turns = Turns(commands("recipe", folder, int(steps)), int(steps), steps_per_turn=20, warmup=20)
     flops = named_shape("tiny").flops_per_token(read_tokenizer(artifacts.tokenizer).vocab_size, 256)
-    show_loops(turns.run(), 8 * 256, flops, "bare loop, fp32", "bare loop, bf16")
+    show_loops(turns.run(), 8 * 256, flops, "bare fp32", "bare bf16")
 
 
 def show_loops(seconds: dict[str, float], tokens: int, flops_per_token: float, *against: str) -> None:
     fp32 = peak(torch.float32) * 1e9
-    columns = "".join(f"{'× ' + name:>18}" for name in against)
+    columns = "".join(f"{'× ' + name:>20}" for name in against)
     print(f"{'loop':<28}{'s/step':>8}{'tokens/s':>10}{'of fp32 peak':>14}{columns}")
     for name, value in seconds.items():
         share = tokens / value * flops_per_token / fp32
-        ratios = "".join(f"{seconds[other] / value:>18.3f}" for other in against)
+        ratios = "".join(f"{seconds[other] / value:>20.3f}" for other in against)
         print(f"{name:<28}{value:>8.3f}{tokens / value:>10.0f}{share:>14.2f}{ratios}")
 
 

@@ -30,9 +30,8 @@ from pretrain_cli.training.record import read_lines
 from pretrain_cli.training.run import train
 
 PARTS = {
-    "loops": ("plain Trainer", "bare loop", "bare loop, loss in chunks", "bare loop, both, bf16", "ptk fp32",
-              "ptk auto"),
-    "recipe": ("bare loop, fp32", "ptk fp32", "bare loop, bf16", "ptk bf16"),
+    "loops": ("plain Trainer", "bare", "bare chunked", "bare chunked bf16", "ptk fp32", "ptk auto"),
+    "recipe": ("bare fp32", "ptk fp32", "bare bf16", "ptk bf16"),
     "tinysolar": ("script", "ptk as it is", "ptk auto"),
 }  # fmt: skip
 """The names that each part knows."""
@@ -134,7 +133,7 @@ def same_model(name: str, folder: Path, steps: int, loop: Loop) -> Any:
     if name == "plain Trainer":
         rows = flat_rows(artifacts, 8, steps)
         return plain_trainer(model, rows, loop, per_device_train_batch_size=8, max_steps=steps)
-    if name != "bare loop":
+    if "chunked" in name:
         attach_loss(model, True, 0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
     return bare_loop(model, optimizer, batches_of(artifacts, 8, steps, False), name.endswith("bf16"), loop)
