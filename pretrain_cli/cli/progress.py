@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.console import ConsoleOptions, RenderResult
+from rich.console import ConsoleOptions, ConsoleRenderable, Group, RenderResult
+from rich.control import Control
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
+from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -108,7 +110,7 @@ class LiveProgress(Progress):
     def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
         self._close()
         self._view.start(name, total, unit)
-        self._live = Live(self._view, console=self._console, transient=True, refresh_per_second=8)
+        self._live = SteadyLive(self._view, console=self._console, transient=True, refresh_per_second=8)
         self._live.start()
 
     def advance(self, completed: float, **facts: float | str) -> None:
@@ -149,10 +151,24 @@ class LiveProgress(Progress):
             self._live = None
 
 
+class SteadyLive(Live):
+    """A Live that clears its last frame also where the terminal has become narrower since, and has broken its lines."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Go up by the lines that were added, before what is shown is cleared and drawn again."""
+        view, width = self.get_renderable(), self.console.width
+        lengths = view.lengths if isinstance(view, StageView) else []
+        added = sum(max(0, -(-length // width) - 1) for length in lengths)
+        up = (ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+        return [Control(*up * added), *super().process_renderables(renderables)]
+
+
 class StageView:
     """The live view's content, drawn anew at each refresh at the width the terminal has then."""
 
     def __init__(self) -> None:
+        self.lengths: list[int] = []
+        """Cells of each line drawn last."""
         self.states: dict[str, str] = {}
         self.sample: tuple[str, str, int] | None = None
         self.start("", None, "")
@@ -177,15 +193,22 @@ class StageView:
             self.losses.append(values["loss"])
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
-        yield self._bar(options.max_width)
+        lines = console.render_lines(Group(*self._parts(options.max_width)), options, pad=False)
+        self.lengths = [Segment.get_line_length(line) for line in lines]
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+    def _parts(self, width: int) -> Iterator[Table | Text]:
+        yield self._bar(width)
         if budget := self.facts.get("budget_s"):
-            yield self._time_bar(options.max_width, float(budget))
+            yield self._time_bar(width, float(budget))
         if self.values or self.states:
-            yield from self._figures(options.max_width)
+            yield from self._figures(width)
         if self.sample:
             prompt, text, step = self.sample
             line = Text.assemble((f"step {step}: ", "dim"), (prompt, "bold"), text.replace("\n", " "))
-            line.truncate(options.max_width * 2 - 2, overflow="ellipsis")
+            line.truncate(width * 2 - 2, overflow="ellipsis")
             yield line
 
     def _bar(self, width: int) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,7 @@ def train(
     With no budget, one is chosen and said at the start. Ctrl-C saves and stops; [bold]--resume[/] goes on exactly
     there. Where the data was prepared with a base, that base is continued.
     """
+    began = time.monotonic()  # --max-minutes holds for the command, the imports included
     if find_learning_rate:
         if resume is not None:
             raise UsageError("--find-learning-rate starts from the beginning, --resume goes on.", "Leave one out.")
@@ -64,7 +66,13 @@ def train(
 
     with session.progress() as progress:
         result = run_train(
-            session.config, session.artifacts, progress, run_name=run, resume=resume, command=session.command
+            session.config,
+            session.artifacts,
+            progress,
+            run_name=run,
+            resume=resume,
+            command=session.command,
+            began=began,
         )
     session.console.result(_title(result), _facts(result), result)
     session.console.next("ptk evaluate", 'ptk generate "..."')

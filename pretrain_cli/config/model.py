@@ -113,7 +113,7 @@ class TrainConfig(Section):
     max_tokens: Positive | None = None
     """Training tokens."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Minutes, saving included; the schedule follows the clock. With no budget at all: auto, said at the start."""
+    """Minutes, loading and saving included; the schedule follows the clock. With no budget at all: auto, said at the start."""
     learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
     """Peak learning rate; with muon, that of the head and the norms. `auto`: by size and optimizer."""
     matrix_learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"

@@ -41,6 +41,7 @@ def train(
     run_name: str | None = None,
     resume: str | None = None,
     command: Sequence[str] = (),
+    began: float | None = None,
 ) -> TrainResult:
     """Train a model on the prepared rows, or go on with a run.
 
@@ -51,6 +52,7 @@ def train(
         run_name: name of a new run; None: the next free ``run-001``.
         resume: None, "" (the run touched last), "RUN" or "RUN@step-000100".
         command: what was typed, for the record.
+        began: ``time.monotonic()`` from which a budget of minutes counts; None: now.
 
     Raises:
         DataError: nothing is prepared, or it isn't what the run was trained with.
@@ -59,7 +61,7 @@ def train(
         DivergedError: the loss left its course; the last good checkpoint is named.
         Interrupted: a signal came; everything up to that step is saved.
     """
-    started = time.monotonic()
+    started = time.monotonic() if began is None else began
     quiet_libraries()
     progress = progress if rank() == 0 else SILENT
     manifest = artifacts.read_manifest()

@@ -85,6 +85,19 @@ def test_the_live_view_leaves_nothing_behind() -> None:
     assert "one [odd] document" in stream.getvalue()
 
 
+def test_a_narrower_terminal_keeps_no_rest_of_the_last_frame() -> None:
+    stream = io.StringIO()
+    console = RichConsole(file=stream, width=80, force_terminal=True, force_interactive=True)
+    progress = LiveProgress(console)
+    progress.stage("training", 10, "steps")
+    progress.note("wide")
+    stream.truncate(0)
+    console.width = 40  # the bar of 80 is now two lines
+    progress.note("narrow")
+    assert stream.getvalue().split("narrow")[0].count("\x1b[1A") == 1
+    progress.close()
+
+
 def test_numbers_for_people() -> None:
     assert [count(4321), count(12_345_678)] == ["4 321", "12.3M"]
     assert [megabytes(412_000), megabytes(10_761_624), megabytes(123e6)] == ["412 kB", "10.8 MB", "123 MB"]
