@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
 import os
@@ -17,6 +19,11 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 
 from pretrain_cli.errors import PtkError
+
+
+def quiet_import() -> contextlib.AbstractContextManager[io.StringIO]:
+    """Keeps what libraries print while they are imported off stdout, as transformers does under WANDB_MODE=offline."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 class Stream(RichConsole):

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.cli.console import quiet_import
 from pretrain_cli.cli.options import Session, command, with_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
@@ -73,7 +74,9 @@ def _walk(config: Config, artifacts: Artifacts, progress: Any, typed: tuple[str,
     from pretrain_cli.data.prepare import prepare
     from pretrain_cli.evaluation.run import evaluate
     from pretrain_cli.generation.run import generate
-    from pretrain_cli.training.run import train
+
+    with quiet_import():
+        from pretrain_cli.training.run import train
 
     prepared = prepare(config, artifacts, progress)
     trained = train(config, artifacts, progress, command=typed)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import count, duration, megabytes
+from pretrain_cli.cli.console import count, duration, megabytes, quiet_import
 from pretrain_cli.cli.options import Session, command, with_config
 
 
@@ -52,7 +52,8 @@ def plan(
     """
     if inputs:
         session = with_config(session, data__inputs=tuple(inputs))
-    from pretrain_cli.planning.run import plan_training
+    with quiet_import():
+        from pretrain_cli.planning.run import plan_training
 
     with session.progress() as progress:
         result = plan_training(

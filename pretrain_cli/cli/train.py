@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import count, duration, megabytes
+from pretrain_cli.cli.console import count, duration, megabytes, quiet_import
 from pretrain_cli.cli.options import Session, command
 from pretrain_cli.errors import UsageError
 
@@ -62,7 +62,8 @@ def train(
         if wanted > 1:
             launch(wanted, session.command[1:], session.console.debug)
             return
-    from pretrain_cli.training.run import train as run_train
+    with quiet_import():
+        from pretrain_cli.training.run import train as run_train
 
     with session.progress() as progress:
         result = run_train(
@@ -79,7 +80,8 @@ def train(
 
 
 def _find_rate(session: Session) -> None:
-    from pretrain_cli.training.range_test import find_learning_rate
+    with quiet_import():
+        from pretrain_cli.training.range_test import find_learning_rate
 
     with session.progress() as progress:
         found = find_learning_rate(session.config, session.artifacts, progress, command=session.command)

@@ -164,6 +164,17 @@ def test_an_offline_run_is_sent_by_the_command_that_was_named(rows, monkeypatch)
 
 
 @pytest.mark.slow
+def test_json_stays_one_object_where_transformers_prints_at_its_import(rows, tmp_path) -> None:
+    """Under WANDB_MODE=offline it prints a line to stdout."""
+    words = ["train", "--artifacts", str(rows.root), "--run", "offline-json", "--size", "tiny", "--max-steps", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pretrain_cli", *words, "--json", "--quiet"],
+        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["steps"] == 1
+
+
+@pytest.mark.slow
 def test_the_key_is_in_no_file(rows, monkeypatch) -> None:
     key = "secret" + "7" * 34
     with wandb_server() as received:
