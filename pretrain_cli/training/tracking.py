@@ -17,7 +17,9 @@ from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.progress import Progress
+from pretrain_cli.training.wandb_state import connection
 
+LOOK_SECONDS = 5.0
 INIT_SECONDS, FINISH_SECONDS = 5.0, 4.0
 """Together under 10 s: what a server that never answers may cost. wandb's own bounds are 101 s and none."""
 OTHERS = {"tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow"}
@@ -94,6 +96,7 @@ class WandbTracker:
         self._run: Any = None
         self._rows: list[list[Any]] = []
         self._tables = True
+        self._state, self._looked = "online", 0.0
         self.id = str(known.get("id") or "")
         self.url = str(known.get("url") or "")
         self.mode = "off"
@@ -118,6 +121,7 @@ class WandbTracker:
         if self._run is not None:
             finite = {key: value for key, value in values.items() if math.isfinite(value) and key != "step"}
             self._guard(lambda: self._run.log(finite, step=step))
+            self._show_state()
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Send the table of samples with one more row; a server without tables costs the table only."""
@@ -143,6 +147,16 @@ class WandbTracker:
         if self.mode == "online" and (late or took >= 0.9 * FINISH_SECONDS):
             self._progress.warn(f"W&B hasn't received everything. Send it later: wandb sync --include-online {folder}")
         self._run = None
+
+    def _show_state(self) -> None:
+        """Say whether what was logged arrives: synced or retrying."""
+        if self.mode != "online" or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        state = connection(Path(self._sync_folder())) or self._state
+        if state != self._state:
+            self._state = state
+            self._progress.status("wandb", f"{state} {self.url}".strip())
 
     def _open_online(self) -> None:
         reason = self._try("online")

@@ -22,6 +22,7 @@ from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.training import tracking
 from pretrain_cli.training.record import read_record
 from pretrain_cli.training.run import train
+from pretrain_cli.training.wandb_state import LOG, connection
 from tests.training.conftest import Heard, small
 from tests.training.wandb_server import wandb_server
 
@@ -106,6 +107,16 @@ def test_a_missing_package_is_named(monkeypatch) -> None:
         tracking.wants_wandb(changed(Config(), tracking__report_to="wandb"))
 
 
+def test_the_connection_is_what_wandbs_log_says_last(tmp_path) -> None:
+    assert connection(tmp_path) == ""
+    (tmp_path / "logs").mkdir()
+    log = tmp_path / LOG
+    lines = ['{"msg":"filestream: request sent","status":"200 OK"}', '{"msg":"api: retrying error","error":"refused"}']
+    for text, state in (("{}", ""), (lines[0], "synced"), ("\n".join(lines), "retrying")):
+        log.write_text(text)
+        assert connection(tmp_path) == state
+
+
 def test_without_a_key_the_run_is_offline_and_says_how_to_send_it(rows) -> None:
     heard = Heard()
     assert train(wanted(), rows, heard, run_name="no-key").status == "finished"
@@ -139,7 +150,7 @@ def test_everything_arrives_and_a_resume_continues_the_same_run(rows, monkeypatc
         heard = Heard()
         train(wanted(), rows, heard, run_name="tracked")
         train(small(train__max_steps=5), rows, resume="tracked")
-    assert heard.states["wandb"].startswith("online http") and not heard.warnings
+    assert heard.states["wandb"].split()[1].startswith("http") and not heard.warnings
     steps = {line["_step"]: line for line in received.history}
     assert {1, 2, 3} <= set(steps)
     for key in ("loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "mfu", "memory_mb"):
