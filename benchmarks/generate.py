@@ -1,36 +1,171 @@
-"""How fast is greedy text, and are its ids those of transformers? `python benchmarks/generate.py MODEL_FOLDER`"""
+"""How fast is greedy text, and are its ids those of transformers? `python benchmarks/generate.py --base smollm2`
+
+Every figure is of a whole process, from its start to the arrival of the text: ptk's as the command is typed. The
+engines take turns, `--repeats` times; the table shows medians. `--base FOLDER` takes a model folder.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.model import Config, GenerateConfig
-from pretrain_cli.generation.run import generate
 
 PROMPT = "The whale is"
 TOKENS = 128
 
 
-def main(folder: str) -> None:
-    config = Config(generate=GenerateConfig(greedy=True, max_tokens=TOKENS))
-    own = generate(config, Artifacts(Path("artifacts")), prompts=[PROMPT], model=folder).samples[0]
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--base", default="smollm2")
+    arguments.add_argument("--artifacts", default="artifacts")
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--child", help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.child:
+        CHILDREN[given.child](given.base)
+        return
+    from pretrain_cli.model.names import find_model, open_folders
+
+    artifacts = Artifacts(Path(given.artifacts))
+    folder = open_folders(find_model(given.base, artifacts), artifacts)[0]
+    file = _gguf(folder, artifacts)
+    command = [sys.executable, "-m", "pretrain_cli", "generate", PROMPT, "--artifacts", given.artifacts, "--plain"]
+    command += ["--model", folder, "--greedy", "--max-tokens", str(TOKENS)]
+    ways = {
+        "import torch, read weights": lambda: _child("bare", folder),
+        "transformers": lambda: _child("transformers", folder),
+        "ptk": lambda: _command(command),
+        "llama.cpp": lambda: _child("llama", str(file)),
+        "ptk --engine llama.cpp": lambda: _command([*command, "--engine", "llama.cpp"]),
+    }
+    runs: dict[str, list[tuple[float, float, str]]] = {name: [] for name in ways}
+    for _ in range(given.repeats):
+        for name, way in ways.items():
+            runs[name].append(way())
+    print(f"{'':<28}{'first token s':>14}{'tokens/s':>10}")
+    for name, found in runs.items():
+        first, speed = (median(run[place] for run in found) for place in (0, 1))
+        print(f"{name:<28}{first:>14.2f}" + (f"{speed:>10.1f}" if speed else ""))
+    middle = {name: [median(run[place] for run in found) for place in (0, 1)] for name, found in runs.items()}
+    print(f"ptk writes {middle['ptk'][1] / middle['transformers'][1]:.2f} times as fast as transformers,")
+    print(
+        f"its first token takes {middle['ptk'][0] / middle['import torch, read weights'][0]:.2f} times the bare start;"
+    )
+    share = middle["ptk --engine llama.cpp"][1] / middle["llama.cpp"][1]
+    print(f"its llama.cpp has {share:.1%} of llama.cpp's own speed.")
+    print(f"same ids as transformers: {_child_json('ids', folder)['ids'] == json.loads(runs['transformers'][0][2])}")
+    print(f"same text as llama.cpp: {runs['ptk --engine llama.cpp'][0][2].strip() == runs['llama.cpp'][0][2].strip()}")
+
+
+def _gguf(folder: str, artifacts: Artifacts) -> Path:
+    """The f16 file that `--engine llama.cpp` makes of ``folder``."""
+    from pretrain_cli.generation.llama import open_llama
+    from pretrain_cli.model.names import find_model
+
+    return open_llama(find_model(folder, artifacts), artifacts).file
+
+
+def _command(command: list[str]) -> tuple[float, float, str]:
+    """Seconds to the first written text, tokens/s from there on, and the text, of a command in a pipe."""
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        shown, first, last = b"", 0.0, 0.0
+        while piece := os.read(process.stdout.fileno(), 65536):
+            shown += piece
+            if len(shown.strip()) > len(PROMPT):
+                last = time.perf_counter() if piece.strip() else last
+                first = first or last
+    return first - started, (TOKENS - 1) / (last - first), shown.decode()[len(PROMPT) :]
+
+
+def _child(kind: str, model: str) -> tuple[float, float, str]:
+    started = time.time()
+    found = _child_json(kind, model)
+    return found["first"] - started, found.get("speed", 0.0), found.get("text", "")
+
+
+def _child_json(kind: str, model: str) -> dict:
+    line = [sys.executable, __file__, "--child", kind, "--base", model]
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _bare(folder: str) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    with torch.inference_mode():
+        weights = {name: tensor.clone() for name, tensor in load_file(f"{folder}/model.safetensors").items()}
+    print(json.dumps({"first": time.time(), "tensors": len(weights)}))
+
+
+def _transformers(folder: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.generation.streamers import BaseStreamer
+
+    class Clock(BaseStreamer):
+        """Notes when each token comes; the first call brings the prompt."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, value: object) -> None:
+            self.times.append(time.time())
+
+        def end(self) -> None:
+            pass
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = AutoTokenizer.from_pretrained(folder)(PROMPT, return_tensors="pt").input_ids
-    model.generate(ids, do_sample=False, max_new_tokens=2)
-    started = time.perf_counter()
-    theirs = model.generate(ids, do_sample=False, max_new_tokens=TOKENS)[0, ids.shape[1] :].tolist()
-    speed = len(theirs) / (time.perf_counter() - started)
-    print(f"{'engine':<14}{'tokens/s':>10}{'first token s':>15}")
-    print(f"{'ptk':<14}{own.tokens_per_second:>10.1f}{own.seconds_to_first_token:>15.2f}")
-    print(f"{'transformers':<14}{speed:>10.1f}{'':>15}")
-    print(f"same ids: {own.ids == theirs}")
+    clock = Clock()
+    found = model.generate(ids, do_sample=False, max_new_tokens=TOKENS, streamer=clock)[0, ids.shape[1] :].tolist()
+    times = clock.times[1:]
+    speed = (len(found) - 1) / (times[-1] - times[0])
+    print(json.dumps({"first": times[0], "speed": speed, "text": json.dumps(found)}))
 
+
+def _ids(folder: str) -> None:
+    from pretrain_cli.config.model import Config, GenerateConfig
+    from pretrain_cli.generation.run import generate
+
+    config = Config(generate=GenerateConfig(greedy=True, max_tokens=TOKENS))
+    print(
+        json.dumps(
+            {"ids": generate(config, Artifacts(Path("artifacts")), prompts=[PROMPT], model=folder).samples[0].ids}
+        )
+    )
+
+
+def _llama(file: str) -> None:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = file
+    params.n_parallel, params.n_ctx, params.warmup, params.verbosity = 1, 512, False, -1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
+    server = xllamacpp.Server(params)
+    parts: list[tuple[float, dict]] = []
+
+    def receive(part: dict) -> bool:
+        parts.append((time.time(), part))
+        return False
+
+    server.handle_completions({"prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "stream": True}, receive)
+    text = "".join(part["choices"][0]["text"] for _, part in parts)
+    speed = parts[-1][1]["timings"]["predicted_per_second"]
+    print(json.dumps({"first": parts[0][0], "speed": speed, "text": text}))
+
+
+CHILDREN = {"bare": _bare, "transformers": _transformers, "ids": _ids, "llama": _llama}
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -112,6 +112,11 @@ class Artifacts:
         return self.root / "runs"
 
     @property
+    def exports(self) -> Path:
+        """Models in other formats, one folder each."""
+        return self.root / "exports"
+
+    @property
     def latest(self) -> Path:
         return self.root / "latest"
 

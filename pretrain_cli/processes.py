@@ -51,6 +51,11 @@ class Failure:
     secondary: bool
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def rank() -> int:
     """Number of this process among those that train together; 0 where it is alone."""
     return int(os.environ.get("RANK") or 0)
@@ -77,8 +82,9 @@ def join_launcher(environ: MutableMapping[str, str] | None = None) -> None:
     environ = os.environ if environ is None else environ
     environ.update(slurm_variables(environ))
     if int(environ.get("WORLD_SIZE") or 1) > 1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(environ.get("LOCAL_WORLD_SIZE") or 1))))
+        environ.setdefault(
+            "OMP_NUM_THREADS", str(max(1, available_cores() // int(environ.get("LOCAL_WORLD_SIZE") or 1)))
+        )
         _end_with_parent()
 
 

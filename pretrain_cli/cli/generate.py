@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
-from pretrain_cli.cli.console import to_plain
+from pretrain_cli.cli.console import Console, to_plain
+from pretrain_cli.cli.interactive import converse
 from pretrain_cli.cli.options import Flag, Session, command
 from pretrain_cli.errors import UsageError
+
+SIDE_BY_SIDE_WIDTH = 80
+"""Columns of a terminal from which on two texts stand beside each other."""
 
 
 @command(
@@ -48,36 +55,76 @@ def generate(
     prompts_file: Annotated[
         Path | None, typer.Option("--prompts-file", metavar="FILE", help="A file with a prompt a line.")
     ] = None,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", "-i", help="Go on turn by turn with what you type; in a pipe, line by line."),
+    ] = False,
 ) -> None:
     """Write text that goes on from a prompt, with the newest run."""
+    if interactive:
+        _check_interactive(session, checkpoint, against, prompts_file)
+        _voices(session, model, checkpoint, None)
+        converse(session, prompts or [], model, checkpoint)
+        return
     texts = _read_prompts(prompts or [], prompts_file)
     voices = _voices(session, model, checkpoint, against)
     settings = session.config.generate
-    streams = session.console.speaks and len(texts) * settings.samples * len(voices) == 1 and not settings.probabilities
-    if streams:
-        session.console.text(texts[0], end="")
-
-    def show_piece(_: int, text: str) -> None:
-        session.console.text(text, end="")
+    alone = len(texts) * settings.samples * len(voices) == 1 and not settings.probabilities
+    stream = _Stream(session.console, texts[0]) if alone and session.console.speaks else None
 
     from pretrain_cli.generation.run import generate as run_generate
 
     results = []
-    for name, step in voices:
-        with session.progress() as progress:
-            results.append(
-                run_generate(
-                    session.config,
-                    session.artifacts,
-                    progress,
-                    prompts=texts,
-                    model=name,
-                    checkpoint=step,
-                    on_text=show_piece if streams else None,
+    with stream or contextlib.nullcontext():
+        for name, step in voices:
+            with session.progress() as progress:
+                results.append(
+                    run_generate(
+                        session.config,
+                        session.artifacts,
+                        progress,
+                        prompts=texts,
+                        model=name,
+                        checkpoint=step,
+                        on_text=stream.show if stream else None,
+                    )
                 )
-            )
-    _show(session, voices, results, streams)
+    if stream is None:
+        _show(session, voices, results)
     session.console.next("ptk evaluate", 'ptk generate "..." --samples 3')
+
+
+class _Stream:
+    """The prompt and, piece by piece, its text; whatever happens, the line that was begun is ended."""
+
+    def __init__(self, console: Console, prompt: str) -> None:
+        self.console, self.prompt, self.begun = console, prompt, False
+
+    def __enter__(self) -> None:
+        pass
+
+    def show(self, _: int, piece: str) -> None:
+        if not self.begun:
+            self.begun = True
+            self.console.text(self.prompt, end="")
+        self.console.text(piece, end="")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.show(0, "\n")
+        elif self.begun and not issubclass(kind, BrokenPipeError):
+            self.console.text("")
+
+
+def _check_interactive(session: Session, checkpoint: str | None, against: str | None, file: Path | None) -> None:
+    for option, given in (
+        ("--against", against is not None),
+        ("--checkpoint all", checkpoint == "all"),
+        ("--prompts-file", file is not None),
+        ("--samples", session.config.generate.samples > 1),
+    ):
+        if given:
+            raise UsageError(f"--interactive doesn't go with {option}.", "Leave one of them out.")
 
 
 def _voices(
@@ -101,30 +148,46 @@ def _voices(
     return voices
 
 
-def _show(session: Session, voices: list[tuple[str | None, str | None]], results: list[Any], streamed: bool) -> None:
+def _show(session: Session, voices: list[tuple[str | None, str | None]], results: list[Any]) -> None:
     titles = ["@".join(part for part in (name or "latest", step) if part) for name, step in voices]
     if session.console.json:
         plain = [to_plain(result)["samples"] for result in results]
         models = [{"model": title, "samples": own} for title, own in zip(titles, plain, strict=True)]
         every = [sample for own in plain for sample in own]
         session.console.print_json({"samples": every, **({"models": models} if len(models) > 1 else {})})
-    elif streamed:
-        session.console.text("\n")
     elif session.console.speaks:
+        out = session.console.out
+        if len(titles) == 2 and out.is_terminal and out.width >= SIDE_BY_SIDE_WIDTH:
+            out.print(_side_by_side(titles, results), soft_wrap=False)
+            return
         for title, result in zip(titles, results, strict=True):
             if len(titles) > 1:
-                session.console.out.print(f"[bold]{escape(title)}[/]")
+                out.print(f"[bold]{escape(title)}[/]")
             for index, sample in enumerate(result.samples):
                 if index:
-                    session.console.out.print("[dim]----[/]")
-                session.console.out.print(_text_of(sample))
+                    out.print("[dim]----[/]")
+                out.print(_text_of(sample))
             session.console.text("")
+
+
+def _side_by_side(titles: list[str], results: list[Any]) -> Table:
+    """A column a model, a row a sample."""
+    table = Table(box=box.SIMPLE, expand=True, show_lines=True)
+    for title in titles:
+        table.add_column(escape(title), ratio=1, overflow="fold")
+    for pair in zip(*(result.samples for result in results), strict=True):
+        table.add_row(*map(_text_of, pair))
+    return table
 
 
 def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     """The prompts as typed and those of the file, with "-" replaced by what standard input holds."""
     if file is not None:
-        prompts = [*prompts, *(line for line in file.read_text(encoding="utf-8").splitlines() if line.strip())]
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{file} isn't UTF-8: byte {error.start}.", "Save it as UTF-8.") from error
+        prompts = [*prompts, *(line for line in lines if line.strip())]
     if not prompts:
         raise UsageError("No prompt.", 'Give one: ptk generate "Once upon a time", or - for standard input.')
     return [sys.stdin.read().rstrip("\n") if prompt == "-" else prompt for prompt in prompts]

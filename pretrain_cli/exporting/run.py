@@ -10,7 +10,8 @@ from pathlib import Path
 from pretrain_cli.artifacts import Artifacts, publish_folder, write_text
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.card import model_card
-from pretrain_cli.exporting.gguf_file import write_gguf
+from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
+from pretrain_cli.model.gguf_file import write_gguf
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import SILENT, Progress
 
@@ -64,7 +65,7 @@ def export(
         raise ModelError(
             f"'{named.name}' is no model folder.", "Export a run or a folder with config.json and weights."
         )
-    folder = output or artifacts.root / "exports" / f"{named.name.replace('@', '-')}-{to}"
+    folder = output or artifacts.exports / f"{named.name.replace('@', '-')}-{to}"
     progress.stage(f"exporting {named.name} to {to}")
     with tempfile.TemporaryDirectory() as spare:
         whole = _assembled(source, Path(named.tokenizer), Path(spare))
@@ -76,7 +77,7 @@ def export(
             folder.mkdir(parents=True, exist_ok=True)
             file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
             write_gguf(whole, file, quantization)
-            files, checked = [file], "written, not run"
+            files, checked = [file], compare_with_llama_cpp(whole, file)
             if to == "ollama":
                 modelfile = folder / "Modelfile"
                 write_text(modelfile, f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\nPARAMETER temperature 0.8\n")
@@ -102,16 +103,10 @@ def _write_hf(whole: Path, folder: Path) -> list[Path]:
     """Copy, open it the way everyone will, and only then give it its name."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds something else.", "Choose another folder with --output DIR.")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as staging:
         inner = Path(staging) / "model"
         shutil.copytree(whole, inner)
-        try:
-            AutoModelForCausalLM.from_pretrained(inner)
-            AutoTokenizer.from_pretrained(inner)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"The exported folder doesn't open: {error}.", "Report this as a bug.") from error
+        open_with_transformers(inner)
         publish_folder(inner, folder)
     return sorted(file for file in folder.iterdir() if file.is_file())

@@ -6,21 +6,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.errors import ModelError
 from pretrain_cli.generation.engines import Writer
 from pretrain_cli.generation.prompts import encode_prompt, fit_prompt
-from pretrain_cli.generation.results import Sample, TokenProbability
+from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenProbability
 from pretrain_cli.generation.sampling import Sampler
-from pretrain_cli.generation.text import TextStream
+from pretrain_cli.generation.text import BROKEN, TextStream
 
-ALTERNATIVES = 5
 BATCH = 16
 """Samples written together: enough to share the weights' way through memory, few enough for the cache."""
-
-OnText = Callable[[int, str], None]
 
 
 @dataclass
@@ -34,6 +32,7 @@ class Row:
     seed: int
     sampler: Sampler
     stream: TextStream
+    tokens_as_text: TextStream
     finish: str = ""
     ids: list[int] = field(default_factory=list)
     probabilities: list[TokenProbability] = field(default_factory=list)
@@ -42,16 +41,21 @@ class Row:
 
 
 def write(
-    writer: Writer, prompts: Sequence[str], config: GenerateConfig, on_text: OnText | None, started: float
-) -> tuple[list[Sample], list[str]]:
-    """Every sample of every prompt, in order, and warnings; the first token is timed from ``started``."""
+    writer: Writer,
+    prompts: Sequence[str],
+    config: GenerateConfig,
+    warn: Callable[[str], None],
+    on_text: OnText | None,
+    started: float,
+) -> list[Sample]:
+    """Every sample of every prompt, in order; the first token is timed from ``started``."""
     rows: list[Row] = []
-    warnings: list[str] = []
     for prompt in prompts:
         ids, warning = fit_prompt(
             encode_prompt(prompt, writer.tokenizer, writer.info), writer.engine.context, config.max_tokens
         )
-        warnings += [warning] if warning else []
+        if warning:
+            warn(warning)
         for number in range(config.samples):
             seed = config.seed + number
             rows.append(
@@ -63,23 +67,24 @@ def write(
                     seed=seed,
                     sampler=Sampler(config, ids, seed),
                     stream=TextStream(writer.tokenizer, ids, config.stop),
+                    tokens_as_text=TextStream(writer.tokenizer, ids),
                 )
             )
     for at in range(0, len(rows), BATCH):
         _write_batch(writer, rows[at : at + BATCH], config, on_text, started)
-    return [_sample(row, writer.name, started) for row in rows], list(dict.fromkeys(warnings))
+    return [_sample(row, writer.name, started) for row in rows]
 
 
 def _write_batch(
     writer: Writer, rows: list[Row], config: GenerateConfig, on_text: OnText | None, started: float
 ) -> None:
     logits = writer.engine.start([row.prompt_ids for row in rows], max(row.limit for row in rows)).cpu()
-    if not logits.isfinite().all():
-        raise ModelError(
-            f"The model '{writer.name}' gives probabilities that aren't finite.",
-            "Its weights are damaged or its training diverged: use an earlier checkpoint.",
-        )
     while True:
+        if not logits.isfinite().all():
+            raise ModelError(
+                f"The model '{writer.name}' gives probabilities that aren't finite.",
+                "Its weights are damaged or its training diverged: use an earlier checkpoint.",
+            )
         tokens = [_advance(row, logits[place], writer, config, on_text) for place, row in enumerate(rows)]
         if all(row.finish for row in rows):
             return
@@ -91,7 +96,7 @@ def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, o
     if row.finish:
         return row.ids[-1]
     # Rows of the embedding that the tokenizer doesn't know can't be shown: they are never drawn.
-    known = logits[: writer.tokenizer.get_vocab_size()]
+    known = logits[: writer.info.vocab_size]
     token = row.sampler.choose(known)
     row.last_s = time.perf_counter()
     row.first_s = row.first_s or row.last_s
@@ -100,7 +105,7 @@ def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, o
         row.finish = "eos"
     else:
         if config.probabilities:
-            row.probabilities.append(_probability(known, token, writer))
+            row.probabilities.append(_probability(known, token, row.tokens_as_text.push(token), writer.tokenizer))
         _show(row, row.stream.push(token), on_text)
         if row.stream.stopped:
             row.finish = "stop"
@@ -116,17 +121,20 @@ def _show(row: Row, piece: str, on_text: OnText | None) -> None:
         on_text(row.index, piece)
 
 
-def _probability(logits: Tensor, token: int, writer: Writer) -> TokenProbability:
-    """Under the model itself, before temperature and cuts."""
+def _probability(logits: Tensor, token: int, text: str, tokenizer: Tokenizer) -> TokenProbability:
+    """Under the model itself, before temperature and cuts; ``text`` is what the token completes."""
     probabilities = logits.softmax(dim=0)
     values, ids = probabilities.topk(min(ALTERNATIVES, len(probabilities)))
-    name = writer.tokenizer.decode
-    return TokenProbability(
-        token,
-        name([token]),
-        float(probabilities[token]),
-        [(name([other]), value) for other, value in zip(ids.tolist(), values.tolist(), strict=True)],
-    )
+    alternatives = [
+        (_name(other, tokenizer), value) for other, value in zip(ids.tolist(), values.tolist(), strict=True)
+    ]
+    return TokenProbability(token, text, float(probabilities[token]), alternatives)
+
+
+def _name(token: int, tokenizer: Tokenizer) -> str:
+    """The token as text; one that is only a piece of a character as the vocabulary writes it."""
+    text = str(tokenizer.decode([token], skip_special_tokens=False))
+    return str(tokenizer.id_to_token(token)) if BROKEN in text else text
 
 
 def _sample(row: Row, model: str, started: float) -> Sample:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +11,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pretrain_cli.artifacts import Artifacts, read_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.errors import ModelError
 from pretrain_cli.generation.lean import LeanModel, lean_shape
-from pretrain_cli.generation.weights import read_weights, weight_files
+from pretrain_cli.generation.results import OnText, Sample
+from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
+from pretrain_cli.model.devices import choose_device
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
@@ -43,6 +45,19 @@ class Writer:
     info: TokenizerInfo
     end_ids: frozenset[int]
 
+    def write(
+        self,
+        prompts: Sequence[str],
+        config: GenerateConfig,
+        warn: Callable[[str], None],
+        on_text: OnText | None,
+        started: float,
+    ) -> list[Sample]:
+        """Every sample of every prompt, in order; the first token is timed from ``started``."""
+        from pretrain_cli.generation.decode import write
+
+        return write(self, prompts, config, warn, on_text, started)
+
 
 def open_writer(named: NamedModel, artifacts: Artifacts, config: GenerateConfig) -> Writer:
     """Load ``named``: through the lean loop where it computes the same, else through transformers.
@@ -51,9 +66,7 @@ def open_writer(named: NamedModel, artifacts: Artifacts, config: GenerateConfig)
         ModelError: weights or tokenizer are missing, damaged, or don't fit each other.
     """
     location, tokenizer_folder = open_folders(named, artifacts)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = choose_device(config.device).value
     on_gpu = not device.startswith("cpu")
     bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
     engine = _open_engine(location, device, torch.bfloat16 if bf16 else torch.float32)
@@ -61,10 +74,9 @@ def open_writer(named: NamedModel, artifacts: Artifacts, config: GenerateConfig)
     tokenizer = Tokenizer.from_file(str(info.file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if tokenizer.get_vocab_size() > engine.vocab_size:
+    if info.vocab_size > engine.vocab_size:
         raise ModelError(
-            f"The tokenizer of '{named.name}' has {tokenizer.get_vocab_size()} entries, "
-            f"its embedding {engine.vocab_size} rows.",
+            f"The tokenizer of '{named.name}' has {info.vocab_size} entries, its embedding {engine.vocab_size} rows.",
             "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
         )
     return Writer(named.name, engine, tokenizer, info, _end_ids(Path(location), info))
@@ -73,7 +85,7 @@ def open_writer(named: NamedModel, artifacts: Artifacts, config: GenerateConfig)
 def _open_engine(location: str, device: str, dtype: torch.dtype) -> Engine:
     folder = Path(location)
     if (folder / "config.json").is_file():
-        shape = lean_shape(read_json(folder / "config.json"))
+        shape = lean_shape(read_model_json(folder / "config.json"))
         if shape is not None and not (folder / "pytorch_model.bin").is_file():
             return LeanModel(read_weights(weight_files(folder)), shape, device, dtype)
     from pretrain_cli.generation.whole import WholeModel
@@ -86,6 +98,6 @@ def _end_ids(folder: Path, info: TokenizerInfo) -> frozenset[int]:
     found = set() if info.eos_id is None else {info.eos_id}
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
-            value = json.loads((folder / name).read_text("utf-8")).get("eos_token_id")
+            value = read_model_json(folder / name).get("eos_token_id")
             found |= {value} if isinstance(value, int) else set(value or ())
     return frozenset(found)

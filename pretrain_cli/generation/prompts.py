@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from pretrain_cli.errors import UsageError
-from pretrain_cli.tokenizer.load import TokenizerInfo
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from pretrain_cli.tokenizer.load import TokenizerInfo
 
 
 def encode_prompt(prompt: str, tokenizer: Tokenizer, info: TokenizerInfo) -> list[int]:
@@ -16,13 +20,7 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, info: TokenizerInfo) -> lis
     Raises:
         UsageError: the prompt isn't valid Unicode.
     """
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"The prompt isn't valid Unicode: a lone surrogate at character {error.start}.",
-            "Check the encoding of the terminal or file that it came from.",
-        ) from error
+    check_prompt(prompt)
     ids: list[int] = tokenizer.encode(prompt).ids
     # A tokenizer that closes each text with EOS would end the story before it begins.
     if len(ids) > 1 and info.eos_id is not None and ids[-1] == info.eos_id and not prompt.endswith("|>"):
@@ -33,6 +31,17 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, info: TokenizerInfo) -> lis
         first = info.bos_id if info.bos_id is not None else info.eos_id
         ids = [first if first is not None else 0]
     return ids
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise UsageError if ``prompt`` isn't valid Unicode."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The prompt isn't valid Unicode: a lone surrogate at character {error.start}.",
+            "Check the encoding of the terminal or file that it came from.",
+        ) from error
 
 
 def fit_prompt(ids: list[int], context: int, max_tokens: int) -> tuple[list[int], str]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+ALTERNATIVES = 5
+"""Most probable tokens kept beside each written one."""
+
+OnText = Callable[[int, str], None]
+"""Called with a sample's index and each piece of its text as soon as it is whole."""
 
 
 @dataclass(frozen=True)

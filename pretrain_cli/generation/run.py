@@ -5,14 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import UsageError
-from pretrain_cli.generation.results import GenerateResult
+from pretrain_cli.generation.prompts import check_prompt
+from pretrain_cli.generation.results import GenerateResult, OnText, Sample
 from pretrain_cli.generation.weights import read_ahead, weight_files
 from pretrain_cli.model.names import NamedModel, checkpoints_of, find_model
 from pretrain_cli.progress import SILENT, Progress
+
+
+class Voice(Protocol):
+    """A model in memory, whichever engine runs it."""
+
+    def write(
+        self,
+        prompts: Sequence[str],
+        config: GenerateConfig,
+        warn: Callable[[str], None],
+        on_text: OnText | None,
+        started: float,
+    ) -> list[Sample]:
+        """Every sample of every prompt, in order; the first token is timed from ``started``."""
 
 
 def generate(
@@ -23,7 +39,7 @@ def generate(
     prompts: Sequence[str],
     model: str | None = None,
     checkpoint: str | None = None,
-    on_text: Callable[[int, str], None] | None = None,
+    on_text: OnText | None = None,
 ) -> GenerateResult:
     """Continue ``prompts`` with one model.
 
@@ -74,25 +90,44 @@ def generate_checkpoints(
     ]
 
 
+def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts) -> Voice:
+    """Load ``named`` into the engine that the config names.
+
+    Raises:
+        ModelError: the model is damaged, or its parts don't fit each other.
+        MissingDependencyError: the engine isn't installed.
+    """
+    if config.engine == "llama.cpp":
+        from pretrain_cli.generation.llama import open_llama
+
+        return open_llama(named, artifacts)
+    folder = Path(named.location)
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        read_ahead(weight_files(folder))  # the disk works while torch is imported
+    from pretrain_cli.generation.engines import open_writer
+
+    return open_writer(named, artifacts, config)
+
+
 def _generate_with(
     named: NamedModel,
     config: Config,
     artifacts: Artifacts,
     progress: Progress,
     prompts: Sequence[str],
-    on_text: Callable[[int, str], None] | None,
+    on_text: OnText | None,
 ) -> GenerateResult:
     if not prompts:
         raise UsageError("There is no prompt to continue.", 'Give one: ptk generate "Once upon a time"')
+    for prompt in prompts:
+        check_prompt(prompt)
     started = time.perf_counter()
-    folder = Path(named.location)
-    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-        read_ahead(weight_files(folder))  # the disk works while torch is imported
-    from pretrain_cli.generation.decode import write
-    from pretrain_cli.generation.engines import open_writer
+    warnings: list[str] = []
 
-    writer = open_writer(named, artifacts, config.generate)
-    samples, warnings = write(writer, prompts, config.generate, on_text, started)
-    for warning in warnings:
-        progress.warn(warning)
-    return GenerateResult(samples, warnings)
+    def warn(text: str) -> None:
+        if text not in warnings:
+            warnings.append(text)
+            progress.warn(text)
+
+    voice = open_model(named, config.generate, artifacts)
+    return GenerateResult(voice.write(prompts, config.generate, warn, on_text, started), warnings)

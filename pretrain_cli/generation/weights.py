@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pretrain_cli.errors import ModelError
+from pretrain_cli.artifacts import read_json
+from pretrain_cli.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     import torch
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+DAMAGED = "It was cut short or overwritten: use another checkpoint."
+
+
+def read_model_json(file: Path) -> dict[str, Any]:
+    """One of a model folder's JSON files.
+
+    Raises:
+        ModelError: it isn't there, or is damaged.
+    """
+    try:
+        return read_json(file)
+    except DataError as error:
+        raise ModelError(error.message, DAMAGED) from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -24,7 +37,10 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / INDEX
     if index.is_file():
-        files = sorted({folder / name for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
+        named = read_model_json(index).get("weight_map")
+        if not isinstance(named, dict) or not named:
+            raise ModelError(f"{index} names no weights.", DAMAGED)
+        files = sorted({folder / str(name) for name in named.values()})
     else:
         files = [folder / SINGLE]
     for file in files:
@@ -49,8 +65,11 @@ def read_ahead(files: list[Path]) -> threading.Thread:
                 return
 
     thread = threading.Thread(target=touch, daemon=True)
-    if sum(file.stat().st_size for file in files) < 4e9:
-        thread.start()
+    try:
+        if sum(file.stat().st_size for file in files) < 4e9:
+            thread.start()
+    except OSError:  # it vanished: the real read says so
+        pass
     return thread
 
 
@@ -68,7 +87,5 @@ def read_weights(files: list[Path]) -> dict[str, torch.Tensor]:
         try:
             weights.update(load_file(file))
         except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{file} is damaged: {error}.", "It was cut short or overwritten: use another checkpoint."
-            ) from error
+            raise ModelError(f"{file} is damaged: {error}.", DAMAGED) from error
     return weights

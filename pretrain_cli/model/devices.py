@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import torch
 
 from pretrain_cli.errors import ConfigError
+from pretrain_cli.processes import available_cores as available_cores
 
 BF16_GAIN = 1.3
 """bf16 is taken on a CPU above this ratio of speeds: a native one read 3.1, emulated ones 0.47 and 0.03."""
@@ -119,11 +120,6 @@ def _product_seconds(dtype: torch.dtype, device: str = "cpu", size: int = PROBE_
         multiply()
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_threads(setting: int | str, busy_cores: float | None = None) -> Choice[int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pretrain_cli.cli.generate import _read_prompts, _text_of
+from pretrain_cli.cli.generate import _read_prompts, _side_by_side, _text_of
 from pretrain_cli.errors import UsageError
-from pretrain_cli.generation.results import Sample, TokenProbability
+from pretrain_cli.generation.results import GenerateResult, Sample, TokenProbability
+from tests.tiny import make_model
 
 
 def test_generate_before_train_names_train_and_prints_no_prompt(ptk) -> None:
@@ -37,3 +39,52 @@ def test_probabilities_keep_the_text_as_it_is() -> None:
     tokens = [TokenProbability(1, " [a]", 0.05, []), TokenProbability(2, " b", 0.9, [])]
     sample = Sample("Say", " [a] b", 2, 0.1, 20.0, probabilities=tokens)
     assert _text_of(sample).plain == "Say [a] b"
+
+
+def test_ctrl_c_while_streaming_ends_the_line_and_says_so_in_two(ptk, empty: Path, monkeypatch) -> None:
+    def interrupted(*_: object, on_text, **__: object) -> None:
+        on_text(0, " upon a")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pretrain_cli.generation.run.generate", interrupted)
+    outcome = ptk("generate", "Once", "--model", str(make_model(empty / "tiny")))
+    assert outcome.code == 130
+    assert outcome.out == "Once upon a\n"
+    assert len(outcome.error_lines) == 2 and outcome.error_lines == outcome.err.strip().splitlines()
+
+
+@pytest.mark.parametrize("extra", [(), ("--interactive",), ("--json",)])
+def test_a_prompt_that_is_no_unicode_is_two_lines(ptk, empty: Path, extra: tuple[str, ...]) -> None:
+    outcome = ptk("generate", "bad \udcff", "--model", str(make_model(empty / "tiny")), *extra)
+    assert outcome.code == 2 and len(outcome.error_lines) == 2
+    assert "surrogate" in outcome.err and (outcome.out == "" or extra == ("--json",))
+
+
+def test_a_prompts_file_that_is_no_utf_8_is_two_lines(ptk, empty: Path) -> None:
+    (empty / "prompts.txt").write_bytes(b"ok\n\xff\n")
+    outcome = ptk("generate", "--prompts-file", "prompts.txt")
+    assert outcome.code == 2 and "byte 3" in outcome.err and len(outcome.error_lines) == 2
+
+
+def test_interactive_in_a_pipe_takes_a_turn_a_line(ptk, empty: Path, monkeypatch) -> None:
+    import io
+
+    tiny = str(make_model(empty / "tiny"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Call me\n and then\n/new\nCall me\n"))
+    outcome = ptk("generate", "--interactive", "--model", tiny, "--greedy", "--max-tokens", "4", "--json")
+    first, second, third = outcome.json["samples"]
+    assert second["prompt"] == f"Call me{first['text']} and then"
+    assert third["prompt"] == "Call me" and third["text"] == first["text"]
+
+
+def test_interactive_refuses_what_it_cannot_do(ptk, empty: Path) -> None:
+    outcome = ptk("generate", "-i", "--against", "base")
+    assert outcome.code == 2 and "--against" in outcome.err and len(outcome.error_lines) == 2
+
+
+def test_two_models_stand_side_by_side() -> None:
+    one, two = (GenerateResult([Sample("Say", text, 2, 0.1, 20.0)]) for text in (" this", " [that]"))
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(_side_by_side(["first", "base"], [one, two]))
+    assert any("Say this" in line and "Say [that]" in line for line in shown.get().splitlines())

@@ -9,6 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
+from pretrain_cli.generation.conversation import Conversation
+from pretrain_cli.generation.lean import row_product
 from pretrain_cli.generation.results import Sample
 from pretrain_cli.generation.run import generate
 from pretrain_cli.generation.text import TextStream
@@ -95,6 +97,65 @@ def test_a_character_cut_off_at_the_end_is_left_out(tmp_path: Path) -> None:
         stream.push(token)
     stream.finish()
     assert stream.text == "ok "
+
+
+def test_tokens_with_half_a_character_are_shown_whole_beside_their_probabilities(tmp_path: Path) -> None:
+    """With 262 entries each byte of 日 is a token: the text goes to the token that completes it."""
+    tokenizer = make_tokenizer(tmp_path, vocab_size=262)
+    stream = TextStream(tokenizer, [])
+    pieces = [stream.push(token) for token in tokenizer.encode("日").ids]
+    assert pieces[-1] == "日" and not any(pieces[:-1])
+
+
+@pytest.mark.parametrize("shape", [(1, 48), (1, 1, 48)])
+def test_the_fast_product_of_one_row_equals_torchs_own(shape: tuple[int, ...], monkeypatch) -> None:
+    monkeypatch.setattr("pretrain_cli.generation.lean.CACHED_VALUES", 480)
+    x, weight = torch.randn(shape), torch.randn(37, 48)
+    torch.testing.assert_close(row_product(x, weight), torch.nn.functional.linear(x, weight))
+
+
+def test_greedy_ids_are_the_same_with_the_fast_product(model: Path, monkeypatch) -> None:
+    found = []
+    for pays in (True, False):
+        monkeypatch.setattr("pretrain_cli.generation.lean.summing_pays", lambda _, pays=pays: pays)
+        found.append(write(model, ["Call me"], greedy=True)[0].ids)
+    assert found[0] == found[1]
+
+
+def test_a_tokenizer_bigger_than_the_embedding_is_a_model_error(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "small", vocab_size=300)
+    with pytest.raises(ModelError, match="embedding"):
+        write(folder, ["x"])
+
+
+def test_damaged_json_beside_the_weights_is_a_model_error(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(ModelError, match="generation_config"):
+        write(folder, ["x"])
+
+
+def test_nan_in_one_row_of_the_embedding_is_a_model_error_when_it_is_met(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "nan")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    first = write(folder, ["Call me"], greedy=True)[0].ids[0]
+    model.model.embed_tokens.weight.data[first] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(ModelError, match="finite"):
+        write(folder, ["Call me"], greedy=True)
+
+
+def test_a_conversation_goes_on_from_all_that_was_typed_and_written(model: Path) -> None:
+    config = Config(generate=GenerateConfig(max_tokens=6, greedy=True))
+    conversation = Conversation(config, Artifacts(model.parent), model=str(model))
+    shown: list[str] = []
+    first = conversation.say("Call me", shown.append)
+    assert "".join(shown) == first.text
+    second = conversation.say(" and")
+    assert second.prompt == f"Call me{first.text} and"
+    assert second.text == write(model, [second.prompt], greedy=True, max_tokens=6)[0].text
+    conversation.forget()
+    assert conversation.say("Call me").text == first.text
 
 
 def test_a_lone_surrogate_is_a_usage_error(model: Path) -> None:

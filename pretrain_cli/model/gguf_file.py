@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.tokenizer.load import read_tokenizer
+from pretrain_cli.tokenizer.train import SPLIT
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -20,9 +22,12 @@ NAMES = {
 }  # fmt: skip
 """transformers' names inside a layer -> GGUF's."""
 
+SPLITTINGS = {SPLIT: "qwen2", SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): "llama-bpe"}
+"""Pattern of a tokenizer's Split -> GGUF's name of it."""
 
-def write_gguf(folder: Path, file: Path, kind: str) -> None:
-    """Write the model of ``folder`` to ``file``; ``kind`` is "f16" or "q8_0".
+
+def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = None) -> None:
+    """Write the model of ``folder`` to ``file``; ``kind`` is "f16" or "q8_0", ``tokenizer`` a folder of its own.
 
     Raises:
         MissingDependencyError: the package gguf isn't installed.
@@ -46,7 +51,7 @@ def write_gguf(folder: Path, file: Path, kind: str) -> None:
     temporary = file.with_name(f".{file.name}.part")
     writer = gguf.GGUFWriter(temporary, family)
     _write_shape(writer, config, folder.name)
-    _write_tokenizer(writer, gguf, folder)
+    _write_tokenizer(writer, gguf, tokenizer or folder, config["vocab_size"])
     quantised = gguf.GGMLQuantizationType.Q8_0
     for name, tensor in tensors.items():
         values = tensor.float().numpy()
@@ -110,7 +115,7 @@ def _write_shape(writer: Any, config: dict[str, Any], name: str) -> None:
     writer.add_vocab_size(config["vocab_size"])
 
 
-def _write_tokenizer(writer: Any, gguf: Any, folder: Path) -> None:
+def _write_tokenizer(writer: Any, gguf: Any, folder: Path, rows: int) -> None:
     tokenizer = read_json(folder / "tokenizer.json")
     model = tokenizer["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
@@ -118,7 +123,6 @@ def _write_tokenizer(writer: Any, gguf: Any, folder: Path) -> None:
             "Only a byte-level BPE tokenizer can be written as GGUF.",
             "Export with --to hf, and convert with llama.cpp.",
         )
-    rows = read_json(folder / "config.json")["vocab_size"]
     tokens = [f"[PAD{index}]" for index in range(rows)]
     types = [int(gguf.TokenType.UNUSED)] * rows
     for text, index in model["vocab"].items():
@@ -127,13 +131,36 @@ def _write_tokenizer(writer: Any, gguf: Any, folder: Path) -> None:
         kind = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
         tokens[added["id"]], types[added["id"]] = added["content"], int(kind)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm" if "Digits" in str(tokenizer.get("pre_tokenizer")) else "gpt-2")
+    writer.add_tokenizer_pre(_splitting(tokenizer))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     writer.add_token_merges(merges)
-    config = read_json(folder / "config.json")
-    for key, add in (("bos_token_id", writer.add_bos_token_id), ("eos_token_id", writer.add_eos_token_id)):
-        if isinstance(config.get(key), int):
-            add(config[key])
-    writer.add_add_bos_token(False)
+    info = read_tokenizer(folder)
+    if info.bos_id is not None:
+        writer.add_bos_token_id(info.bos_id)
+    if info.eos_id is not None:
+        writer.add_eos_token_id(info.eos_id)
+    writer.add_add_bos_token(info.adds_bos)
+
+
+def _splitting(tokenizer: dict[str, Any]) -> str:
+    """llama.cpp's name for the way this tokenizer parts text before merging; with a wrong one prompts get other ids.
+
+    Raises:
+        ModelError: llama.cpp has no such way that is known here.
+    """
+    pre = tokenizer.get("pre_tokenizer") or {}
+    steps = pre.get("pretokenizers", [pre])
+    kinds = [step.get("type") for step in steps]
+    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
+    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits"):
+        return "smollm"
+    if kinds == ["Split", "ByteLevel"] and patterns[0] in SPLITTINGS:
+        return SPLITTINGS[patterns[0]]
+    raise ModelError(
+        "The tokenizer parts text in a way that has no name in GGUF files.",
+        "Export with --to hf, and convert with llama.cpp.",
+    )

@@ -1,0 +1,87 @@
+"""`ptk generate --interactive`: a line, the model's text, the next line."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pretrain_cli.cli.options import Session
+
+HISTORY_LINES = 1000
+HELP = "Type text, and the model goes on from all so far. Enter alone: go on. /new: begin anew. Ctrl-D: end."
+
+
+def converse(session: Session, typed: list[str], model: str | None, checkpoint: str | None) -> None:
+    """Answer the prompts that were ``typed`` with the command, then each line, until the input ends.
+
+    In a terminal lines can be edited and recalled; Ctrl-C ends what is being written, or the session.
+    In a pipe each line of standard input is a turn.
+    """
+    from pretrain_cli.generation.conversation import Conversation
+
+    in_terminal = sys.stdin.isatty() and session.console.speaks
+    with session.progress() as progress:
+        progress.stage("loading the model")
+        conversation = Conversation(session.config, session.artifacts, progress, model=model, checkpoint=checkpoint)
+        progress.end_stage()
+    if in_terminal:
+        _edit_lines(session.artifacts.root / ".generate_history")
+        session.console.err.print(f"[dim]{HELP}[/]", soft_wrap=True)
+    samples: list[Any] = []
+    for line in _lines(typed, in_terminal):
+        if line == "/new":
+            conversation.forget()
+            continue
+        samples += _turn(session, conversation, line, in_terminal)
+    if session.console.json:
+        session.console.print_json({"samples": samples})
+
+
+def _turn(session: Session, conversation: Any, line: str, in_terminal: bool) -> list[Any]:
+    """The sample of one turn; none where Ctrl-C broke it off in a terminal."""
+    try:
+        sample = conversation.say(line, lambda piece: session.console.text(piece, end=""))
+    except KeyboardInterrupt:
+        session.console.text("")
+        if not in_terminal:
+            raise
+        return []
+    session.console.text("")
+    return [sample]
+
+
+def _lines(typed: list[str], in_terminal: bool) -> Iterator[str]:
+    yield from typed
+    while True:
+        if in_terminal:
+            try:
+                yield input("> ")
+            except EOFError:
+                print()
+                return
+        else:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            yield line.rstrip("\r\n")
+
+
+def _edit_lines(history: Path) -> None:
+    """Let `input` edit and recall lines, across sessions, where the system has readline."""
+    try:
+        import readline
+    except ImportError:  # Windows: its console edits lines itself
+        return
+    with contextlib.suppress(OSError):
+        readline.read_history_file(history)
+    readline.set_history_length(HISTORY_LINES)
+
+    def save() -> None:
+        with contextlib.suppress(OSError):
+            readline.write_history_file(history)
+
+    atexit.register(save)

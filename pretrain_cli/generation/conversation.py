@@ -1,0 +1,60 @@
+"""Text written turn by turn: the model goes on from everything that was typed and written before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import Config
+from pretrain_cli.generation.prompts import check_prompt
+from pretrain_cli.generation.results import Sample
+from pretrain_cli.generation.run import open_model
+from pretrain_cli.model.names import find_model
+from pretrain_cli.progress import SILENT, Progress
+
+
+class Conversation:
+    """A model in memory and the text so far. Turn i draws with seed + i.
+
+    Raises:
+        ModelError: the model isn't there, or is damaged.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        artifacts: Artifacts,
+        progress: Progress = SILENT,
+        *,
+        model: str | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        self.config = config.generate.model_copy(update={"samples": 1})
+        self.progress = progress
+        self.voice = open_model(find_model(model, artifacts, checkpoint), self.config, artifacts)
+        self.text = ""
+        self.turns = 0
+
+    def say(self, typed: str, on_text: Callable[[str], None] | None = None) -> Sample:
+        """Add what was typed and go on from there; where the writing is broken off, what was shown is kept.
+
+        Raises:
+            UsageError: ``typed`` isn't valid Unicode.
+        """
+        check_prompt(typed)
+        prompt = self.text + typed
+        self.text = prompt
+
+        def add(_: int, piece: str) -> None:
+            self.text += piece
+            if on_text is not None:
+                on_text(piece)
+
+        config = self.config.model_copy(update={"seed": self.config.seed + self.turns})
+        self.turns += 1
+        return self.voice.write([prompt], config, self.progress.warn, add, time.perf_counter())[0]
+
+    def forget(self) -> None:
+        """Begin a new text."""
+        self.text, self.turns = "", 0

@@ -1,0 +1,93 @@
+"""How is a .gguf file run by llama.cpp, in this process?"""
+
+from __future__ import annotations
+
+import importlib.util
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pretrain_cli.errors import ModelError
+from pretrain_cli.processes import available_cores
+
+LOOK_S = 0.1
+"""Ctrl-C is noticed between two looks at what llama.cpp has written."""
+
+
+def is_installed() -> bool:
+    """Whether the package xllamacpp, llama.cpp with its binaries, is there."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+def serve(file: Path, context: int) -> Any:
+    """llama.cpp's server over ``file`` with room for ``context`` tokens; 0: as many as the model was made for.
+
+    Raises:
+        ModelError: the file is damaged, or of an architecture that llama.cpp doesn't know.
+    """
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(file)
+    params.n_ctx = context
+    params.n_parallel = 1
+    params.cpuparams.n_threads = available_cores()
+    params.cpuparams_batch.n_threads = available_cores()
+    params.warmup = False
+    params.verbosity = -1
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise ModelError(
+            f"llama.cpp can't open {file}: {error}",
+            "Write the file again: ptk export --to gguf, or use --engine torch.",
+        ) from error
+
+
+def stream(server: Any, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What llama.cpp sends, part by part. It computes in a thread, so that Ctrl-C ends it at the next token."""
+    parts: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+    stopped = threading.Event()
+
+    def receive(part: dict[str, Any]) -> bool:
+        parts.put(part)
+        return stopped.is_set()
+
+    def compute() -> None:
+        try:
+            server.handle_completions(request, receive)
+            parts.put(None)
+        except Exception as error:
+            parts.put(error)
+
+    thread = threading.Thread(target=compute, daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                part = parts.get(timeout=LOOK_S)
+            except queue.Empty:
+                continue
+            if part is None:
+                return
+            if isinstance(part, BaseException):
+                raise part
+            yield part
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def greedy_text(file: Path, prompt: list[int], count: int) -> str:
+    """The ``count`` most probable tokens after ``prompt``, one after the other, as text.
+
+    Raises:
+        ModelError: llama.cpp can't run the file.
+    """
+    server = serve(file, len(prompt) + count + 1)
+    done = server.handle_completions({"prompt": prompt, "max_tokens": count, "temperature": 0.0})
+    if "error" in done:
+        raise ModelError(f"llama.cpp can't run {file}: {done['error'].get('message')}.", "Export with --to hf.")
+    return str(done["choices"][0]["text"])
