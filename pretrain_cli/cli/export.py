@@ -23,6 +23,10 @@ def export(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", metavar="STEP", help="A checkpoint of the run: step-000100.")
     ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option("--push-to-hub", metavar="OWNER/NAME", help="Upload it to this repository; a new one is private."),
+    ] = None,
 ) -> None:
     """Write a run's model for others to use: a folder for transformers, a GGUF file, or one with a Modelfile."""
     from pretrain_cli.exporting.run import export as run_export
@@ -36,9 +40,12 @@ def export(
             checkpoint=checkpoint,
             output=output,
             quantization=quantization,
+            push_to_hub=push_to_hub,
         )
     facts = [("in", str(result.path)), ("size", megabytes(result.bytes))]
     if result.checked:
         facts.append(("checked", result.checked))
+    if result.address:
+        facts.append(("uploaded to", result.address))
     session.console.result(f"Exported as {result.format}", facts, result)
     session.console.next('ptk generate "..."', "ptk runs list")

@@ -7,10 +7,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts, publish_folder, write_text
+from pretrain_cli.artifacts import Artifacts, RunFolder, publish_folder, read_json, write_text
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.card import model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
+from pretrain_cli.exporting.hub import check_hub, push
 from pretrain_cli.model.gguf_file import write_gguf
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import SILENT, Progress
@@ -20,13 +21,14 @@ FORMATS = ("hf", "gguf", "ollama")
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written; ``checked`` says how it was tried."""
+    """What was written; ``checked`` says how it was tried, ``address`` where it was uploaded."""
 
     format: str
     path: Path
     bytes: int
     files: list[Path] = field(default_factory=list)
     checked: str = ""
+    address: str = ""
 
 
 def export(
@@ -38,6 +40,7 @@ def export(
     checkpoint: str | None = None,
     output: Path | None = None,
     quantization: str = "f16",
+    push_to_hub: str | None = None,
 ) -> ExportResult:
     """Write a run's model for others to use, by default to ``exports/<run>`` in the artifact folder.
 
@@ -49,9 +52,10 @@ def export(
         checkpoint: one of its checkpoints in place of the finished model.
         output: the folder to write into.
         quantization: "f16" or "q8_0", for gguf and ollama.
+        push_to_hub: a repository, owner/name, that the folder is uploaded to.
 
     Raises:
-        UsageError: an unknown format or quantization, or an output folder that holds something else.
+        UsageError: an unknown format or quantization, an output folder that holds something else, or no login.
         ModelError: there is no such model, or what was written doesn't open.
         MissingDependencyError: gguf isn't installed.
     """
@@ -65,25 +69,50 @@ def export(
         raise ModelError(
             f"'{named.name}' is no model folder.", "Export a run or a folder with config.json and weights."
         )
+    if push_to_hub is not None:
+        check_hub(push_to_hub)
     folder = output or artifacts.exports / f"{named.name.replace('@', '-')}-{to}"
     progress.stage(f"exporting {named.name} to {to}")
     with tempfile.TemporaryDirectory() as spare:
         whole = _assembled(source, Path(named.tokenizer), Path(spare))
         if named.run is not None:
-            write_text(whole / "README.md", model_card(named.run, artifacts))
+            _describe(named.run, artifacts, whole, push_to_hub or "FOLDER")
         if to == "hf":
             files, checked = _write_hf(whole, folder), "opened with transformers"
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
-            write_gguf(whole, file, quantization)
-            files, checked = [file], compare_with_llama_cpp(whole, file)
-            if to == "ollama":
-                modelfile = folder / "Modelfile"
-                write_text(modelfile, f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\nPARAMETER temperature 0.8\n")
-                files.append(modelfile)
+            files, checked = _write_gguf(whole, file, quantization, with_modelfile=to == "ollama")
     progress.end_stage()
-    return ExportResult(to, folder, sum(file.stat().st_size for file in files), files, checked)
+    address = ""
+    if push_to_hub is not None:
+        progress.stage(f"uploading to {push_to_hub}")
+        address = push(folder, push_to_hub)
+        progress.end_stage()
+    return ExportResult(to, folder, sum(file.stat().st_size for file in files), files, checked, address)
+
+
+def _describe(run: RunFolder, artifacts: Artifacts, whole: Path, address: str) -> None:
+    write_text(whole / "README.md", model_card(run, artifacts, address))
+    if (run.path / "curves.png").is_file():
+        shutil.copyfile(run.path / "curves.png", whole / "curves.png")
+
+
+def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: bool) -> tuple[list[Path], str]:
+    """The file, for Ollama a Modelfile, the card beside it; and what running it gave."""
+    folder = file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    write_gguf(whole, file, quantization)
+    files, checked = [file], compare_with_llama_cpp(whole, file)
+    if with_modelfile:
+        context = read_json(whole / "config.json").get("max_position_embeddings", 2048)
+        settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
+        write_text(folder / "Modelfile", f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\n{settings}")
+        files.append(folder / "Modelfile")
+    for name in ("README.md", "curves.png"):
+        if (whole / name).is_file():
+            shutil.copyfile(whole / name, folder / name)
+            files.append(folder / name)
+    return files, checked
 
 
 def _assembled(source: Path, tokenizer: Path, spare: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GgufConfig
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.errors import UsageError
 from pretrain_cli.exporting.run import export
 from tests.tiny import make_model
@@ -47,3 +47,42 @@ def test_an_ollama_export_has_a_modelfile_beside_the_weights(tmp_path: Path) -> 
 def test_an_unknown_format_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exe"):
         export(Artifacts(tmp_path), to="exe")
+
+
+def test_the_card_tells_what_the_records_say(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts")
+    run = artifacts.run("first")
+    make_model(run.model)
+    write_json(
+        run.record,
+        {"base": "owner/base", "data_fingerprint": "f00d", "tokens": 1024, "steps": 8, "versions": {"torch": "2"}},
+    )
+    write_json(
+        artifacts.manifest,
+        {
+            "fingerprint": "f00d",
+            "inputs": [{"path": "/home/someone/whale.txt", "size": 12, "hash": "ab"}],
+            "sources": {"sea": {"documents": 3, "tokens": 99}},
+        },
+    )
+    run.config.write_text("[train]\nlearning_rate = 0.5\n")
+    run.metrics.write_text('{"step": 4, "loss": 3.0}\n{"step": 8, "loss": 2.5, "validation_loss": 2.75}\n{"st')
+    (run.path / "curves.png").write_bytes(b"picture")
+    texts = [{"name": "validation", "bits_per_byte": 1.25, "perplexity": 9.0, "accuracy": 0.5}]
+    write_json(run.evaluation / "report.json", {"models": [{"name": "first", "texts": texts}]})
+    result = export(artifacts, run="first")
+    card = (result.path / "README.md").read_text()
+    for told in (
+        *("license:", "base_model: owner/base", "`f00d`", "whale.txt, 12 bytes", "sea: 3 documents, 99 tokens"),
+        *(
+            "tokens: 1 024",
+            "| 8 |  | 2.5000 | 2.7500 |",
+            "validation | 1.2500",
+            "learning_rate = 0.5",
+            "from_pretrained",
+        ),
+    ):
+        assert told in card
+    assert "/home/someone" not in card and (result.path / "curves.png").read_bytes() == b"picture"
+    write_json(artifacts.manifest, {"fingerprint": "another"})
+    assert "other data" in (export(artifacts, run="first").path / "README.md").read_text()

@@ -1,0 +1,84 @@
+"""How does an exported folder get onto the Hugging Face hub?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pretrain_cli.errors import ModelError, UsageError
+
+ANSWER_S = 8.0
+"""The hub has to answer within this time; the client itself would wait for ever."""
+
+
+def check_hub(repository: str) -> None:
+    """Before anything is written: the name is possible, somebody is logged in, and the hub answers.
+
+    Raises:
+        UsageError: a name that can't be one, no login, one that isn't valid, or the hub is switched off.
+        ModelError: the hub can't be reached.
+    """
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UsageError(f"'{repository}' can't be the name of a repository.", "It looks like owner/name.") from error
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        raise UsageError("The hub is switched off by HF_HUB_OFFLINE.", "Unset it, or export without --push-to-hub.")
+    token = get_token()
+    if not token:
+        raise UsageError(
+            "Nobody is logged in to the Hugging Face hub.", "Log in with `hf auth login`, or set HF_TOKEN."
+        )
+    _ask_who(token)
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload ``folder`` as one commit into ``repository``, made private where it is new; gives its address.
+
+    Raises:
+        UsageError: the hub refuses.
+        ModelError: the hub can't be reached any more.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload by ptk export")
+    except HfHubHTTPError as error:
+        raise UsageError(
+            f"The hub refuses the upload to '{repository}': {_first_line(error)}",
+            "Check the owner's name and the token's rights: it has to be allowed to write.",
+        ) from error
+    except Exception as error:  # each HTTP library under the hub client has connection errors of its own
+        raise _unreachable(error) from error
+    return str(address)
+
+
+def _ask_who(token: str) -> None:
+    from huggingface_hub import constants, get_session
+
+    try:
+        answer = get_session().get(
+            f"{constants.ENDPOINT}/api/whoami-v2", headers={"authorization": f"Bearer {token}"}, timeout=ANSWER_S
+        )
+    except Exception as error:
+        raise _unreachable(error) from error
+    if answer.status_code in (401, 403):
+        raise UsageError("The hub doesn't accept the token.", "Log in again with `hf auth login`, or set HF_TOKEN.")
+
+
+def _unreachable(error: Exception) -> ModelError:
+    return ModelError(
+        f"The Hugging Face hub can't be reached ({type(error).__name__}).",
+        "Check the network, or export without --push-to-hub and upload the folder later: hf upload",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
