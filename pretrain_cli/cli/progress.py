@@ -22,6 +22,8 @@ from pretrain_cli.cli.console import Console, count, duration, is_later_rank, me
 from pretrain_cli.progress import SILENT, Progress
 
 SPARKS = "▁▂▃▄▅▆▇█"
+SHOWN_SAMPLES = 3
+"""Texts written during training that stand under the bars, two lines each at most."""
 PLAIN_INTERVAL_S = 1.0
 """Plain log lines are at least this far apart, unless logging_steps was chosen: a run may log each step."""
 STAGE_INTERVAL_S = 10.0
@@ -139,7 +141,7 @@ class LiveProgress(Progress):
             self.note(f"{name}: {text}")
 
     def sample(self, prompt: str, text: str, step: int) -> None:
-        self._view.sample = (prompt, text, step)
+        self._view.samples[prompt] = (text, step)
 
     def close(self) -> None:
         """Leave the terminal as it was, however the command ends."""
@@ -170,7 +172,8 @@ class StageView:
         self.lengths: list[int] = []
         """Cells of each line drawn last."""
         self.states: dict[str, str] = {}
-        self.sample: tuple[str, str, int] | None = None
+        self.samples: dict[str, tuple[str, int]] = {}
+        """Prompt -> the newest text that goes on from it, and its step."""
         self.start("", None, "")
 
     def start(self, name: str, total: float | None, unit: str) -> None:
@@ -205,8 +208,7 @@ class StageView:
             yield self._time_bar(width, float(budget))
         if self.values or self.states:
             yield from self._figures(width)
-        if self.sample:
-            prompt, text, step = self.sample
+        for prompt, (text, step) in list(self.samples.items())[:SHOWN_SAMPLES]:
             line = Text.assemble((f"step {step}: ", "dim"), (prompt, "bold"), text.replace("\n", " "))
             line.truncate(width * 2 - 2, overflow="ellipsis")
             yield line

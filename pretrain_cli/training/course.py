@@ -141,15 +141,23 @@ def _sampler(start: Start, trainer: PackedTrainer, tracker: WandbTracker | None)
     tokenizer = open_tokenizer(start.prepared.tokenizer.file)
     first = start.prepared.tokenizer.bos_id if start.prepared.manifest.get("settings", {}).get("add_bos") else None
 
+    written: set[int] = set()
+
     def sample(step: int) -> None:
-        for prompt in prompts:
-            text = write_sample(trainer.model, tokenizer, prompt, first)
+        if step in written:
+            return
+        written.add(step)
+        texts = [
+            (prompt, write_sample(trainer.model, tokenizer, prompt, first, start.prepared.tokenizer.eos_id))
+            for prompt in prompts
+        ]
+        for prompt, text in texts:
             start.progress.sample(prompt, text, step)
             line = json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False)
             with contextlib.suppress(OSError), open(start.run.path / "samples.jsonl", "a", encoding="utf-8") as file:
                 file.write(line + "\n")  # a full disk costs the sample, not the run
-            if tracker is not None:
-                tracker.sample(step, prompt, text)
+        if tracker is not None:
+            tracker.samples(step, texts)
 
     return sample
 

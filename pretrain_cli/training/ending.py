@@ -18,6 +18,9 @@ from pretrain_cli.training.start import Start
 from pretrain_cli.training.trainer import PackedTrainer
 from pretrain_cli.training.validation import Validation
 
+SAMPLES_TAKE_S = 5.0
+"""A run that has less of its budget left than this writes no samples at its end."""
+
 
 def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
     """Finish the run that ``trainer`` has trained.
@@ -109,4 +112,6 @@ def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation 
             values["validation_bits_per_byte"] = found.bits_per_byte
         job.metrics.amend(values)
         progress.log(job.state.step, values)
+        if job.sample is not None and job.clock.left_s - trainer.saver.estimate_s() > SAMPLES_TAKE_S:
+            job.sample(job.state.step)
     return found

@@ -10,14 +10,15 @@ from tokenizers import Tokenizer
 SAMPLE_TOKENS = 40
 
 
-def write_sample(model: Any, tokenizer: Tokenizer, prompt: str, first_id: int | None) -> str:
-    """The prompt's greedy continuation, 40 tokens; draws no random numbers.
+def write_sample(model: Any, tokenizer: Tokenizer, prompt: str, first_id: int | None, eos_id: int | None) -> str:
+    """The prompt's greedy continuation, 40 tokens or up to the document's end; draws no random numbers.
 
     Args:
         model: its own body and head, so it may be in training with a forward of its own.
         tokenizer: of the run.
         prompt: as typed.
         first_id: BOS, where documents begin with one.
+        eos_id: EOS, where documents end with one.
     """
     ids = ([first_id] if first_id is not None else []) + tokenizer.encode(prompt, add_special_tokens=False).ids
     if not ids:
@@ -31,8 +32,11 @@ def write_sample(model: Any, tokenizer: Tokenizer, prompt: str, first_id: int | 
                 window = torch.tensor([ids[-limit:]], device=model.device)
                 hidden = model.base_model(input_ids=window, use_cache=False).last_hidden_state[:, -1]
                 head = model.get_output_embeddings().weight
-                ids.append(int(torch.nn.functional.linear(hidden.to(head.dtype), head).argmax()))
+                token = int(torch.nn.functional.linear(hidden.to(head.dtype), head).argmax())
+                if token == eos_id:
+                    break
+                ids.append(token)
     finally:
         model.train(training)
     text: str = tokenizer.decode(ids[started:])
-    return text
+    return text.rstrip("\ufffd")  # half a character at the end stays out

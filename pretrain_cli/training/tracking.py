@@ -8,7 +8,7 @@ import netrc
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -123,11 +123,11 @@ class WandbTracker:
             self._guard(lambda: self._run.log(finite, step=step))
             self._show_state()
 
-    def sample(self, step: int, prompt: str, text: str) -> None:
-        """Send the table of samples with one more row; a server without tables costs the table only."""
+    def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
+        """Send the table of samples with a row more for each (prompt, text); a server without tables costs only it."""
         if self._run is None or not self._tables:
             return
-        self._rows.append([step, prompt, text])
+        self._rows += [[step, prompt, text] for prompt, text in texts]
         try:
             import wandb
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,24 @@ def test_ctrl_c_while_streaming_ends_the_line_and_says_so_in_two(ptk, empty: Pat
     assert outcome.code == 130
     assert outcome.out == "Once upon a\n"
     assert len(outcome.error_lines) == 2 and outcome.error_lines == outcome.err.strip().splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["torch", "llama.cpp"])
+def test_a_real_ctrl_c_ends_a_process_that_streams(empty: Path, engine: str) -> None:
+    if engine == "llama.cpp":
+        pytest.importorskip("xllamacpp")
+    tiny = make_model(empty / "tiny", max_position_embeddings=200_000)
+    line = [sys.executable, "-m", "pretrain_cli", "generate", "Call me", "--model", str(tiny), "--engine", engine]
+    process = subprocess.Popen(
+        [*line, "--greedy", "--max-tokens", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    first = process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and (first + out).endswith(b"\n")
+    assert [text.split(b":")[0] for text in err.strip().splitlines()] == [b"Error", b"Hint"]
 
 
 @pytest.mark.parametrize("extra", [(), ("--interactive",), ("--json",)])

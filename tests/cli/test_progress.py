@@ -31,7 +31,7 @@ def test_the_view_fits_the_terminal(width) -> None:
     for step in range(100):
         view.log(step, {**VALUES, "loss": 9 - step / 20})
     view.states["wandb"] = "offline, 3 MB kept"
-    view.sample = ("My fellow citizens", " of the United States, " * 20, 100)
+    view.samples["My fellow citizens"] = (" of the United States, " * 20, 100)
     lines = render(view, width)
     assert all(len(line) <= width for line in lines)
     text = "\n".join(lines)
@@ -121,7 +121,7 @@ def test_the_view_of_a_training_fits_the_terminal(width: int) -> None:
             "step": step, "tokens": 2048.0 * step, "epoch": 0.01 * step, "loss": 8 - 0.1 * step, "learning_rate": 3e-4,
             "grad_norm": 1.2, "tokens_per_second": 8123.0, "mfu": 0.41, "memory_mb": 812.5, "validation_loss": 5.5,
         })  # fmt: skip
-    view.sample = ("The whale", " swam\naway " * 20, 100)
+    view.samples["The whale"] = (" swam\naway " * 20, 100)
     stream = io.StringIO()
     RichConsole(file=stream, width=width, force_terminal=True, color_system=None).print(view)
     lines = stream.getvalue().splitlines()

@@ -118,8 +118,13 @@ def test_the_connection_is_what_wandbs_log_says_last(tmp_path) -> None:
 
 
 def test_without_a_key_the_run_is_offline_and_says_how_to_send_it(rows) -> None:
-    heard = Heard()
-    assert train(wanted(), rows, heard, run_name="no-key").status == "finished"
+    heard, prompts = Heard(), ["The whale", "Call me"]
+    config = wanted(train__sample_prompts=prompts, train__eval_steps=2)
+    assert train(config, rows, heard, run_name="no-key").status == "finished"
+    tables = [json.loads(file.read_text()) for file in rows.run("no-key").path.rglob("media/table/*.json")]
+    assert [row[:2] for row in max(tables, key=lambda table: len(table["data"]))["data"]] == [
+        [step, prompt] for step in (2, 3) for prompt in prompts
+    ]
     assert heard.states["wandb"] == "offline"
     lines = [text for text in heard.notes + heard.warnings if "wandb sync" in text]
     assert len(lines) == 1 and sync_folder(lines[0]).parent.parent == rows.run("no-key").path

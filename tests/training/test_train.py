@@ -66,7 +66,7 @@ def test_the_record_says_how_the_model_came_about(done) -> None:
     assert record["versions"]["torch"] and record["started"] and record["ended"]
     assert any(choice.startswith("device cpu") for choice in record["choices"])
     assert (run.path / "curves.png").stat().st_size > 1000
-    assert [json.loads(line)["step"] for line in (run.path / "samples.jsonl").read_text().splitlines()] == [5, 10]
+    assert [json.loads(line)["step"] for line in (run.path / "samples.jsonl").read_text().splitlines()] == [5, 10, 12]
 
 
 def test_the_written_config_repeats_the_run(done) -> None:
