@@ -1,43 +1,70 @@
-"""How fast is scoring, and is it exact? `python benchmarks/evaluate.py MODEL_FOLDER TEXT_FILE [BYTES]`"""
+"""How fast is scoring, and is it exact?
+
+`python benchmarks/evaluate.py MODEL_FOLDER TEXT_FILE [BYTES] [WAY,...]`, ways: recipe, ptk-fp32, ptk-bf16.
+Each way is a process of its own, and what is timed is the scoring without opening the model.
+"""
 
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.model import Config, EvaluateConfig
-from pretrain_cli.evaluation.run import evaluate
-
 CONTEXT, STRIDE = 1024, 512
+WAYS = ("recipe", "ptk-fp32", "ptk-bf16")
 
 
-def main(folder: str, file: str, n_bytes: int = 20_000) -> None:
+def main(folder: str, file: str, n_bytes: int = 20_000, ways: str = ",".join(WAYS)) -> None:
+    """Print each way's seconds and bits per byte."""
+    print(f"{'way':<12}{'seconds':>9}{'bits per byte':>15}{'times as fast':>15}", flush=True)
+    first = 0.0
+    for way in ways.split(","):
+        command = [sys.executable, __file__, "one", way, folder, file, str(n_bytes)]
+        seconds, bits = map(float, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-2:])
+        first = first or seconds
+        print(f"{way:<12}{seconds:>9.1f}{bits:>15.5f}{first / seconds:>15.2f}", flush=True)
+
+
+def one(way: str, folder: str, file: str, n_bytes: int) -> tuple[float, float]:
+    """Seconds and bits per byte of one way."""
     text = Path(file).read_bytes()[:n_bytes].decode("utf-8", "ignore")
-    print(f"{'way':<18}{'seconds':>9}{'bits per byte':>15}")
+    if way == "recipe":
+        return strided_recipe(folder, text)
+    return ours(folder, text, way.removeprefix("ptk-"))
+
+
+def ours(folder: str, text: str, precision: str) -> tuple[float, float]:
+    """What `ptk evaluate` does between opening the model and the report."""
+    import torch
+
+    from pretrain_cli.artifacts import Artifacts
+    from pretrain_cli.evaluation.metrics import bits_per_byte
+    from pretrain_cli.evaluation.opening import open_model
+    from pretrain_cli.evaluation.scoring import score_text
+    from pretrain_cli.evaluation.texts import Document, Text
+    from pretrain_cli.model.names import find_model
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     with tempfile.TemporaryDirectory() as spare:
-        piece = Path(spare) / "text.txt"
-        piece.write_text(text, "utf-8")
-        settings = EvaluateConfig(on=(f"text={piece}",), context=CONTEXT, stride=STRIDE)
-        started = time.perf_counter()
-        result = evaluate(Config(evaluate=settings), Artifacts(Path(spare)), models=[folder])
-        print(f"{'ptk':<18}{time.perf_counter() - started:>9.1f}{result.models[0].texts[0].bits_per_byte:>15.5f}")
+        artifacts = Artifacts(Path(spare))
+        model = open_model(find_model(folder, artifacts), artifacts, "cpu", dtype, CONTEXT)
+    whole = Text("text", lambda: iter([Document("text", text)]), len(text.encode("utf-8")), 1)
     started = time.perf_counter()
-    print(f"{'strided loop':<18}", end="")
-    bits = strided_loop(folder, text)
-    print(f"{time.perf_counter() - started:>9.1f}{bits / len(text.encode('utf-8')):>15.5f}")
+    tally = score_text(model, whole, stride=STRIDE, batch_tokens=8192)
+    return time.perf_counter() - started, float(bits_per_byte(tally.blocks().sum(axis=0)))
 
 
-def strided_loop(folder: str, text: str) -> float:
-    """Bits of the text by the recipe of the transformers perplexity guide, with a BOS before it."""
+def strided_recipe(folder: str, text: str) -> tuple[float, float]:
+    """The recipe of the transformers perplexity guide, with a BOS before the text."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    started = time.perf_counter()
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     ids = [first, *tokenizer(text, add_special_tokens=False).input_ids]
     nats, scored_to = 0.0, 1
@@ -51,8 +78,11 @@ def strided_loop(folder: str, text: str) -> float:
         scored_to = end
         if end == len(ids):
             break
-    return nats / math.log(2)
+    return time.perf_counter() - started, nats / math.log(2) / len(text.encode("utf-8"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:4]))
+    if sys.argv[1] == "one":
+        print(*one(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])))
+    else:
+        main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:4]), *sys.argv[4:5])

@@ -13,12 +13,17 @@ from torch import Tensor
 
 from pretrain_cli.artifacts import Artifacts, read_json
 from pretrain_cli.errors import ModelError
+from pretrain_cli.evaluation.kernels import speed_up
+from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.model.load import load_model
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.tokenizer.load import read_tokenizer
 
 UNTRAINED_CONTEXT = 1024
 """Tokens a window holds for a model that wasn't trained here: the transformers guide's own figure."""
+
+PROBE_TOKENS = 160
+"""Tokens that two ways to compute a model are compared on: more than two blocks of attention."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,16 @@ def open_model(
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.get_vocab_size() > rows:
         raise ModelError(
             f"The tokenizer of '{named.name}' has {tokenizer.get_vocab_size()} entries, its embedding {rows} rows.",
             "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
         )
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
+        speed_up(model, torch.arange(PROBE_TOKENS)[None] % rows)
     first_id = info.bos_id if info.bos_id is not None else info.eos_id
     if first_id is None:
         first_id = 0
@@ -77,7 +86,7 @@ def open_model(
         tokenizer,
         first_id,
         rows,
-        sum(parameter.numel() for parameter in model.parameters()),
+        parameters,
         _choose_context(model, named, context),
         torch.device(device),
     )

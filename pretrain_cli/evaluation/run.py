@@ -13,12 +13,17 @@ from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.opening import OpenModel, open_model
 from pretrain_cli.evaluation.results import EvaluateResult, ModelScores
-from pretrain_cli.evaluation.scoring import score_text, tokens_to_process
+from pretrain_cli.evaluation.scoring import score_text, tokens_per_second, tokens_to_process
 from pretrain_cli.evaluation.summary import compare, summarise
 from pretrain_cli.evaluation.tally import Tally
 from pretrain_cli.evaluation.texts import Text, collect_texts
+from pretrain_cli.model.devices import choose_device, choose_precision, choose_threads
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model
 from pretrain_cli.progress import SILENT, Progress
+
+FIRST_VERDICT_S = 60
+PROBED_FROM_TOKENS = 4096
+"""Fewer tokens than this take less time than asking how long they take."""
 
 
 def evaluate(
@@ -43,6 +48,8 @@ def evaluate(
     tallies: list[dict[str, Tally]] = []
     for entry in named:
         opened = open_model(entry, artifacts, device, dtype, config.evaluate.context)
+        if not scores:
+            _announce(opened, texts, len(named), config, progress)
         found = {text.name: _score(opened, text, config, progress) for text in texts}
         warnings += _warnings(opened, found)
         scores.append(
@@ -83,19 +90,29 @@ def choose_models(config: Config, artifacts: Artifacts, names: Sequence[str]) ->
     return chosen
 
 
+def _announce(model: OpenModel, texts: list[Text], n_models: int, config: Config, progress: Progress) -> None:
+    """Say before the start how long it will take, and how to have a verdict within a minute."""
+    stride = config.evaluate.stride if isinstance(config.evaluate.stride, int) else None
+    tokens = sum(tokens_to_process(model, text, stride) for text in texts)
+    if tokens < PROBED_FROM_TOKENS:
+        return
+    seconds = n_models * tokens / tokens_per_second(model)
+    n_bytes = sum(text.n_bytes for text in texts)
+    line = f"scoring {n_bytes:,} bytes with {n_models} model{'s' if n_models > 1 else ''}: about {seconds:.0f} s"
+    if seconds > FIRST_VERDICT_S:
+        share = round(n_bytes / len(texts) * 0.75 * FIRST_VERDICT_S / seconds, -3)
+        line += f"; a first verdict within a minute: --sample {max(1000, int(share))}"
+    progress.note(line)
+
+
 def _score(model: OpenModel, text: Text, config: Config, progress: Progress) -> Tally:
     stride = config.evaluate.stride if isinstance(config.evaluate.stride, int) else None
     progress.stage(f"scoring {text.name} with {model.name}", text.n_bytes, "bytes")
     expected = tokens_to_process(model, text, stride)
     started = time.perf_counter()
-    told = False
 
     def on_bytes(n_bytes: int, tokens_per_second: float) -> None:
-        nonlocal told
         left_s = max(0.0, expected / tokens_per_second - (time.perf_counter() - started))
-        if not told and left_s > 5:
-            progress.note(f"{model.name} on {text.name}: about {left_s:.0f} s ({text.n_bytes:,} bytes)")
-        told = True
         progress.advance(n_bytes, tokens_per_second=tokens_per_second, eta_s=left_s)
 
     tally = score_text(model, text, stride=stride, batch_tokens=config.evaluate.batch_tokens, on_bytes=on_bytes)
@@ -141,15 +158,13 @@ def _extras(
 
 
 def _arithmetic(config: Config) -> tuple[str, torch.dtype, str]:
-    """Device, precision and why."""
-    device = config.evaluate.device
-    reason = "chosen by the user"
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        reason = f"{device} is the fastest device here"
-    if config.evaluate.precision == "bf16" or (config.evaluate.precision == "auto" and device.startswith("cuda")):
-        return device, torch.bfloat16, reason
-    return device, torch.float32, reason
+    """Device, precision and why; sets torch's threads."""
+    device = choose_device(config.evaluate.device)
+    precision = choose_precision(config.evaluate.precision, device.value)
+    if torch.device(device.value).type == "cpu":
+        torch.set_num_threads(choose_threads("auto").value)
+    dtype = torch.bfloat16 if precision.value == "bf16" else torch.float32
+    return device.value, dtype, f"{device.reason}; {precision.value}: {precision.reason}"
 
 
 def _report_folder(first: NamedModel, artifacts: Artifacts) -> Path:

@@ -22,6 +22,8 @@ HEAD_ROWS = 512
 BUFFERED_BATCHES = 16
 """Windows gathered before they are sorted by length, in batches' worth of tokens."""
 
+SPEED_TOKENS = 512
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -108,6 +110,18 @@ def tokens_to_process(model: OpenModel, text: Text, stride: int | None) -> int:
         if seen_bytes > 200_000:
             break
     return round(seen_tokens * text.n_bytes / max(1, seen_bytes))
+
+
+@torch.inference_mode()
+def tokens_per_second(model: OpenModel) -> float:
+    """Speed of the forward pass on a window of SPEED_TOKENS, the second of two: the first warms up."""
+    ids = torch.full((1, min(model.context, SPEED_TOKENS)), model.first_id, device=model.device)
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        model.model(input_ids=ids, use_cache=False).logits[0, -1].max().item()
+        seconds = time.perf_counter() - started
+    return ids.numel() / max(seconds, 1e-9)
 
 
 def _jobs(model: OpenModel, text: Text, tally: Tally, stride: int | None) -> Iterator[Job]:

@@ -10,10 +10,10 @@ import psutil
 import torch
 
 from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
-from pretrain_cli.training.heap import keep_freed_memory
 from pretrain_cli.training.processes import same, world_size
 
 

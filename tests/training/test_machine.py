@@ -13,11 +13,11 @@ import torch
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.model import devices
 from pretrain_cli.training import compiling, feed
 from pretrain_cli.training.busy import NEWEST, USUAL, BusyWatch
 from pretrain_cli.training.compiling import choose_compile, compiled_body
-from pretrain_cli.training.heap import keep_freed_memory
 from pretrain_cli.training.machine import Machine
 from pretrain_cli.training.plan import Facts, make_plan
 from pretrain_cli.training.record import read_record

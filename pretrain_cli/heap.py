@@ -1,4 +1,4 @@
-"""Does a training step on a CPU get its memory from the step before, or new from the system each time?"""
+"""Does a step on a CPU get its memory from the step before, or new from the system each time?"""
 
 from __future__ import annotations
 
