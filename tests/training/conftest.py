@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ def prose() -> str:
 
 
 @pytest.fixture(scope="session")
-def rows(tmp_path_factory: pytest.TempPathFactory, prose: str) -> Artifacts:
-    """Prepared once; tests give their runs names of their own."""
+def prepared(tmp_path_factory: pytest.TempPathFactory, prose: str) -> Artifacts:
     return prepare_text(tmp_path_factory.mktemp("prepared"), prose[:24_000])
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory, prepared: Artifacts) -> Artifacts:
+    """Prepared rows of the file's own: its tests give their runs names that other files may use too."""
+    root = tmp_path_factory.mktemp("rows") / "artifacts"
+    shutil.copytree(prepared.root, root)
+    return Artifacts(root)
