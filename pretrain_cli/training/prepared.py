@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.load import flatten
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, DataError
@@ -15,6 +18,10 @@ from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
 MASKED_LENGTH = 1024
 """Keeping documents apart costs 1 to 13 % on a CPU at length 512, a quarter at 2 048."""
+
+
+FREE = ("inputs", "on_error", "tokenizer.engine", "tokenizer.sample_bytes")
+"""Keys of prepare that may differ now: they leave what the rows hold as it is."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +43,50 @@ def check_prepared(config: Config, manifest: dict[str, Any]) -> None:
     """The config asks for rows like those that are prepared.
 
     Raises:
-        ConfigError: it names other settings than the rows were made with.
+        ConfigError: it names other settings of [data] or [tokenizer] than the rows were made with.
         DataError: there are no training rows.
     """
-    settings = manifest.get("settings", {})
-    for key in ("sequence_length", "packing", "add_bos", "add_eos"):
-        wanted, made = getattr(config.data, key), settings.get(key)
-        if wanted != "auto" and made is not None and wanted != made:
-            if key == "add_eos" and wanted is True:
-                continue  # a tokenizer without EOS can't add one
+    asked, made = manifest.get("request", {}), {**manifest.get("settings", {}), **_tokenizer_settings(manifest)}
+    defaults = dict(flatten(Config()))
+    for key, wanted in flatten(config):
+        section, _, name = key.partition(".")
+        name = key if section == "tokenizer" else name
+        if section not in ("data", "tokenizer") or name not in asked or name in FREE or wanted == defaults[key]:
+            continue  # what isn't said now was said to prepare, as a flag perhaps
+        plain = list(wanted) if isinstance(wanted, tuple) else wanted
+        if key == "data.sources":
+            plain = [[source.name or source.path, source.weight] for source in wanted]
+        if plain not in (asked[name], made.get(name)):
             raise ConfigError(
-                f"The rows were prepared with data.{key} = {made!r}, the config says {wanted!r}.",
-                "Prepare again with this config, or take the key out of it.",
+                f"The rows were prepared with {key} = {made.get(name, asked[name])!r}, the config says {plain!r}.",
+                "Prepare again with this config (ptk prepare …), or take the key out of it.",
             )
     if not manifest.get("train", {}).get("rows"):
         raise DataError("The prepared data holds no training row.", "Prepare more text, or shorter rows.")
+
+
+def other_inputs(config: Config, manifest: dict[str, Any]) -> str:
+    """A sentence where the config names an input that the rows weren't made from; "" where it doesn't.
+
+    No error, since what is typed after `ptk prepare` overrules the config's inputs.
+    """
+    prepared = [str(entry.get("path", "")) for entry in manifest.get("inputs", [])]
+    for named in config.data.inputs:
+        path = str(Path(named).expanduser())
+        if not any(
+            name in (named, path) or Path(path) in Path(name).parents or fnmatch(name, path) for name in prepared
+        ):
+            return (
+                f"data.inputs names {named}, which the rows weren't prepared from ({', '.join(prepared[:3])}): "
+                "ptk prepare makes others."
+            )
+    return ""
+
+
+def _tokenizer_settings(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What `auto` became, by the names that prepare's request has."""
+    size = manifest.get("tokenizer", {}).get("vocab_size")
+    return {"tokenizer.vocab_size": size} if size else {}
 
 
 def prepared_tokenizer(artifacts: Artifacts, manifest: dict[str, Any]) -> TokenizerInfo:

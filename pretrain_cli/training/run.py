@@ -23,7 +23,7 @@ from pretrain_cli.training.compiling import choose_compile
 from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.course import run_course
 from pretrain_cli.training.machine import choose_machine
-from pretrain_cli.training.prepared import check_prepared, open_prepared, prepared_tokenizer
+from pretrain_cli.training.prepared import check_prepared, open_prepared, other_inputs, prepared_tokenizer
 from pretrain_cli.training.processes import rank, same, together, wait_for_all
 from pretrain_cli.training.record import RunRecord, now, read_record
 from pretrain_cli.training.results import TrainResult
@@ -73,6 +73,8 @@ def train(
     if not config.model.base and manifest.get("base"):  # rows made for a base are there to continue it
         config = changed(config, model__base=manifest["base"])
     check_prepared(config, manifest)
+    if elsewhere := other_inputs(config, manifest):
+        progress.warn(elsewhere)
     with contextlib.ExitStack() as held:
         held.enter_context(together(choose_device(config.train.device).value == "cpu"))
         run = run or same(lambda: _new_run(artifacts, run_name))
