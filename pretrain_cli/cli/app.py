@@ -7,8 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from pretrain_cli import __version__, processes
 from pretrain_cli.cli.console import Console
@@ -61,13 +63,52 @@ EXAMPLES = {
     "inspect": ("ptk inspect", "ptk inspect --random --tokens", "ptk inspect --stats --json"),
     "demo": ("ptk demo", "ptk demo --artifacts somewhere-else"),
     "doctor": ("ptk doctor", "ptk doctor --json"),
+    "config": ("ptk config keys train.learning_rate", "ptk config show --changed", "ptk config init"),
+    "config show": (
+        "ptk config show",
+        "ptk config show --changed --preset tinysolar",
+        "PTK_TRAIN__SEED=1 ptk config show --set train.keep=5 --json",
+    ),
+    "config init": ("ptk config init", "ptk config init mine.toml --preset continue", "ptk train --config mine.toml"),
+    "config keys": ("ptk config keys", "ptk config keys train", "ptk config keys train.learning_rate"),
+    "runs": ("ptk runs list", "ptk runs compare first second"),
+    "runs list": ("ptk runs list", "ptk runs list --json"),
+    "runs show": ("ptk runs show", "ptk runs show first"),
+    "runs compare": ("ptk runs compare first second",),
+    "runs remove": ("ptk runs remove first second", "ptk runs remove --keep-best 3 --yes"),
 }
+"""Command → lines to learn it from, at the end of its help and in the reference."""
+
+
+class Plain:
+    """Help that names an argument by its word and a switch by its name alone, without Python's types of them."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, to be shown and parsed."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if parameter.param_type_name == "argument" or parameter.is_flag:
+                parameter.display_type_rich = _no_type
+        return parameters
+
+
+class PlainCommand(Plain, TyperCommand):
+    """A command with such help."""
+
+
+class PlainGroup(Plain, TyperGroup):
+    """A group of commands with such help."""
+
+
+def _no_type(ctx: object) -> None:
+    return None
 
 
 def make_app() -> typer.Typer:
     """The command line, with every command's help but none of the heavy libraries."""
     app = typer.Typer(
         name="ptk",
+        cls=PlainGroup,
         help="Raw text to a language model that has learned from it: prepare, train, evaluate, generate.",
         epilog="Begin with [bold]ptk demo[/], or with your own text: [bold]ptk prepare data.txt[/]",
         no_args_is_help=True,
@@ -78,14 +119,18 @@ def make_app() -> typer.Typer:
     app.callback()(_root)
     for name, panel in COMMANDS.items():
         module = importlib.import_module(f"pretrain_cli.cli.{name}")
-        epilog = "\n\n".join(
-            ["[bold]Examples[/]", *(f"  $ {line}".replace("[", "\\[") for line in EXAMPLES.get(name, ()))]
-        )
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=name, rich_help_panel=panel)
+            for child in module.app.registered_commands:
+                child.cls, child.epilog = PlainCommand, _examples(f"{name} {child.name}")
+            app.add_typer(module.app, name=name, cls=PlainGroup, epilog=_examples(name), rich_help_panel=panel)
         else:
-            app.command(name, epilog=epilog if name in EXAMPLES else None, rich_help_panel=panel)(getattr(module, name))
+            settings: dict[str, Any] = {"cls": PlainCommand, "epilog": _examples(name), "rich_help_panel": panel}
+            app.command(name, **settings)(getattr(module, name))
     return app
+
+
+def _examples(name: str) -> str:
+    return "\n".join(["[bold]Examples[/]", *(f"  $ {line}".replace("[", "\\[") for line in EXAMPLES[name])])
 
 
 def _show_version(wanted: bool) -> None:

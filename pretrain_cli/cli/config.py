@@ -38,7 +38,7 @@ def show(
 @command()
 def init(
     session: Session,
-    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path(DEFAULT_FILE),
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(DEFAULT_FILE),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a config file with every key, its meaning and its default, all commented out."""
@@ -51,7 +51,7 @@ def init(
 
 @command()
 def keys(
-    session: Session, key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One key, or a section.")] = None
+    session: Session, key: Annotated[str | None, typer.Argument(metavar="KEY", help="One key, or a section.")] = None
 ) -> None:
     """List the keys, or explain one."""
     wanted = [name for name in known_keys() if key in (None, name) or name.startswith(f"{key}.")]

@@ -27,7 +27,7 @@ def evaluate(
     session: Session,
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs, folders or hub ids; without one the latest run."),
+        typer.Argument(metavar="RUN", help="Runs, folders or hub ids; without one the latest run."),
     ] = None,
 ) -> None:
     """Score models: bits per byte, loss, perplexity and next-token accuracy.

@@ -14,7 +14,7 @@ from pretrain_cli.cli.options import Session, command
 @command()
 def export(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run; without it the latest.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; without it the latest.")] = None,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="hf, gguf or ollama.")] = "hf",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to write it.")] = None,
     quantization: Annotated[

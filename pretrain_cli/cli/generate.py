@@ -41,7 +41,7 @@ SIDE_BY_SIDE_WIDTH = 80
 def generate(
     session: Session,
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT...", help="Text to go on from; - reads standard input.")
+        list[str] | None, typer.Argument(metavar="PROMPT", help="Text to go on from; - reads standard input.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "--run", metavar="RUN", help="A run, a folder, a hub id or 'base'.")

@@ -158,10 +158,16 @@ def command(*flags: Flag | str) -> Callable[[Callable[..., None]], Callable[...,
         ]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapper.__doc__ = _unwrapped(body.__doc__ or "")
         del wrapper.__wrapped__
         return wrapper
 
     return decorate
+
+
+def _unwrapped(text: str) -> str:
+    """A docstring with each paragraph on one line: the terminal's width breaks it, not the source's."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(text))
 
 
 def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -198,7 +204,8 @@ def _flag_parameter(flag: Flag) -> inspect.Parameter:
     annotation: Any
     if field.annotation is bool:
         annotation = bool | None
-        names[0] = f"{names[0]}/--no-{names[0][2:]}"
+        if field.default:
+            names[0] = f"{names[0]}/--no-{names[0][2:]}"
         option = typer.Option(*names, help=text, show_default=False)
     else:
         annotation = list[str] | None if typing.get_origin(field.annotation) is tuple else str | None

@@ -25,9 +25,7 @@ from pretrain_cli.cli.options import Session, command, with_config
 )
 def plan(
     session: Session,
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Text that isn't prepared yet.")
-    ] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT", help="Text that isn't prepared yet.")] = None,
     machine: Annotated[
         str, typer.Option("--for", metavar="MACHINE", help="Accelerators that aren't here, such as h100x8.")
     ] = "",

@@ -29,9 +29,7 @@ def prepare(
     session: Session,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[INPUT]...", help="Files, folders, globs, hf:// or s3:// paths, or - for standard input."
-        ),
+        typer.Argument(metavar="INPUT", help="Files, folders, globs, hf:// or s3:// paths, or - for standard input."),
     ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Pack what the parts run with --shard have made, and write the manifest.")

@@ -29,7 +29,10 @@ def list_(session: Session) -> None:
 
 
 @command()
-def show(session: Session, run: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None) -> None:
+def show(
+    session: Session,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; without it the latest.")] = None,
+) -> None:
     """Show a run's record; without a name, the latest's."""
     from pretrain_cli.records.run import show_run
 
@@ -44,8 +47,8 @@ def show(session: Session, run: Annotated[str | None, typer.Argument(metavar="[R
 @command()
 def compare(
     session: Session,
-    first: Annotated[str, typer.Argument(metavar="A")],
-    second: Annotated[str, typer.Argument(metavar="B")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A run.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
 ) -> None:
     """Show how two runs differ, in settings and in loss."""
     from pretrain_cli.records.run import compare_runs
@@ -62,7 +65,7 @@ def compare(
 @command()
 def remove(
     session: Session,
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Runs to delete.")] = None,
     keep_best: Annotated[
         int | None, typer.Option("--keep-best", metavar="N", help="Remove all but the N best.")
     ] = None,
