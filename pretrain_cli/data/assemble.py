@@ -73,10 +73,9 @@ def write_split(
     placed = done = 0
     with RowWriter(folder, length, settings.dtype) as writer:
         assembler = _Assembler(part, shards, settings, writer)
-        for start, stop in windows(sizes, max(WINDOW_TOKENS, 64 * length)):
-            plan = packer.add(np.arange(start, stop), sizes[start:stop])
-            placed += assembler.write(plan)
-            done += int(sizes[start:stop].sum())
+        for window in windows(sizes, max(WINDOW_TOKENS, 64 * length), length):
+            placed += assembler.write(packer.add(window))
+            done += int(window.sizes.sum())
             advance(done)
         placed += assembler.write(packer.finish())
     return SplitCounts(writer.rows, placed, len(part.documents), packer.tail, assembler.pieces)

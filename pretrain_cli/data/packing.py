@@ -1,4 +1,7 @@
-"""Which tokens go into which row? Each packing is a plan of pieces: it never sees the ids."""
+"""Which tokens go into which row? Each packing is a plan of pieces: it never sees the ids.
+
+A packing gets the documents window by window, a very long one in several, and gives back the rows that are complete.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,15 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 OPEN_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Window:
+    """Documents, or a part of a long one, to be packed: which, from which of its tokens on, and how many tokens."""
+
+    documents: Ints
+    starts: Ints
+    sizes: Ints
 
 
 @dataclass(frozen=True)
@@ -43,17 +55,18 @@ class Concat:
     def tail(self) -> int:
         return self._held_tokens
 
-    def add(self, documents: Ints, sizes: Ints) -> Plan:
-        """The rows that ``documents`` with ``sizes`` tokens complete."""
+    def add(self, window: Window) -> Plan:
+        """The rows that ``window`` completes."""
         held = np.array(self._held, np.int64).reshape(-1, 3)
-        ids = np.concatenate([held[:, 0], documents])
-        starts = np.concatenate([held[:, 1], np.zeros(len(documents), np.int64)])
-        lengths = np.concatenate([held[:, 2], sizes])
+        ids = np.concatenate([held[:, 0], window.documents])
+        starts = np.concatenate([held[:, 1], window.starts])
+        lengths = np.concatenate([held[:, 2], window.sizes])
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
         full = total // self.length * self.length
-        # A piece ends at each document's end and at each row's end.
-        borders = np.union1d(ends, np.arange(self.length, total + 1, self.length))
+        # A piece ends at each document's end and at each row's end, but not between two parts of a document.
+        documents_end = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
+        borders = np.union1d(ends[documents_end], np.arange(self.length, total + 1, self.length))
         firsts = np.concatenate([[0], borders[:-1]]) if len(borders) else borders
         owner = np.searchsorted(ends, firsts, side="right")
         piece_starts = starts[owner] + firsts - (ends - lengths)[owner]
@@ -88,19 +101,18 @@ class BestFit:
         self._rooms = none
         self._pieces = Pieces(none, none, none, none)
 
-    def add(self, documents: Ints, sizes: Ints) -> Plan:
-        """The rows that ``documents`` with ``sizes`` tokens fill, and those that had to close."""
+    def add(self, window: Window) -> Plan:
+        """The rows that ``window`` fills, and those that had to close."""
+        documents, sizes = window.documents, window.sizes
         whole = sizes // self.length
         rests = sizes - whole * self.length
         owner = np.repeat(documents, whole)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(whole) - whole, whole)
-        full = Plan(
-            np.ones(len(owner), np.int64), owner, within * self.length, np.full(len(owner), self.length, np.int64)
-        )
+        starts = np.repeat(window.starts, whole) + within * self.length
+        full = Plan(np.ones(len(owner), np.int64), owner, starts, np.full(len(owner), self.length, np.int64))
         order = np.argsort(-rests, kind="stable")[: np.count_nonzero(rests)]
         rows, rooms = place(self._rooms, rests[order], self.length)
-        starts = (whole * self.length)[order]
-        new = Pieces(rows, documents[order], starts, rests[order])
+        new = Pieces(rows, documents[order], (window.starts + whole * self.length)[order], rests[order])
         return _join(full, self._close(self._pieces.and_then(new), rooms))
 
     def _close(self, pieces: Pieces, rooms: Ints) -> Plan:
@@ -201,12 +213,21 @@ def _join(first: Plan, second: Plan) -> Plan:
 PACKINGS: dict[str, type[Concat] | type[BestFit]] = {"concat": Concat, "best-fit": BestFit}
 
 
-def windows(sizes: Ints, tokens: int) -> Iterator[tuple[int, int]]:
-    """Ranges of documents of about ``tokens`` tokens each, at least one document: bounds what is planned at once."""
+def windows(sizes: Ints, tokens: int, length: int) -> Iterator[Window]:
+    """All documents, in order, about ``tokens`` tokens at a time: bounds what is planned at once.
+
+    A document with more comes in parts, each but the last a whole number of rows of ``length``.
+    """
+    most = max(length, tokens // length * length)
     ends = np.cumsum(sizes)
     start = 0
     while start < len(sizes):
+        if sizes[start] > most:
+            for first in range(0, int(sizes[start]), most):
+                yield Window(*(np.array([value]) for value in (start, first, min(most, int(sizes[start]) - first))))
+            start += 1
+            continue
         before = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + tokens, side="right")))
-        yield start, stop
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield Window(np.arange(start, stop), np.zeros(stop - start, np.int64), sizes[start:stop])
         start = stop

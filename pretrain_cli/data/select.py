@@ -15,6 +15,9 @@ from pretrain_cli.data.tasks import shard_name
 from pretrain_cli.data.tokens import byte_names, token_bytes
 from pretrain_cli.tokenizer.load import TokenizerInfo
 
+BLOCK = 1 << 16
+"""Ids looked at at once."""
+
 
 @dataclass
 class Selection:
@@ -97,13 +100,13 @@ def _cut_tail(
     start = int(table["tokens"][first:last].sum())
     many = int(table["tokens"][last])
     dtype = "uint16" if info.vocab_size <= 1 << 16 else "uint32"
-    ids = np.memmap(work / f"{shard_name(shard)}.ids", dtype, "r")[start : start + many]
+    ids = _Stored(work / f"{shard_name(shard)}.ids", np.dtype(dtype), start, many)
     sizes = token_bytes(info.file)
     budget = fraction * int(table["bytes"][part.rows].sum())
     cut = _border(ids, sizes, budget, _starts(info))
     if not 0 < cut < many:
         return
-    held = int(sizes[ids[cut:]].sum())
+    held = sum(int(sizes[ids[at : at + BLOCK]].sum()) for at in range(cut, many, BLOCK))
     one = slice(len(part.rows) - 1, None)
     selection.validation = Part(
         part.documents[one].copy(),
@@ -116,11 +119,29 @@ def _cut_tail(
     selection.validation_bytes = held
 
 
-def _border(ids: npt.NDArray[np.unsignedinteger], sizes: Ints, budget: float, starts: npt.NDArray[np.int8]) -> int:
+@dataclass(frozen=True)
+class _Stored:
+    """``many`` ids of a shard from its ``first`` on, read slice by slice: a mapping would count every page it touches."""
+
+    file: Path
+    dtype: np.dtype[np.unsignedinteger]
+    first: int
+    many: int
+
+    def __len__(self) -> int:
+        return self.many
+
+    def __getitem__(self, wanted: slice) -> npt.NDArray[np.unsignedinteger]:
+        start, stop, _ = wanted.indices(self.many)
+        offset = (self.first + start) * self.dtype.itemsize
+        return np.fromfile(self.file, self.dtype, max(0, stop - start), offset=offset)
+
+
+def _border(ids: _Stored, sizes: Ints, budget: float, starts: npt.NDArray[np.int8]) -> int:
     """The first token after the last ``budget`` bytes begin with which a line starts, else a word, else a character."""
     left, cut = budget, len(ids)
     while cut > 0:  # in blocks from the end, so that a long document isn't held
-        block = sizes[ids[max(0, cut - 65536) : cut]][::-1].cumsum()
+        block = sizes[ids[max(0, cut - BLOCK) : cut]][::-1].cumsum()
         if block[-1] >= left:
             cut -= int(np.searchsorted(block, left))
             break

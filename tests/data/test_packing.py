@@ -11,7 +11,7 @@ from pretrain_cli.data.packing import BestFit, Concat, Plan, windows
 
 def run(packer: Concat | BestFit, sizes: list[int], window: int) -> list[Plan]:
     every = np.array(sizes, np.int64)
-    plans = [packer.add(np.arange(a, b), every[a:b]) for a, b in windows(every, window)]
+    plans = [packer.add(part) for part in windows(every, window, packer.length)]
     return [*plans, packer.finish()]
 
 
@@ -51,6 +51,16 @@ def test_concat_equals_the_documents_end_to_end_and_cut(sizes: list[int], length
     assert flat == reference[:full]
     assert packer.tail == len(reference) - full
     assert all(sum(piece[2] for piece in row) == length for row in rows)
+    for row in rows:
+        assert len({piece[0] for piece in row}) == len(row), "a document is cut inside a row"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 90), max_size=20), st.integers(1, 33), st.integers(1, 200))
+def test_a_document_in_parts_fills_the_rows_of_the_whole(sizes: list[int], length: int, window: int) -> None:
+    assert rows_of(run(Concat(length), sizes, window)) == rows_of(run(Concat(length), sizes, 10_000))
+    long = [size for size in sizes if size > window // length * length][:1]
+    assert rows_of(run(BestFit(length), long, window)) == rows_of(run(BestFit(length), long, 10_000))
 
 
 def test_best_fit_fills_rows_of_512_to_995_in_1000() -> None:
