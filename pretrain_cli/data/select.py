@@ -121,7 +121,7 @@ def _cut_tail(
 
 @dataclass(frozen=True)
 class _Stored:
-    """``many`` ids of a shard from its ``first`` on, read slice by slice: a mapping would count every page it touches."""
+    """``many`` ids of a shard from its ``first`` on, read by slices: a mapping would hold every page it touches."""
 
     file: Path
     dtype: np.dtype[np.unsignedinteger]
