@@ -116,6 +116,10 @@ class Artifacts:
         """Models in other formats, one folder each."""
         return self.root / "exports"
 
+    def comparison(self, first: str, second: str) -> Path:
+        """The page that compares two runs."""
+        return self.root / "comparisons" / f"{first}--{second}.html"
+
     @property
     def latest(self) -> Path:
         return self.root / "latest"

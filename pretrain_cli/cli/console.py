@@ -20,6 +20,10 @@ from rich.markup import escape
 
 from pretrain_cli.errors import PtkError
 
+PIPE_WIDTH = 240
+WIDE = 100
+"""Columns from which on a table shows all it has."""
+
 
 def quiet_import() -> contextlib.AbstractContextManager[io.StringIO]:
     """Keeps what libraries print while they are imported off stdout, as transformers does under WANDB_MODE=offline."""
@@ -79,6 +83,18 @@ class Console:
     def print_json(self, value: object) -> None:
         """One JSON object on stdout; numbers that JSON can't hold become null."""
         print(json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False))
+
+    def table(self, table: object) -> None:
+        """A table on stdout; in a pipe as wide as it is, so that no cell is folded."""
+        if self.speaks:
+            width = None if self.out.is_terminal else PIPE_WIDTH
+            Stream(file=sys.stdout, highlight=False, no_color=self.plain or None, width=width).print(table)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the terminal has no room for a table's lesser columns."""
+        out = self.out
+        return out.is_terminal and out.width < WIDE
 
     def text(self, text: str, *, end: str = "\n") -> None:
         """Plain text on stdout, as it is, at once."""

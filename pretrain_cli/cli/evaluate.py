@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from pretrain_cli.cli.console import count
+from pretrain_cli.cli.console import Console, count
 from pretrain_cli.cli.options import Session, command, words
 
 
@@ -41,24 +42,46 @@ def evaluate(
         result = run_evaluate(session.config, session.artifacts, progress, models=words(models))
     session.console.result("Scores (lower is better, but for accuracy)", [], result)
     if session.console.speaks:
-        session.console.out.print(_table(result))
-        for comparison in result.comparison:
-            session.console.text(comparison.sentence)
-        session.console.text(f"Report: {result.page}")
+        _show(session.console, result)
     session.console.next('ptk generate "..."')
 
 
-def _table(result: Any) -> Table:
+def _show(console: Console, result: Any) -> None:
+    console.table(_table(console, result))
+    for model in result.models:
+        for name, found in model.memorization.items():
+            console.text(
+                f"{model.name} continues {found.share:.1%} of {found.passages} passages of {name} word for word"
+            )
+        for task, values in model.tasks.items():
+            figures = [
+                f"{key.partition(',')[0]} {value:.4f}" for key, value in values.items() if _is_figure(key, value)
+            ]
+            console.text(f"{model.name} on {task}: {', '.join(figures)}")
+    for comparison in result.comparison:
+        console.text(comparison.sentence)
+    console.text(f"Report: {result.page}")
+
+
+def _is_figure(key: str, value: object) -> bool:
+    return isinstance(value, float) and "stderr" not in key
+
+
+def _table(console: Console, result: Any) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("text", "model"):
         table.add_column(column, overflow="fold")
-    for column in ("bits/byte", "loss", "perplexity", "accuracy", "tokens"):
-        table.add_column(column, justify="right")
+    more = () if console.narrow else ("top-5", "loss", "tokens")
+    for column in ("bits/byte", "95 % interval", "perplexity", "top-1", *more):
+        table.add_column(column, justify="right", no_wrap=True)
     scores = [(text, model.name) for model in result.models for text in model.texts]
     order = list(dict.fromkeys(text.name for text, _ in scores))
     for text, model in sorted(scores, key=lambda pair: order.index(pair[0].name)):
+        found = text.bits_per_byte_interval
+        extra = (f"{text.accuracy_top5:.1%}", f"{text.loss:.4f}", count(text.tokens)) if more else ()
         table.add_row(
-            text.name, model, f"[bold]{text.bits_per_byte:.4f}[/]", f"{text.loss:.4f}", f"{text.perplexity:.2f}",
-            f"{text.accuracy:.1%}", count(text.tokens),
+            escape(text.name), escape(model), f"[bold]{text.bits_per_byte:.4f}[/]",
+            f"{found[0]:.4f} to {found[1]:.4f}" if found else "too short", f"{text.perplexity:.2f}",
+            f"{text.accuracy:.1%}", *extra,
         )  # fmt: skip
     return table

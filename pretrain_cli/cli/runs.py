@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from pretrain_cli.cli.console import count, duration, megabytes
+from pretrain_cli.cli.console import Console, count, duration, megabytes, shell
 from pretrain_cli.cli.options import Session, command, words
 from pretrain_cli.cli.progress import sparkline
 from pretrain_cli.errors import UsageError
@@ -24,7 +25,10 @@ def list_(session: Session) -> None:
     if session.console.json:
         session.console.print_json({"runs": runs})
     elif session.console.speaks:
-        session.console.out.print(_table(runs) if runs else f"No runs in {session.artifacts.runs} yet.")
+        session.console.table(_table(session.console, runs) if runs else f"No runs in {session.artifacts.runs} yet.")
+        for run in runs:
+            if run.wandb:
+                session.console.text(f"W&B of {run.name}: {run.wandb}")
     session.console.next("ptk runs show RUN" if runs else "ptk train")
 
 
@@ -39,8 +43,8 @@ def show(
     record = show_run(session.artifacts, run)
     if session.console.json:
         session.console.print_json(record)
-    elif session.console.speaks:
-        session.console.out.print_json(data=_plain(record))
+    else:
+        session.console.result(f"Run {record['summary'].name}", _facts(session, record), record)
     session.console.next("ptk evaluate", "ptk runs compare A B")
 
 
@@ -54,11 +58,15 @@ def compare(
     from pretrain_cli.records.run import compare_runs
 
     result = compare_runs(session.artifacts, first, second)
-    facts = [(name, sparkline([loss for _, loss in points], 40)) for name, points in result.curves.items()]
-    facts += [(key, f"{one}  |  {other}") for key, (one, other) in result.differences.items()]
     if session.console.speaks:
-        session.console.out.print(_table([result.first, result.second]))
-    session.console.result("Loss over steps, and the settings that differ", facts, result)
+        session.console.table(_table(session.console, [result.first, result.second]))
+        session.console.text("")
+        session.console.table(_courses(session.console, result))
+        session.console.text("")
+        session.console.table(_differences(result) if result.differences else "No setting differs.")
+        session.console.text(f"As a page: {result.page}")
+    elif session.console.json:
+        session.console.print_json(result)
     session.console.next(f"ptk evaluate {first} {second}")
 
 
@@ -82,10 +90,12 @@ def remove(
     if names and not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"This would remove {', '.join(names)} ({size}).", "Say so with --yes.")
-        if not typer.confirm(f"Remove {', '.join(names)} ({size})?", err=True):
+        if session.console.speaks:
+            session.console.err.print(_table(session.console, chosen))
+        if not typer.confirm(f"Remove {_some(names)} ({size})?", err=True):
             return
     freed = remove_runs(session.artifacts, names) if names else 0
-    title = f"Removed {len(names)} runs, {megabytes(freed)}"
+    title = f"Removed {len(names)} run{'' if len(names) == 1 else 's'}, {megabytes(freed)}"
     session.console.result(title, [], {"removed": names, "bytes": freed})
     session.console.next("ptk runs list")
 
@@ -94,23 +104,81 @@ for _name, _command in (("list", list_), ("show", show), ("compare", compare), (
     app.command(_name)(_command)
 
 
-def _table(runs: list[Any]) -> Table:
+def _table(console: Console, runs: list[Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("run", "started", "status", "base"):
-        table.add_column(column, overflow="fold")
-    for column in ("steps", "tokens", "loss", "bits/byte", "time", "disk"):
-        table.add_column(column, justify="right")
+    narrow = console.narrow
+    for column in ("run", "started", "status"):
+        table.add_column(column, overflow="fold", no_wrap=column != "run")
+    table.add_column("base", overflow="ellipsis", no_wrap=True, max_width=12 if narrow else 40)
+    for column in ("tokens", "loss", "bits/byte", "time", *(() if narrow else ("steps", "disk"))):
+        table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
         figures = [f"{value:.3f}" if value is not None else "-" for value in (run.loss, run.bits_per_byte)]
         seconds = duration(run.seconds) if run.seconds is not None else "-"
-        table.add_row(
-            run.name, run.started[:16].replace("T", " "), run.status, run.base or "-", count(run.steps),
-            count(run.tokens), *figures, seconds, megabytes(run.bytes_on_disk),
-        )  # fmt: skip
+        started = run.started[5 if narrow else 0 : 16].replace("T", " ")
+        more = () if narrow else (count(run.steps), megabytes(run.bytes_on_disk))
+        table.add_row(escape(run.name), started, run.status, escape(run.base or "-"), count(run.tokens), *figures,
+                      seconds, *more)  # fmt: skip
     return table
 
 
-def _plain(record: Any) -> Any:
-    from pretrain_cli.cli.console import to_plain
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"these {len(names)} runs"
 
-    return to_plain(record)
+
+def _courses(console: Console, result: Any) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("over the steps", "run", "first", "", "last"):
+        table.add_column(column, justify="right" if column in ("first", "last") else "left", no_wrap=True)
+    for metric, curves in result.curves.items():
+        for place, (name, points) in enumerate(curves.items()):
+            values = [value for _, value in points]
+            width = 20 if console.narrow else 50
+            title = metric.replace("_per_", "/").replace("_", " ") if place == 0 else ""
+            table.add_row(title, escape(name), f"{values[0]:.4g}", sparkline(values, width), f"{values[-1]:.4g}")
+    return table
+
+
+def _differences(result: Any) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("setting that differs", result.first.name, result.second.name):
+        table.add_column(column, overflow="fold")
+    for key, values in result.differences.items():
+        table.add_row(key, *(escape(_setting(value)) for value in values))
+    return table
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _facts(session: Session, record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a person asks about a run; --json has all of it."""
+    summary, kept, last = record["summary"], record["record"], record["last"]
+    run = session.artifacts.run(summary.name)
+    figures = {"loss": summary.loss, "bits per byte": summary.bits_per_byte}
+    versions = kept.get("versions") or {}
+    facts = [
+        ("status", summary.status),
+        ("command", shell(*kept.get("command", ()))),
+        ("started", summary.started.replace("T", " ")),
+        ("time", duration(summary.seconds) if summary.seconds is not None else ""),
+        ("base", summary.base or "from scratch"),
+        ("parameters", count(kept["parameters"]) if kept.get("parameters") else ""),
+        ("steps", f"{count(summary.steps)}, {count(summary.tokens)} tokens"),
+        *((name, f"{value:.4f}") for name, value in figures.items() if value is not None),
+        ("speed", f"{last['tokens_per_second']:.0f} tokens/s" if last.get("tokens_per_second") else ""),
+        ("memory", megabytes(last["memory_mb"] * 1e6) if last.get("memory_mb") else ""),
+        ("machine", " ".join(str(kept[key]) for key in ("device", "precision") if kept.get(key))),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("data", str(kept.get("data_fingerprint") or "")),
+        ("checkpoints", ", ".join(record["checkpoints"])),
+        ("model", str(run.model) if run.model.is_dir() else ""),
+        ("report", str(run.evaluation / "report.html") if (run.evaluation / "report.html").is_file() else ""),
+        ("W&B", summary.wandb),
+        ("disk", megabytes(summary.bytes_on_disk)),
+        *(("chosen" if place == 0 else "", choice) for place, choice in enumerate(kept.get("choices") or ())),
+    ]
+    return [(label, text) for label, text in facts if text]

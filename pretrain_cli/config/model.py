@@ -207,7 +207,7 @@ class EvaluateConfig(Section):
     """How models are scored."""
 
     on: tuple[str, ...] = ()
-    """Text files to score, `path` or `name=path`; empty: the validation rows and the general reference text."""
+    """Texts to score, `path` or `name=path`, or `validation` and `general`, which are the default: the held-out rows and the general reference text in the package."""
     stride: Positive | Auto = "auto"
     """New tokens in each window of a long document. `auto`: half the context."""
     context: Positive | Auto = "auto"
@@ -220,8 +220,10 @@ class EvaluateConfig(Section):
     """Score the base beside the run where it had one."""
     memorization: bool = False
     """Also count passages that the model continues word for word."""
+    samples: Annotated[int, Field(ge=0)] = 2
+    """Prompts that each model continues in the report: `train.sample_prompts` of the run, or openings of the texts."""
     tasks: tuple[str, ...] = ()
-    """lm-eval tasks to run beside (extra `lm-eval`)."""
+    """lm-eval tasks to run beside (extra `lm-eval`): names, or folders with tasks of your own, which need no network."""
     seed: int = 0
     """Seed of samples and of the bootstrap."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"

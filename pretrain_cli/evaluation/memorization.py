@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
+import numpy as np
 import torch
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.evaluation.opening import OpenModel
+from pretrain_cli.evaluation.results import Memorization
 from pretrain_cli.evaluation.texts import Text
 from pretrain_cli.progress import Progress
 
 PROMPT_TOKENS = 32
 MATCH_TOKENS = 32
 PASSAGES = 64
+BATCH = 8
+READ_CHARACTERS = 20_000
+"""Of a document longer than this only the beginning gives passages."""
 
 
 def measure_memorization(
     model: OpenModel, texts: list[Text], artifacts: Artifacts, seed: int, progress: Progress
-) -> dict[str, float]:
+) -> dict[str, Memorization]:
     """Share of passages, by text and for the training rows, that greedy decoding repeats (arXiv 2202.07646)."""
     passages = {text.name: _passages(model, text, seed) for text in texts}
     if artifacts.train_rows.is_dir() and (artifacts.tokenizer / "tokenizer.json").is_file():
-        passages["training"] = _training_passages(model, artifacts)
+        passages["training"] = _training_passages(model, artifacts, seed)
     shares = {}
     for name, rows in passages.items():
         if rows:
-            progress.stage(f"memorisation of {name}", len(rows), "rows")
-            shares[name] = _repeated(model, torch.tensor(rows)) / len(rows)
+            progress.stage(f"memorisation of {name} by {model.name}", len(rows), "rows")
+            repeated = 0
+            for start in range(0, len(rows), BATCH):
+                repeated += _repeated(model, torch.tensor(rows[start : start + BATCH]))
+                progress.advance(min(start + BATCH, len(rows)))
+            shares[name] = Memorization(repeated / len(rows), len(rows))
             progress.end_stage()
     return shares
 
@@ -40,32 +48,48 @@ def _repeated(model: OpenModel, rows: torch.Tensor) -> int:
     Greedy decoding repeats a passage exactly when each token is the most probable one after the true ones before
     it: one forward pass tells.
     """
-    count = 0
-    for batch in rows.to(model.device).split(8):  # type: ignore[no-untyped-call]
-        logits = model.model(input_ids=batch, use_cache=False).logits[:, PROMPT_TOKENS - 1 : -1]
-        count += int((logits.argmax(dim=-1) == batch[:, PROMPT_TOKENS:]).all(dim=1).sum())
-    return count
+    rows = rows.to(model.device)
+    logits = model.model(input_ids=rows, use_cache=False).logits[:, PROMPT_TOKENS - 1 : -1]
+    return int((logits.argmax(dim=-1) == rows[:, PROMPT_TOKENS:]).all(dim=1).sum())
+
+
+def _cut(ids: list[int]) -> list[list[int]]:
+    length = PROMPT_TOKENS + MATCH_TOKENS
+    return [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
 
 
 def _passages(model: OpenModel, text: Text, seed: int) -> list[list[int]]:
-    length = PROMPT_TOKENS + MATCH_TOKENS
-    found: list[list[int]] = []
+    """Up to PASSAGES passages, each document's as likely as another's, by reservoir (Vitter 1985)."""
+    generator = random.Random(seed)
+    kept: list[list[int]] = []
+    seen = 0
     for document in text.read():
-        ids = model.tokenizer.encode(document.text[:100_000], add_special_tokens=False).ids
-        found += [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
-    return random.Random(seed).sample(found, min(PASSAGES, len(found)))
+        opening, _ = document.opening(READ_CHARACTERS)
+        for passage in _cut(model.tokenizer.encode(opening, add_special_tokens=False).ids):
+            seen += 1
+            if len(kept) < PASSAGES:
+                kept.append(passage)
+            elif (place := generator.randrange(seen)) < PASSAGES:
+                kept[place] = passage
+    return kept
 
 
-def _training_passages(model: OpenModel, artifacts: Artifacts) -> list[list[int]]:
+def _training_passages(model: OpenModel, artifacts: Artifacts, seed: int) -> list[list[int]]:
+    """A passage from the longest piece of each of some rows, drawn by seed, in the model's own tokens."""
     from tokenizers import Tokenizer
 
-    from pretrain_cli.data.store import iterate_documents
+    from pretrain_cli.data.store import open_rows
 
     own = Tokenizer.from_file(str(artifacts.tokenizer / "tokenizer.json"))
-    found: list[list[int]] = []
-    length = PROMPT_TOKENS + MATCH_TOKENS
-    for document in itertools.islice(iterate_documents(artifacts.train_rows), PASSAGES):
-        text = own.decode(document.ids[:20_000].tolist(), skip_special_tokens=True)
-        ids = model.tokenizer.encode(text, add_special_tokens=False).ids
-        found += [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
-    return found[:: max(1, len(found) // PASSAGES)][:PASSAGES]
+    rows = open_rows(artifacts.train_rows)
+    found = []
+    for row in random.Random(seed).sample(range(len(rows)), min(4 * PASSAGES, len(rows))):
+        pieces = rows.pieces(row).astype(np.int64)
+        longest = int(pieces.argmax())
+        start = int(pieces[:longest].sum())
+        ids = rows.input_ids[row][start : start + int(pieces[longest])].tolist()
+        text = own.decode(ids, skip_special_tokens=True).strip("\ufffd")
+        found += _cut(model.tokenizer.encode(text, add_special_tokens=False).ids)[:1]
+        if len(found) == PASSAGES:
+            break
+    return found

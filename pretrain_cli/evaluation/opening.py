@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from pretrain_cli.artifacts import Artifacts, read_json
-from pretrain_cli.errors import ModelError
+from pretrain_cli.data.tokens import Encoder, choose_encoder, lacks_bytes, token_bytes
 from pretrain_cli.evaluation.kernels import speed_up
+from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory
-from pretrain_cli.model.load import load_model
+from pretrain_cli.model.load import check_vocabulary, load_model
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.tokenizer.load import read_tokenizer
 
@@ -36,13 +40,23 @@ class Forward:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A model ready to score; ``first_id`` stands before each document, so that its first token is predicted too."""
+    """A model ready to score.
+
+    Attributes:
+        encoder: knows where a long text can be cut without a change of ids.
+        token_bytes: bytes that each id stands for, where the vocabulary can't write every byte; else None.
+        first_id: stands before each document, so that its first token is predicted too.
+        end_ids: end a document.
+    """
 
     name: str
     location: str
     model: Any
     tokenizer: Tokenizer
+    encoder: Encoder
+    token_bytes: NDArray[np.int64] | None
     first_id: int
+    end_ids: frozenset[int]
     vocab_size: int
     parameters: int
     context: int
@@ -68,27 +82,28 @@ def open_model(
     tokenizer.no_padding()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = model.get_input_embeddings().weight.shape[0]
-    if tokenizer.get_vocab_size() > rows:
-        raise ModelError(
-            f"The tokenizer of '{named.name}' has {tokenizer.get_vocab_size()} entries, its embedding {rows} rows.",
-            "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
-        )
+    check_vocabulary(model, info.vocab_size, f"'{named.name}'")
     if torch.device(device).type == "cpu":
         keep_freed_memory()
         speed_up(model, torch.arange(PROBE_TOKENS)[None] % rows)
     first_id = info.bos_id if info.bos_id is not None else info.eos_id
     if first_id is None:
         first_id = 0
+    prose = ["".join(document.parts) for document in itertools.islice(read_general(), 6)]
+    settings, _ = choose_encoder(info.file, "tokenizers", False, prose)
     return OpenModel(
-        named.name,
-        named.location,
-        model,
-        tokenizer,
-        first_id,
-        rows,
-        parameters,
-        _choose_context(model, named, context),
-        torch.device(device),
+        name=named.name,
+        location=named.location,
+        model=model,
+        tokenizer=tokenizer,
+        encoder=Encoder(settings, counts_lost=False),
+        token_bytes=token_bytes(info.file) if lacks_bytes(info.file) else None,
+        first_id=first_id,
+        end_ids=_end_ids(model, info.eos_id),
+        vocab_size=rows,
+        parameters=parameters,
+        context=_choose_context(model, named, context),
+        device=torch.device(device),
     )
 
 
@@ -114,6 +129,11 @@ def choose_forward(model: Any, probe: Tensor) -> Forward:
     except (AttributeError, TypeError, RuntimeError):
         same = False
     return Forward(hidden, head) if same else Forward(whole, lambda logits: logits)
+
+
+def _end_ids(model: Any, eos_id: int | None) -> frozenset[int]:
+    own = model.config.eos_token_id
+    return frozenset(found for found in (eos_id, *(own if isinstance(own, list) else [own])) if found is not None)
 
 
 def _choose_context(model: Any, named: NamedModel, context: int | str) -> int:

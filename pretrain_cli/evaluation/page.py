@@ -1,187 +1,274 @@
-"""report.html: one file that opens from disk without a network and reads well on a phone.
-
-Charts are matplotlib's SVG, inlined: about 20 kB each and no script, where plotly's offline script alone is 4 MB.
-"""
+"""report.html: the verdict first, then figures, curves, where it changed, samples, settings, machine."""
 
 from __future__ import annotations
 
 import html
-import io
 import json
+import os
 import platform
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pretrain_cli.artifacts import RunFolder, read_json, write_text
 from pretrain_cli.config.model import Config
-from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores
+from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
+from pretrain_cli.evaluation.texts import GENERAL
+from pretrain_cli.webpage import charts, document, facts, interval_chart, line_chart, table
 
-CURVES = ("loss", "validation_loss", "learning_rate", "grad_norm", "tokens_per_second")
-
-STYLE = """
-:root{color-scheme:light dark;--line:#8884}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:auto;
-padding:1rem}h1{font-size:1.5rem}.better{color:#1a8f3c}.worse{color:#d0342c}.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{padding:.3rem .6rem;text-align:right;
-border-bottom:1px solid var(--line)}td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:1rem}pre{overflow-x:auto}
-.verdict{font-size:1.15rem;border-left:.3rem solid;padding-left:.8rem}small{opacity:.75}
-"""
+CURVES = {
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_second": "tokens per second",
+    "memory_mb": "memory (MB)",
+}
+HARDEST = 10
 
 
 def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) -> None:
-    """Write ``result.page``: verdict, figures, curves, where it changed, samples, settings, machine."""
+    """Write ``result.page``."""
     title = f"Evaluation of {result.models[0].name}"
-    lines = _metrics(run)
+    lines = _json_lines(run.path / "metrics.jsonl") if run else []
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        *(_verdict(entry) for entry in result.comparison),
-        "<h2>Scores</h2>",
-        _scores(result.models),
-        *(["<h2>Training</h2>", f'<div class="charts">{"".join(_curves(lines))}</div>'] if lines else []),
+        _verdicts(result),
+        *(f'<p class="note">Warning: {html.escape(warning)}</p>' for warning in result.warnings),
+        *_before_and_after(result),
+        *_section("Training", charts(_curves(lines))),
         *_by_source(result.models),
-        "<h2>By position and by token frequency</h2>",
-        f'<div class="charts">{"".join(_buckets(result.models))}</div>',
-        *(_changed(entry) for entry in result.comparison if len(entry.changed) > 1),
-        *_samples(lines),
+        *_section("By position and by token frequency", charts(_buckets(result.models))),
+        *_documents(result),
+        *_samples(result.samples, result.models),
+        *_while_it_learned(run),
+        *_memorization(result.models),
+        *_tasks(result.models),
         "<h2>Settings</h2>",
-        f"<pre>{html.escape(json.dumps(result.models[0].settings, indent=2))}</pre>",
-        f"<details><summary>Config</summary><pre>{html.escape(config.model_dump_json(indent=2))}</pre></details>",
+        facts(_settings(result.models)),
+        _folded("The whole config", f"<pre>{html.escape(config.model_dump_json(indent=2))}</pre>"),
         "<h2>Machine</h2>",
-        f"<pre>{html.escape(_machine(run))}</pre>",
+        facts(_machine(run, result)),
     ]
-    head = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
-    )
-    write_text(result.page, head + "\n".join(parts) + "</body></html>\n")
+    write_text(result.page, document(title, parts))
+
+
+def _section(heading: str, content: str) -> list[str]:
+    return [f"<h2>{html.escape(heading)}</h2>", content] if content else []
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
+
+
+def _verdicts(result: EvaluateResult) -> str:
+    cards = [_verdict(entry) for entry in result.comparison]
+    if not cards:
+        cards = [
+            f'<div class="verdict"><b>{text.bits_per_byte:.4f} bits per byte on {html.escape(text.name)}</b>'
+            f"{html.escape(_between(text))}</div>"
+            for text in result.models[0].texts
+        ]
+    return f'<div class="verdicts">{"".join(cards)}</div>'
 
 
 def _verdict(entry: Comparison) -> str:
     kind = entry.verdict if entry.verdict in ("better", "worse") else ""
-    return f'<p class="verdict {kind}">{html.escape(entry.sentence)}</p>'
+    what = " (what it forgot)" if entry.text == GENERAL and entry.verdict == "worse" else ""
+    sure = f"; 95 % interval {entry.interval[0]:+.4f} to {entry.interval[1]:+.4f}" if entry.interval else ""
+    told = f"{entry.first} against {entry.second}: {entry.difference:+.4f} bits per byte{sure}"
+    heading = f"{entry.verdict.capitalize()} on {entry.text}{what}"
+    return f'<div class="verdict {kind}"><b>{html.escape(heading)}</b>{html.escape(told)}</div>'
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+def _between(text: TextScore) -> str:
+    found = text.bits_per_byte_interval
+    return f"95 % interval {found[0]:.4f} to {found[1]:.4f}" if found else "too little text for an interval"
 
 
-def _scores(models: list[ModelScores]) -> str:
-    header = ("text", "model", "bits per byte", "95 % interval", "loss", "perplexity", "top-1", "top-5", "bytes")
-    rows = []
-    for place in range(len(models[0].texts)):
-        for model in models:
+def _before_and_after(result: EvaluateResult) -> list[str]:
+    models = result.models
+    rows: list[Any] = []
+    values: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for place, first in enumerate(models[0].texts):
+        rows.append(f"{first.name}: {first.bytes:,} bytes, {first.documents:,} document{'s'[: first.documents != 1]}")
+        for model in reversed(models):  # what was before stands first
             text = model.texts[place]
             low_high = text.bits_per_byte_interval
-            between = f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "too little text"
+            small = f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "too little text"
             rows.append(
-                (text.name, model.name, f"{text.bits_per_byte:.4f}", between, f"{text.loss:.4f}",
-                 f"{text.perplexity:.2f}", f"{text.accuracy:.1%}", f"{text.accuracy_top5:.1%}", f"{text.bytes:,}")
+                (model.name, (f"{text.bits_per_byte:.4f}", small), f"{text.loss:.4f}", f"{text.perplexity:.2f}",
+                 f"{text.accuracy:.1%}", f"{text.accuracy_top5:.1%}")
             )  # fmt: skip
-    return _table(header, rows)
+            values.setdefault(first.name, {})[model.name] = (
+                text.bits_per_byte,
+                *(low_high or (float("nan"), float("nan"))),
+            )
+    header = ("model", "bits per byte", "loss", "perplexity", "top-1", "top-5")
+    chart = interval_chart("Bits per byte, with 95 % intervals", "less is better", values)
+    heading = "Before and after" if len(models) == 2 and result.comparison else "Scores"
+    return [f"<h2>{heading}</h2>", table(header, rows), charts([chart])]
 
 
 def _by_source(models: list[ModelScores]) -> list[str]:
-    rows = [
-        (f"{text.name}: {source}", model.name, f"{bits:.4f}")
-        for model in models
-        for text in model.texts
-        for source, bits in text.by_source.items()
-    ]
-    return ["<h2>By source</h2>", _table(("source", "model", "bits per byte"), rows)] if rows else []
-
-
-def _changed(entry: Comparison) -> str:
-    rows = [
-        (f"{document.name}: {document.opening[:80]}", f"{document.second:.3f}", f"{document.first:.3f}",
-         f"{document.change:+.3f}")
-        for document in entry.changed
-    ]  # fmt: skip
-    heading = f"<h2>Most changed documents of {html.escape(entry.text)}</h2>"
-    return heading + _table(("document", entry.second, entry.first, "change"), rows)
+    rows = []
+    for place, text in enumerate(models[0].texts):
+        for source in text.by_source:
+            bits = [model.texts[place].by_source.get(source, float("nan")) for model in reversed(models)]
+            change = [f"{bits[-1] - bits[0]:+.4f}"] if len(models) == 2 else []
+            rows.append((f"{text.name}: {source}", *(f"{value:.4f}" for value in bits), *change))
+    names = [model.name for model in reversed(models)]
+    header = ("source", *names, *(["change"] if len(models) == 2 else []))
+    return _section("By source, in bits per byte", table(header, rows) if rows else "")
 
 
 def _curves(lines: list[dict[str, Any]]) -> list[str]:
-    charts = []
-    for key in CURVES:
-        points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
-        if points:
-            charts.append(_chart(key.replace("_", " "), "step", {"": points}))
-    return charts
+    def points(key: str) -> list[tuple[float, float]]:
+        return [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+
+    losses = {"training": points("loss"), "validation": points("validation_loss")}
+    losses = {name: found for name, found in losses.items() if found}
+    found = [line_chart("loss", "step", losses)] if losses else []
+    return found + [line_chart(title, "step", {"": points(key)}) for key, title in CURVES.items() if points(key)]
 
 
 def _buckets(models: list[ModelScores]) -> list[str]:
-    charts = []
+    found = []
     for place, text in enumerate(models[0].texts):
-        for field, label in (("by_position", "tokens before"), ("by_frequency", "times in the text")):
+        for field, label in (("by_position", "tokens before it, from"), ("by_frequency", "times in the text, from")):
             curves = {
                 model.name: [(row["from"], row["loss"]) for row in getattr(model.texts[place], field)]
                 for model in models
             }
-            charts.append(_chart(f"{text.name}: loss", f"{label}, from", curves, logarithmic=True))
-    return charts
+            found.append(line_chart(f"{text.name}: loss per token", label, curves, logarithmic=True))
+    return found
 
 
-def _chart(title: str, x_label: str, curves: dict[str, list[tuple[float, float]]], logarithmic: bool = False) -> str:
-    """An inline SVG that takes its text colour from the page, so that it is readable in dark mode too."""
-    from matplotlib.figure import Figure
+def _documents(result: EvaluateResult) -> list[str]:
+    parts = []
+    for entry in result.comparison:
+        if len(entry.changed) > 1:
+            rows = [
+                ((changed.name, changed.opening[:70]), f"{changed.second:.3f}", f"{changed.first:.3f}",
+                 f"{changed.change:+.3f}")
+                for changed in entry.changed
+            ]  # fmt: skip
+            parts += [
+                f"<h3>{html.escape(entry.text)}: the {len(rows)} that changed most</h3>",
+                table(("document", entry.second, entry.first, "change"), rows),
+            ]
+    for text in result.models[0].texts:
+        if text.documents > 1:
+            hardest = [
+                ((one.name, one.opening[:70]), f"{one.bytes:,}", f"{one.bits_per_byte:.3f}")
+                for one in text.by_document[:HARDEST]
+            ]
+            summary = f"{text.name}: the hardest for {result.models[0].name}"
+            parts.append(_folded(summary, table(("document", "bytes", "bits per byte"), hardest)))
+    return _section("By document, in bits per byte", "\n".join(parts))
 
-    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    for name, points in curves.items():
-        axes.plot(
-            *zip(*points, strict=True), marker="o" if len(points) < 12 else None, markersize=3, label=name or None
+
+def _samples(samples: list[SampleTexts], models: list[ModelScores]) -> list[str]:
+    parts = []
+    for sample in samples:
+        quotes = "".join(_quote(model.name, sample.prompt, sample.texts[model.name]) for model in reversed(models))
+        parts.append(f'<div class="texts">{quotes}</div>')
+    heading = "Samples before and after" if len(models) == 2 else "Samples"
+    return _section(heading, "<br>".join(parts))
+
+
+def _while_it_learned(run: RunFolder | None) -> list[str]:
+    lines = [line for line in _json_lines(run.path / "samples.jsonl") if "text" in line] if run else []
+    prompts = dict.fromkeys(str(line.get("prompt", "")) for line in lines)
+    parts = []
+    for prompt in prompts:
+        told = [line for line in lines if line.get("prompt") == prompt]
+        ends = [told[0], told[-1]] if len(told) > 1 else told
+        quotes = "".join(_quote(f"step {line['step']}", prompt, str(line["text"])) for line in ends)
+        parts.append(f'<div class="texts">{quotes}</div>')
+    return _section("Samples while it learned", "<br>".join(parts))
+
+
+def _quote(who: str, prompt: str, text: str) -> str:
+    return (
+        f"<blockquote><cite>{html.escape(who)}</cite><mark>{html.escape(prompt)}</mark>{html.escape(text)}</blockquote>"
+    )
+
+
+def _memorization(models: list[ModelScores]) -> list[str]:
+    names = list(dict.fromkeys(name for model in models for name in model.memorization))
+    rows = [
+        (name, *((f"{found.share:.1%}", f"of {found.passages}") if (found := model.memorization.get(name)) else "–"
+                 for model in reversed(models)))
+        for name in names
+    ]  # fmt: skip
+    header = ("passages of", *(model.name for model in reversed(models)))
+    note = '<p class="note">Passages whose second 32 tokens the model writes word for word after the first 32.</p>'
+    return _section("Memorisation", table(header, rows) + note if rows else "")
+
+
+def _tasks(models: list[ModelScores]) -> list[str]:
+    rows = [
+        (
+            task,
+            metric.replace(",none", ""),
+            *(_task_value(model.tasks.get(task, {}), metric) for model in reversed(models)),
         )
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    if logarithmic:
-        axes.set_xscale("log")
-    if any(curves):
-        axes.legend(fontsize=8, frameon=False, labelcolor="#000001")
-    ink = "#000001"  # replaced by currentColor below
-    axes.title.set_color(ink)
-    axes.xaxis.label.set_color(ink)
-    axes.tick_params(colors=ink, labelsize=8)
-    axes.spines[["left", "bottom"]].set_color(ink)
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
-    return f"<figure>{svg[svg.index('<svg') :].replace(ink, 'currentColor')}</figure>"
-
-
-def _samples(lines: list[dict[str, Any]]) -> list[str]:
-    told = [line for line in lines if line.get("samples")]
-    if not told:
-        return []
-    chosen = [told[0], told[-1]] if len(told) > 1 else told
-    parts = [
-        f"<h3>Step {line['step']}</h3>"
-        f"<pre>{html.escape(json.dumps(line['samples'], indent=2, ensure_ascii=False))}</pre>"
-        for line in chosen
+        for task, found in models[0].tasks.items()
+        for metric, value in found.items()
+        if isinstance(value, int | float) and "_stderr" not in metric and metric != "sample_len"
     ]
-    return ["<h2>Samples</h2>", *parts]
+    header = ("task", "metric", *(model.name for model in reversed(models)))
+    return _section("Tasks (lm-eval)", table(header, rows) if rows else "")
 
 
-def _metrics(run: RunFolder | None) -> list[dict[str, Any]]:
-    if run is None or not run.metrics.is_file():
-        return []
+def _task_value(found: dict[str, Any], metric: str) -> str:
+    name, _, way = metric.partition(",")
+    value, error = found.get(metric), found.get(f"{name}_stderr,{way}")
+    if not isinstance(value, int | float):
+        return "–"
+    return f"{value:.4f} ± {error:.4f}" if isinstance(error, int | float) else f"{value:.4f}"
+
+
+def _settings(models: list[ModelScores]) -> dict[str, object]:
+    shown: dict[str, object] = {}
+    for model in reversed(models):
+        shown[model.name] = f"{model.parameters:,} parameters, {model.location}"
+    settings = models[0].settings
+    return shown | {name.replace("_", " "): value for name, value in settings.items()}
+
+
+def _machine(run: RunFolder | None, result: EvaluateResult) -> dict[str, object]:
+    import psutil
+    import torch
+
+    shown: dict[str, object] = {}
+    record = read_json(run.record) if run is not None and run.record.is_file() else {}
+    if record:
+        versions = record.get("versions", {})
+        shown["trained on"] = f"{record.get('device', '?')}, {record.get('precision', '?')}, {_threads(record)}"
+        shown["training"] = (
+            f"{record.get('steps', 0):,} steps, {record.get('tokens', 0):,} tokens, from {record.get('started', '?')}"
+        )
+        shown["with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    shown["evaluated on"] = (
+        f"{platform.platform()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "
+        f"{torch.get_num_threads()} threads"
+    )
+    shown["evaluated with"] = f"Python {platform.python_version()}, torch {torch.__version__}"
+    shown["evaluation took"] = f"{result.seconds:.0f} s"
+    return shown
+
+
+def _threads(record: dict[str, Any]) -> str:
+    processes = record.get("world_size", 1)
+    return f"{record.get('threads', '?')} threads" + (f", {processes} processes" if processes != 1 else "")
+
+
+def _json_lines(path: Any) -> list[dict[str, Any]]:
+    """The objects of a file with one on each line that name a step; half a line, as a kill leaves it, is left out."""
     lines = []
-    for line in run.metrics.read_text("utf-8").splitlines():
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
             value = json.loads(line)
-        except ValueError:  # a kill can leave half a line
+        except ValueError:
             continue
         if isinstance(value, dict) and "step" in value:
             lines.append(value)
     return lines
-
-
-def _machine(run: RunFolder | None) -> str:
-    import torch
-
-    record = read_json(run.record) if run is not None and run.record.is_file() else {}
-    trained = f"trained on {record.get('device', '?')} in {record.get('precision', '?')}\n" if record else ""
-    return f"{trained}evaluated on {platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}"

@@ -26,6 +26,26 @@ class TextScore:
     by_source: dict[str, float] = field(default_factory=dict)
     by_position: list[dict[str, float]] = field(default_factory=list)
     by_frequency: list[dict[str, float]] = field(default_factory=list)
+    by_document: list[ScoredDocument] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ScoredDocument:
+    """One model on one document; the hardest stand first."""
+
+    name: str
+    source: str
+    opening: str
+    bytes: int
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """The share of so many passages that a model continues word for word."""
+
+    share: float
+    passages: int
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class ModelScores:
     texts: list[TextScore]
     settings: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)
-    memorization: dict[str, float] = field(default_factory=dict)
+    memorization: dict[str, Memorization] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,8 +76,27 @@ class ChangedDocument:
 
 
 @dataclass(frozen=True)
+class MetricDifference:
+    """A metric of the first model minus the second's, over the same passages."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class SampleTexts:
+    """A prompt, and how each model goes on: model -> text."""
+
+    prompt: str
+    texts: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Bits per byte of ``first`` minus ``second`` on one text; below 0, the first is better."""
+    """Bits per byte of ``first`` minus ``second`` on one text; below 0, the first is better.
+
+    ``metrics``: the other metrics' differences, where both models cut the text into the same number of tokens.
+    """
 
     text: str
     first: str
@@ -66,6 +105,7 @@ class Comparison:
     interval: tuple[float, float] | None
     verdict: str
     changed: list[ChangedDocument] = field(default_factory=list)
+    metrics: dict[str, MetricDifference] = field(default_factory=dict)
 
     @property
     def sentence(self) -> str:
@@ -87,6 +127,7 @@ class EvaluateResult:
     page: Path
     seconds: float
     warnings: list[str] = field(default_factory=list)
+    samples: list[SampleTexts] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only, as in report.json; what isn't finite is None, as JSON has no word for it."""
@@ -95,6 +136,7 @@ class EvaluateResult:
             "comparison": [asdict(entry) | {"sentence": entry.sentence} for entry in self.comparison],
             "report": str(self.report),
             "page": str(self.page),
+            "samples": [asdict(sample) for sample in self.samples],
             "seconds": round(self.seconds, 3),
             "warnings": self.warnings,
         }

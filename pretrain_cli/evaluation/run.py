@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import gc
 import time
+import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.opening import OpenModel, open_model
-from pretrain_cli.evaluation.results import EvaluateResult, ModelScores
+from pretrain_cli.evaluation.results import EvaluateResult, ModelScores, SampleTexts
+from pretrain_cli.evaluation.samples import choose_prompts, write_sample
 from pretrain_cli.evaluation.scoring import score_text, tokens_per_second, tokens_to_process
 from pretrain_cli.evaluation.summary import compare, summarise
 from pretrain_cli.evaluation.tally import Tally
@@ -46,6 +50,8 @@ def evaluate(
     warnings: list[str] = []
     scores: list[ModelScores] = []
     tallies: list[dict[str, Tally]] = []
+    written: dict[str, dict[str, str]] = {}
+    prompts = choose_prompts(_prompts(config, named[0]), texts, config.evaluate.samples)
     for entry in named:
         opened = open_model(entry, artifacts, device, dtype, config.evaluate.context)
         if not scores:
@@ -63,6 +69,8 @@ def evaluate(
             )
         )
         tallies.append(found)
+        for prompt in prompts:
+            written.setdefault(prompt, {})[entry.name] = write_sample(opened, prompt)
         del opened
         gc.collect()
     comparison = [
@@ -73,7 +81,13 @@ def evaluate(
     folder = _report_folder(named[0], artifacts)
     seconds = time.perf_counter() - started
     result = EvaluateResult(
-        scores, comparison, folder / "report.json", folder / "report.html", seconds, list(dict.fromkeys(warnings))
+        scores,
+        comparison,
+        folder / "report.json",
+        folder / "report.html",
+        seconds,
+        list(dict.fromkeys(warnings)),
+        [SampleTexts(prompt, told) for prompt, told in written.items()],
     )
     for warning in result.warnings:
         progress.warn(warning)
@@ -87,7 +101,17 @@ def choose_models(config: Config, artifacts: Artifacts, names: Sequence[str]) ->
     run = chosen[0].run
     if len(chosen) == 1 and run is not None and config.evaluate.against_base and base_name(run):
         chosen.append(base_of(run, artifacts))
-    return chosen
+    names = [model.name for model in chosen]
+    # Folders are often all called "model": those go by their whole path.
+    return [replace(model, name=model.location) if names.count(model.name) > 1 else model for model in chosen]
+
+
+def _prompts(config: Config, first: NamedModel) -> Sequence[str]:
+    """Prompts that were asked for now, or in the training of the first model."""
+    if config.train.sample_prompts or first.run is None or not first.run.config.is_file():
+        return config.train.sample_prompts
+    trained = tomllib.loads(first.run.config.read_text("utf-8")).get("train", {})
+    return [str(prompt) for prompt in trained.get("sample_prompts", ())]
 
 
 def _announce(model: OpenModel, texts: list[Text], n_models: int, config: Config, progress: Progress) -> None:
@@ -143,9 +167,9 @@ def _settings(model: OpenModel, config: Config, dtype: torch.dtype, reason: str)
 
 def _extras(
     model: OpenModel, texts: list[Text], config: Config, artifacts: Artifacts, progress: Progress
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Memorisation and lm-eval tasks, where they are asked for."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     if config.evaluate.memorization:
         from pretrain_cli.evaluation.memorization import measure_memorization
 

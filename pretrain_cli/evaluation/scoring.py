@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pretrain_cli.data.tokens import PIECE_CHARACTERS, Encoder
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.evaluation.opening import Forward, OpenModel, choose_forward
 from pretrain_cli.evaluation.tally import BLOCK_BYTES, DocumentTally, Tally
 from pretrain_cli.evaluation.texts import Document, Text
-from pretrain_cli.evaluation.windows import Window, cut_windows
+from pretrain_cli.evaluation.windows import Columns, Window, slide, window_lengths
 
 HEAD_ROWS = 512
 """Scored positions that go through the head at once: 100 MB of fp32 logits for a vocabulary of 49 152."""
@@ -26,18 +27,17 @@ SPEED_TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A document as ids int64[n + 1], the first a BOS, and the block that each id's bytes lie in int64[n + 1]."""
-
-    tally: DocumentTally
-    ids: NDArray[np.int64]
-    blocks: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Job:
-    document: Encoded
+    """A window to score; its columns are ids and the byte of the document that each id begins at."""
+
+    document: DocumentTally
     window: Window
+
+    @property
+    def n_bytes(self) -> int:
+        """About how many bytes of text its scored tokens stand for."""
+        starts = self.window.columns[1]
+        return int(starts[-1] - starts[self.window.scored_from - 1])
 
 
 def score_text(
@@ -51,7 +51,7 @@ def score_text(
     """Score every byte of ``text`` exactly once.
 
     A document is its ids behind one BOS (EOS where there is none), cut into windows of the model's context that
-    move on by ``stride`` (None: half the context).
+    move on by ``stride`` (None: half the context). Only some batches' windows are held at a time.
 
     Args:
         model: the model, its tokenizer and its context.
@@ -67,7 +67,7 @@ def score_text(
     tally = Tally(model.vocab_size)
     jobs = _jobs(model, text, tally, stride)
     forward: Forward | None = None
-    done_tokens, done_share = 0, 0.0
+    done_tokens = done_bytes = 0
     started = time.perf_counter()
     for batch in _batches(jobs, batch_tokens):
         if forward is None:
@@ -75,38 +75,75 @@ def score_text(
             started = time.perf_counter()
         _score_batch(model, forward, batch, tally)
         done_tokens += sum(job.window.length for job in batch)
-        done_share += sum(job.window.scored / (len(job.document.ids) - 1) * _bytes(job.document) for job in batch)
-        on_bytes(min(round(done_share), text.n_bytes), done_tokens / max(time.perf_counter() - started, 1e-9))
+        done_bytes += sum(job.n_bytes for job in batch)
+        on_bytes(done_bytes, done_tokens / max(time.perf_counter() - started, 1e-9))
     if not tally.token_counts.sum():
         raise DataError(f"The text '{text.name}' is too short to score.", "Give a text of at least two tokens.")
     return tally
 
 
-def encode(model: OpenModel, document: Document, tally: Tally) -> Encoded:
-    """The document's ids behind a BOS, and which block of its bytes each id belongs to."""
-    opened = tally.open_document(document.name, document.source, document.text)
-    encoding = model.tokenizer.encode(document.text, add_special_tokens=False)
-    ids = np.asarray([model.first_id, *encoding.ids], dtype=np.int64)
-    starts = np.asarray([0, *(start for start, _ in encoding.offsets)], dtype=np.int64)
-    blocks = np.minimum(_byte_offsets(document.text)[starts] // BLOCK_BYTES, len(opened.blocks) - 1)
-    decoded = model.tokenizer.decode(encoding.ids, skip_special_tokens=False)
+def encode(model: OpenModel, document: Document, tally: Tally) -> tuple[DocumentTally, Iterator[Columns]]:
+    """The document's sums, and its ids behind a BOS with the byte that each begins at, int64[2, n], piece by piece.
+
+    A long document is encoded in pieces where that gives the ids of the whole.
+    """
+    opened = tally.open_document(document.name, document.source)
+
+    def pieces() -> Iterator[Columns]:
+        yield np.asarray([[model.first_id], [0]], dtype=np.int64)
+        for text in join_parts(document.parts, model.encoder):
+            first_byte = opened.n_bytes
+            opened.grow(text)
+            # A space that the cut leaves out comes back from the tokenizer, but belongs to the document's bytes.
+            skipped = model.encoder.skips if first_byte else 0
+            encoding = model.tokenizer.encode(text[skipped:], add_special_tokens=False)
+            tally.unencoded_bytes += _unencoded(model, text, encoding.ids)
+            starts = np.asarray([start for start, _ in encoding.offsets], dtype=np.int64) + skipped
+            yield np.stack([np.asarray(encoding.ids, dtype=np.int64), first_byte + _byte_offsets(text)[starts]])
+
+    return opened, pieces()
+
+
+def join_parts(parts: Iterable[str], encoder: Encoder) -> Iterator[str]:
+    """A document's text in pieces that can be encoded one by one; from the second on with the space of the cut."""
+    held, wanted = "", 2 * PIECE_CHARACTERS
+    for part in parts:
+        held += part
+        if len(held) < wanted:
+            continue
+        *whole, _ = encoder.pieces(held)
+        at = 0
+        for piece in whole:
+            end = at + len(piece) + (encoder.skips if at else 0)
+            yield held[at:end]
+            at = end
+        held = held[at:]
+        # Text without a place to cut: look again when there is twice as much of it.
+        wanted = max(2 * PIECE_CHARACTERS, 2 * len(held))
+    if held:
+        yield held
+
+
+def _unencoded(model: OpenModel, text: str, ids: list[int]) -> int:
+    """UTF-8 bytes of ``text`` that no id stands for."""
+    n_bytes = len(text.encode("utf-8"))
+    if model.token_bytes is not None:
+        return n_bytes - int(model.token_bytes[np.asarray(ids, np.int64)].sum())
     # SentencePiece-style tokenizers take one leading space away when they decode: that is no loss.
-    missing = int(opened.blocks[:, 4].sum()) - len(decoded.encode("utf-8", "replace"))
-    tally.unencoded_bytes += missing if missing > 1 else 0
-    return Encoded(opened, ids, blocks)
+    missing = n_bytes - len(model.tokenizer.decode(ids, skip_special_tokens=False).encode("utf-8", "replace"))
+    return missing if missing > 1 else 0
 
 
 def tokens_to_process(model: OpenModel, text: Text, stride: int | None) -> int:
-    """About how many tokens will go through the model, from the text's first documents."""
+    """About how many tokens will go through the model, from the beginnings of the text's first documents."""
     seen_bytes = seen_tokens = 0
-    step = stride or max(1, model.context // 2)
+    step = _step(model, stride)
     for document in text.read():
-        piece = document.text[:20_000]
-        tokens = len(model.tokenizer.encode(piece, add_special_tokens=False).ids) + 1
-        share = len(document.text) / max(1, len(piece))
-        whole = round(tokens * share)
-        seen_tokens += sum(window.length for window in cut_windows(whole, model.context, min(step, model.context - 1)))
-        seen_bytes += len(document.text.encode("utf-8"))
+        piece, length = document.opening(20_000)
+        tokens = len(model.tokenizer.encode(piece, add_special_tokens=False).ids)
+        share = length / max(1, len(piece))
+        seen_tokens += window_lengths(round(tokens * share) + 1, model.context, step)
+        seen_bytes += round(len(piece.encode("utf-8")) * share)
         if seen_bytes > 200_000:
             break
     return round(seen_tokens * text.n_bytes / max(1, seen_bytes))
@@ -124,12 +161,15 @@ def tokens_per_second(model: OpenModel) -> float:
     return ids.numel() / max(seconds, 1e-9)
 
 
+def _step(model: OpenModel, stride: int | None) -> int:
+    return min(stride or max(1, model.context // 2), model.context - 1)
+
+
 def _jobs(model: OpenModel, text: Text, tally: Tally, stride: int | None) -> Iterator[Job]:
-    step = min(stride or max(1, model.context // 2), model.context - 1)
     for document in text.read():
-        encoded = encode(model, document, tally)
-        for window in cut_windows(len(encoded.ids), model.context, step):
-            yield Job(encoded, window)
+        opened, pieces = encode(model, document, tally)
+        for window in slide(pieces, model.context, _step(model, stride)):
+            yield Job(opened, window)
 
 
 def _batches(jobs: Iterator[Job], batch_tokens: int) -> Iterator[list[Job]]:
@@ -164,9 +204,9 @@ def _score_batch(model: OpenModel, forward: Forward, batch: list[Job], tally: Ta
     for row, job in enumerate(batch):
         window = job.window
         # The last token is only a target; padding stands to the right, where causal attention never looks.
-        ids[row, : window.length - 1] = job.document.ids[window.start : window.end - 1]
-        wanted[row, window.scored_from - 1 - window.start : window.length - 1] = True
-    targets = np.concatenate([job.document.ids[job.window.scored_from : job.window.end] for job in batch])
+        ids[row, : window.length - 1] = window.columns[0, :-1]
+        wanted[row, window.scored_from - 1 : window.length - 1] = True
+    targets = np.concatenate([job.window.columns[0, job.window.scored_from :] for job in batch])
     nats, rank = _losses(model, forward, torch.from_numpy(ids), torch.from_numpy(wanted), torch.from_numpy(targets))
     if not np.isfinite(nats).all():
         raise ModelError(
@@ -175,13 +215,11 @@ def _score_batch(model: OpenModel, forward: Forward, batch: list[Job], tally: Ta
         )
     at = 0
     for job in batch:
-        window, document = job.window, job.document
+        window = job.window
         here = slice(at, at + window.scored)
-        positions = np.arange(window.scored_from, window.end)
-        tally.add(
-            document.tally, document.blocks[positions], document.ids[positions], positions - window.start,
-            nats[here], rank[here],
-        )  # fmt: skip
+        token_ids, starts = window.columns[:, window.scored_from :]
+        blocks = np.minimum(starts // BLOCK_BYTES, len(job.document.blocks) - 1)
+        tally.add(job.document, blocks, token_ids, np.arange(window.scored_from, window.length), nats[here], rank[here])
         at += window.scored
 
 
@@ -202,11 +240,7 @@ def _losses(
 
 
 def _probe(job: Job, model: OpenModel) -> torch.Tensor:
-    return torch.from_numpy(job.document.ids[:16])[None].to(model.device)
-
-
-def _bytes(document: Encoded) -> float:
-    return float(document.tally.blocks[:, 4].sum())
+    return torch.from_numpy(job.window.columns[0, :16].copy())[None].to(model.device)
 
 
 def _byte_offsets(text: str) -> NDArray[np.int64]:

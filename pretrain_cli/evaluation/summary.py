@@ -6,10 +6,12 @@ import numpy as np
 
 from pretrain_cli.evaluation.intervals import Interval, difference, interval, units
 from pretrain_cli.evaluation.metrics import METRICS, bits_per_byte
-from pretrain_cli.evaluation.results import ChangedDocument, Comparison, TextScore
+from pretrain_cli.evaluation.results import ChangedDocument, Comparison, MetricDifference, ScoredDocument, TextScore
 from pretrain_cli.evaluation.tally import Sums, Tally
 
 MOST_CHANGED = 10
+LISTED_DOCUMENTS = 1000
+"""Documents that report.json lists one by one, the hardest: a text can have millions."""
 
 
 def summarise(name: str, tally: Tally, seed: int) -> TextScore:
@@ -30,13 +32,14 @@ def summarise(name: str, tally: Tally, seed: int) -> TextScore:
         by_source=_by_source(tally),
         by_position=tally.by_position(),
         by_frequency=tally.by_frequency(),
+        by_document=_by_document(tally),
     )
 
 
 def compare(text: str, first: tuple[str, Tally], second: tuple[str, Tally], seed: int) -> Comparison:
     """Bits per byte of ``first`` (name, tally) minus ``second`` on the same text."""
-    documents = [[document.blocks for document in tally.documents] for _, tally in (first, second)]
-    found = difference(bits_per_byte, units(documents[0]), units(documents[1]), seed)
+    one, two = (units([document.blocks for document in tally.documents]) for _, tally in (first, second))
+    found = difference(bits_per_byte, one, two, seed)
     return Comparison(
         text=text,
         first=first[0],
@@ -45,7 +48,29 @@ def compare(text: str, first: tuple[str, Tally], second: tuple[str, Tally], seed
         interval=_pair(found.interval),
         verdict=found.verdict,
         changed=_most_changed(first[1], second[1]),
+        metrics=_metric_differences(one, two, seed),
     )
+
+
+def _metric_differences(one: Sums, two: Sums, seed: int) -> dict[str, MetricDifference]:
+    """Differences of what is counted per token; {} where the tokens aren't the same."""
+    if not np.array_equal(one[:, 1], two[:, 1]):
+        return {}
+    scored = one[:, 1] > 0
+    found = {
+        key: difference(metric, one[scored], two[scored], seed)
+        for key, metric in METRICS.items()
+        if metric is not bits_per_byte
+    }
+    return {key: MetricDifference(entry.value, _pair(entry.interval)) for key, entry in found.items()}
+
+
+def _by_document(tally: Tally) -> list[ScoredDocument]:
+    documents = [
+        ScoredDocument(entry.name, entry.source, entry.opening, entry.n_bytes, _document_bits(entry.blocks))
+        for entry in tally.documents
+    ]
+    return sorted(documents, key=lambda entry: -entry.bits_per_byte)[:LISTED_DOCUMENTS]
 
 
 def _most_changed(first: Tally, second: Tally) -> list[ChangedDocument]:

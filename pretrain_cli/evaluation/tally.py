@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 BLOCK_BYTES = 1024
 """Size of the blocks that a long document is cut into for intervals."""
 
+OPENING_CHARACTERS = 160
+
 POSITION_EDGES = (1, 4, 16, 64, 256, 1024, 4096)
 """Lower edges of the buckets by how many tokens a prediction could look at."""
 
@@ -21,12 +23,31 @@ Sums = NDArray[np.float64]
 
 @dataclass
 class DocumentTally:
-    """One document's sums, float64[n_blocks, 5] in the order of COLUMNS; bytes are the text's own."""
+    """One document's sums in blocks of its bytes; the bytes are the text's own, and known before a token is scored."""
 
     name: str
     source: str
-    opening: str
-    blocks: Sums
+    opening: str = ""
+    n_bytes: int = 0
+    _room: Sums = field(default_factory=lambda: np.zeros((1, len(COLUMNS))))
+
+    @property
+    def blocks(self) -> Sums:
+        """float64[n_blocks, 5] in the order of COLUMNS; a view, sums can be added to it."""
+        return self._room[: max(1, math.ceil(self.n_bytes / BLOCK_BYTES))]
+
+    def grow(self, text: str) -> None:
+        """The document goes on with ``text``."""
+        if len(self.opening) < OPENING_CHARACTERS:
+            self.opening = " ".join((self.opening + " " + text[:OPENING_CHARACTERS]).split())[:OPENING_CHARACTERS]
+        self.n_bytes += len(text.encode("utf-8"))
+        needed = math.ceil(self.n_bytes / BLOCK_BYTES)
+        if needed > len(self._room):
+            missing = max(needed, 2 * len(self._room)) - len(self._room)
+            self._room = np.concatenate([self._room, np.zeros((missing, len(COLUMNS)))])
+        blocks = self.blocks
+        blocks[:, 4] = BLOCK_BYTES
+        blocks[-1, 4] = self.n_bytes - BLOCK_BYTES * (len(blocks) - 1)
 
 
 @dataclass
@@ -43,13 +64,9 @@ class Tally:
         self.position_nats: Sums = np.zeros(len(POSITION_EDGES))
         self.position_counts: Sums = np.zeros(len(POSITION_EDGES))
 
-    def open_document(self, name: str, source: str, text: str) -> DocumentTally:
-        """Start a document: its blocks know their bytes before any token is scored."""
-        n_bytes = len(text.encode("utf-8"))
-        blocks = np.zeros((max(1, math.ceil(n_bytes / BLOCK_BYTES)), len(COLUMNS)))
-        blocks[:, 4] = BLOCK_BYTES
-        blocks[-1, 4] = n_bytes - BLOCK_BYTES * (len(blocks) - 1)
-        document = DocumentTally(name, source, " ".join(text[:160].split()), blocks)
+    def open_document(self, name: str, source: str) -> DocumentTally:
+        """Start a document."""
+        document = DocumentTally(name, source)
         self.documents.append(document)
         return document
 

@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts, read_json
 from pretrain_cli.config.model import Config
+from pretrain_cli.data.documents import Batch, Record, Rejected, place
+from pretrain_cli.data.inputs import STDIN, InputFile, find_files
+from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.errors import ConfigError, DataError
 
-PACKAGED_SEPARATOR = "\n\n\n"
+VALIDATION, GENERAL = "validation", "general"
+"""Names that `--on` knows without a file: the held-out rows, and the reference text in the package."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document; ``name`` says where it stands in its text."""
+    """One document; ``name`` says where it stands in its text.
+
+    ``parts`` are its text in order, a long one's in several; they are read once, before the next document.
+    """
 
     name: str
-    text: str
+    parts: Iterator[str]
     source: str = ""
+
+    @staticmethod
+    def of(name: str, text: str, source: str = "") -> Document:
+        """A document that is held whole."""
+        return Document(name, iter((text,)), source)
+
+    def opening(self, characters: int) -> tuple[str, int]:
+        """(its first ``characters``, its length in characters); reads it to its end."""
+        opening, length = "", 0
+        for part in self.parts:
+            opening += part[: max(0, characters - length)]
+            length += len(part)
+        return opening, length
 
 
 @dataclass(frozen=True)
@@ -45,11 +65,11 @@ def collect_texts(config: Config, artifacts: Artifacts) -> list[Text]:
         ConfigError: two texts of one name.
     """
     if config.evaluate.on:
-        texts = [_file_text(entry, config) for entry in config.evaluate.on]
+        texts = [_named_text(entry, config, artifacts) for entry in config.evaluate.on]
     else:
-        texts = [_measure("general", read_general)]
+        texts = [_measure(GENERAL, read_general)]
         if artifacts.manifest.is_file():
-            validation = _measure("validation", lambda: read_validation(artifacts))
+            validation = _measure(VALIDATION, lambda: read_validation(artifacts))
             texts = [validation, *texts] if validation.n_bytes else texts
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
@@ -63,11 +83,10 @@ def collect_texts(config: Config, artifacts: Artifacts) -> list[Text]:
 
 
 def read_general() -> Iterator[Document]:
-    """The documents of the general English reference text in the package."""
-    text = resources.files("pretrain_cli.texts").joinpath("general.txt").read_text(encoding="utf-8")
-    for index, part in enumerate(text.split(PACKAGED_SEPARATOR)):
-        if part.strip():
-            yield Document(f"general {index + 1}", part.strip("\n"))
+    """The documents of the general English reference text in the package: novels, technical and informal prose."""
+    lines = resources.files("pretrain_cli.texts").joinpath("general.jsonl").read_text(encoding="utf-8")
+    for record in map(json.loads, lines.splitlines()):
+        yield Document.of(record["from"], record["text"], record["source"])
 
 
 def read_validation(artifacts: Artifacts) -> Iterator[Document]:
@@ -89,14 +108,14 @@ def read_validation(artifacts: Artifacts) -> Iterator[Document]:
         text = tokenizer.decode(ids, skip_special_tokens=False)
         if text:
             source = source_names[stored.source] if 0 <= stored.source < len(source_names) else ""
-            yield Document(f"document {stored.index}", text, source)
+            yield Document.of(f"document {stored.index}", text, source)
 
 
 def draw_sample(text: Text, n_bytes: int, seed: int) -> Text:
     """About ``n_bytes`` of ``text``: whole documents drawn by seed, the last one as a passage of it."""
     if text.n_bytes <= n_bytes:
         return text
-    sizes = [len(document.text) for document in text.read()]
+    sizes = [document.opening(0)[1] for document in text.read()]
     generator = random.Random(seed)
     order = list(range(len(sizes)))
     generator.shuffle(order)
@@ -114,74 +133,93 @@ def draw_sample(text: Text, n_bytes: int, seed: int) -> Text:
     def read() -> Iterator[Document]:
         for index, document in enumerate(text.read()):
             if index in chosen:
-                start, end = chosen[index]
-                yield Document(document.name, document.text[start:end], document.source)
+                yield Document(document.name, _passage(document.parts, *chosen[index]), document.source)
+            _drain(document)
 
     return _measure(text.name, read)
+
+
+def _passage(parts: Iterable[str], start: int, end: int) -> Iterator[str]:
+    """Characters ``start`` to ``end`` of the parts laid end to end."""
+    at = 0
+    for part in parts:
+        inside = part[max(0, start - at) : max(0, end - at)]
+        at += len(part)
+        if inside:
+            yield inside
+        if at >= end:
+            return
+
+
+def _drain(document: Document) -> None:
+    for _ in document.parts:
+        pass
 
 
 def _measure(name: str, read: Callable[[], Iterator[Document]]) -> Text:
     n_bytes = n_documents = 0
     for document in read():
-        n_bytes += len(document.text.encode("utf-8"))
+        n_bytes += sum(len(part.encode("utf-8")) for part in document.parts)
         n_documents += 1
     return Text(name, read, n_bytes, n_documents)
 
 
-def _file_text(entry: str, config: Config) -> Text:
+def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
     name, equals, path = entry.partition("=")
-    if not equals or Path(entry).exists():
-        name, path = Path(entry).stem, entry
-    file = Path(path)
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "doesn't exist"
-        raise DataError(f"{path} {what}, so it can't be scored.", "Give a text file: --on FILE or --on name=FILE.")
-    read = _jsonl_reader(file, config.data.text_column) if file.suffix == ".jsonl" else _plain_reader(file, config)
-    return _measure(name, read)
+    if not equals or "://" in name or Path(entry).exists():
+        name, path = Path(entry).name.partition(".")[0] or entry, entry
+    if entry in (VALIDATION, GENERAL) and not Path(entry).exists():
+        if entry == GENERAL:
+            return _measure(GENERAL, read_general)
+        artifacts.read_manifest()
+        return _measure(VALIDATION, lambda: read_validation(artifacts))
+    if path == STDIN:
+        raise DataError("Standard input can be read only once.", "Write it to a file: --on FILE.")
+    files = find_files([path])
+    return _measure(name, lambda: read_files(files, config))
 
 
-def _plain_reader(file: Path, config: Config) -> Callable[[], Iterator[Document]]:
-    def read() -> Iterator[Document]:
-        text = _read_utf8(file)
-        separator = config.data.document_separator.encode().decode("unicode_escape")
-        # The separator stays at the end of the document before it, so that no byte goes unscored.
-        parts = text.split(separator) if separator else [text]
-        for index, part in enumerate(parts):
-            whole = part + separator if index < len(parts) - 1 else part
-            if whole:
-                yield Document(f"{file.name} {index + 1}", whole)
+def read_files(files: list[InputFile], config: Config) -> Iterator[Document]:
+    """The documents of files in every format that `ptk prepare` reads; of a plain text one part after the other.
 
-    return read
-
-
-def _jsonl_reader(file: Path, column: str) -> Callable[[], Iterator[Document]]:
-    def read() -> Iterator[Document]:
-        for number, line in enumerate(_read_utf8(file).split("\n"), start=1):
-            if not line.strip():
+    Raises:
+        DataError: a file that can't be read, or a record without text.
+    """
+    data = config.data
+    separator = data.document_separator.encode().decode("unicode_escape")
+    for file in files:
+        records = read(Span(file), ReadSettings(separator, data.text_column, data.encoding))
+        number = 0
+        for record in records:
+            if isinstance(record, Rejected):
+                _refuse(record)
                 continue
-            try:
-                record = json.loads(line)
-                key = column if column != "auto" else next(key for key in ("text", "content", "body") if key in record)
-                text = record[key]
-            except (ValueError, KeyError, StopIteration, TypeError) as error:
-                raise DataError(
-                    f"{file}, line {number}: no text found ({type(error).__name__}).",
-                    "Each line has to be a JSON object with a field 'text', or name it with data.text_column.",
-                ) from error
-            if isinstance(text, str) and text:
-                yield Document(f"{file.name}:{number}", text)
-
-    return read
+            texts = record.texts if isinstance(record, Batch) else [record.text]
+            if isinstance(record, Batch) or record.final:
+                for text in texts:
+                    number += 1
+                    yield Document.of(f"{Path(file.path).name} {number}", text)
+                continue
+            number += 1
+            document = Document(f"{Path(file.path).name} {number}", _rest(record.text, records))
+            yield document
+            _drain(document)
 
 
-def _read_utf8(file: Path) -> str:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} can't be read: {error.strerror}.", "Check that the file is still there.") from error
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
+def _rest(first: str, records: Iterator[Record]) -> Iterator[str]:
+    """The parts of a long document: its first, and the records up to its final one."""
+    yield first
+    for record in records:
+        assert not isinstance(record, (Batch, Rejected))
+        yield record.text
+        if record.final:
+            return
+
+
+def _refuse(record: Rejected) -> None:
+    """An empty record is no text; any other that gives none is an error."""
+    if record.reason not in ("empty", "no_text_found"):
         raise DataError(
-            f"{file} isn't UTF-8 text: byte {error.start} can't be decoded.", "Convert it to UTF-8, or leave it out."
-        ) from error
+            f"{place(record)}: {record.reason.replace('_', ' ')}.",
+            "Mend the record, or name its field with --set data.text_column=NAME.",
+        )

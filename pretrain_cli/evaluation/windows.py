@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Columns = NDArray[np.int64]
+"""A stretch of a sequence, int64[k, n]: the ids, and k - 1 facts about each."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens ``start:end`` of a document's sequence; those from ``scored_from`` on count.
+    """A stretch of a document's sequence, ``columns`` int64[k, length]; its tokens from ``scored_from`` on count.
 
     The first token of a sequence (BOS, or what stands for it) is never scored: it belongs to no byte.
     """
 
-    start: int
-    end: int
+    columns: Columns
     scored_from: int
 
     @property
     def length(self) -> int:
-        return self.end - self.start
+        return int(self.columns.shape[1])
 
     @property
     def scored(self) -> int:
-        return self.end - self.scored_from
+        return self.length - self.scored_from
 
 
-def cut_windows(n_tokens: int, context: int, stride: int) -> Iterator[Window]:
-    """Windows of at most ``context`` tokens that together score tokens 1 to ``n_tokens`` - 1 exactly once.
+def slide(pieces: Iterable[Columns], context: int, stride: int) -> Iterator[Window]:
+    """Windows of at most ``context`` tokens over a sequence that comes in pieces, scoring all but its first token once.
 
-    Each window after the first moves on by ``stride`` tokens, scores only the new ones, and has the
-    ``context - stride`` before them to look at: the strided perplexity of the transformers guide.
+    Each window after the first moves on by ``stride`` tokens, scores only the new ones, and has those before them
+    to look at: the strided perplexity of the transformers guide. Holds one piece and one window.
 
     Raises:
         ValueError: context below 2, or a stride outside 1 to ``context`` - 1.
     """
     if context < 2 or not 1 <= stride < context:
         raise ValueError(f"context {context} and stride {stride} can't score each token once")
-    scored_to = 1
-    start = 0
-    while scored_to < n_tokens:
-        end = min(start + context, n_tokens)
-        yield Window(start, end, scored_to)
-        scored_to = end
-        start += stride
+    held: Columns | None = None
+    scored_from = 1
+    for piece in pieces:
+        held = piece if held is None else np.concatenate([held, piece], axis=1)
+        # A window is full, and not the last one, once a token stands behind it.
+        while held.shape[1] > context:
+            yield Window(held[:, :context], scored_from)
+            held = held[:, stride:]
+            scored_from = context - stride
+    if held is not None and held.shape[1] > scored_from:
+        yield Window(held, scored_from)
+
+
+def window_lengths(n_tokens: int, context: int, stride: int) -> int:
+    """Tokens that go through the model for a sequence of ``n_tokens``: the lengths of its windows together."""
+    if n_tokens < 2:
+        return 0
+    full = max(0, -(-(n_tokens - context) // stride))
+    return full * context + n_tokens - full * stride

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, read_json, write_text
@@ -14,7 +17,11 @@ from pretrain_cli.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run in a list. ``loss`` is the last validation loss, or the last training loss where none was measured."""
+    """One run in a list.
+
+    ``loss`` is the last validation loss, or the last training loss where none was measured; ``wandb`` the run's address
+    there, or the folder that `wandb sync` sends.
+    """
 
     name: str
     started: str
@@ -31,12 +38,19 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two runs: the config keys that differ (key -> first, second), and their loss curves as (step, loss)."""
+    """Two runs: the config keys that differ (key -> first, second), and their curves, metric -> run -> (step, value).
+
+    ``page`` is the same as one HTML file.
+    """
 
     first: RunSummary
     second: RunSummary
     differences: dict[str, tuple[Any, Any]]
-    curves: dict[str, list[tuple[int, float]]]
+    curves: dict[str, dict[str, list[tuple[int, float]]]]
+    page: Path
+
+
+CURVES = ("loss", "validation_loss", "validation_bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second")
 
 
 def list_runs(artifacts: Artifacts) -> list[RunSummary]:
@@ -62,24 +76,31 @@ def show_run(artifacts: Artifacts, name: str | None = None) -> dict[str, Any]:
 
 
 def compare_runs(artifacts: Artifacts, first: str, second: str) -> RunComparison:
-    """How two runs differ in config and in loss.
+    """How two runs differ in config and in their curves; writes the HTML page too.
 
     Raises:
         ModelError: there is no such run.
     """
+    from pretrain_cli.records.page import write_comparison
+
     runs = [artifacts.existing_run(name) for name in (first, second)]
     one, two = (_flat(_config(run)) for run in runs)
     keys = sorted(set(one) | set(two))
-    return RunComparison(
+    lines = {run.name: read_metrics(run) for run in runs}
+    found = {key: {name: curve(own, key) for name, own in lines.items() if curve(own, key)} for key in CURVES}
+    result = RunComparison(
         summarise_run(runs[0]),
         summarise_run(runs[1]),
         {key: (one.get(key), two.get(key)) for key in keys if one.get(key) != two.get(key)},
-        {run.name: curve(read_metrics(run), "loss") for run in runs},
+        {key: told for key, told in found.items() if told},
+        artifacts.comparison(runs[0].name, runs[1].name),
     )
+    write_comparison(result)
+    return result
 
 
 def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best: int | None = None) -> list[RunSummary]:
-    """The runs that a removal would delete: those named, or all but the best by loss. Deletes nothing.
+    """The runs that a removal would delete: those named, or all but the best by bits per byte. Deletes nothing.
 
     A run that is still going is never among those that ``keep_best`` leaves over.
 
@@ -92,8 +113,19 @@ def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best:
     if keep_best is None:
         raise UsageError("Nothing says which runs to remove.", "Name them, or keep the best: --keep-best 2")
     ended = [run for run in list_runs(artifacts) if run.status != "running"]
-    ranked = sorted(ended, key=lambda run: run.loss if run.loss is not None else float("inf"))
-    return ranked[keep_best:]
+    return sorted(ended, key=_rank(ended))[keep_best:]
+
+
+def _rank(runs: list[RunSummary]) -> Callable[[RunSummary], float]:
+    """Bits per byte where every run that has a loss has them: losses per token don't compare across tokenizers."""
+    trained = [run for run in runs if run.loss is not None]
+    by_bytes = all(run.bits_per_byte is not None for run in trained)
+
+    def rank(run: RunSummary) -> float:
+        value = run.bits_per_byte if by_bytes else run.loss
+        return value if value is not None and math.isfinite(value) else math.inf
+
+    return rank
 
 
 def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
@@ -129,7 +161,7 @@ def summarise_run(run: RunFolder) -> RunSummary:
     return RunSummary(
         name=run.name,
         started=str(record.get("started", "")),
-        status=str(record.get("status", "unknown")),
+        status=_status(run, record),
         base=str(base.get("name", "")) if isinstance(base, dict) else str(base),
         steps=int(record.get("steps") or (lines[-1]["step"] if lines else 0)),
         tokens=int(record.get("tokens") or (lines[-1].get("tokens") or 0 if lines else 0)),
@@ -137,7 +169,7 @@ def summarise_run(run: RunFolder) -> RunSummary:
         bits_per_byte=_bits_per_byte(run, lines),
         seconds=float(lines[-1]["elapsed_s"]) if lines and "elapsed_s" in lines[-1] else None,
         bytes_on_disk=_size(run),
-        wandb=str(wandb.get("url", "")) if isinstance(wandb, dict) else str(wandb),
+        wandb=str(wandb.get("url") or wandb.get("folder") or "") if isinstance(wandb, dict) else str(wandb),
     )
 
 
@@ -194,5 +226,23 @@ def _size(run: RunFolder) -> int:
     return sum(entry.stat().st_size for entry in run.path.rglob("*") if entry.is_file())
 
 
+def _status(run: RunFolder, record: dict[str, Any]) -> str:
+    """The record's status; a run that says it is running, but that no process holds, was killed."""
+    status = str(record.get("status", "unknown"))
+    return "killed" if status == "running" and not _locked(run) else status
+
+
 def _locked(run: RunFolder) -> bool:
-    return (run.path / ".lock.json").is_file()
+    """Whether a process trains this run now: the lock is freed however that process ends."""
+    import filelock
+
+    file = run.path / ".lock"
+    if not file.is_file():
+        return False
+    guard = filelock.FileLock(file)
+    try:
+        guard.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    guard.release()
+    return False

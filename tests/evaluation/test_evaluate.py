@@ -125,3 +125,17 @@ def test_a_tokenizer_bigger_than_the_embedding_is_a_model_error(tmp_path: Path) 
     folder = make_model(tmp_path / "small", vocab_size=300)
     with pytest.raises(ModelError, match=r"tokenizer|embedding"):
         evaluate_file(tmp_path, folder, SAMPLE)
+
+
+def test_a_long_document_in_parts_gives_the_figures_of_the_whole(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SAMPLE * 60
+    whole = evaluate_file(tmp_path, model, text, context=64).models[0].texts[0]
+    monkeypatch.setattr("pretrain_cli.data.tokens.PIECE_CHARACTERS", 500)
+    monkeypatch.setattr("pretrain_cli.evaluation.scoring.PIECE_CHARACTERS", 500)
+    monkeypatch.setattr("pretrain_cli.data.readers.BLOCK", 700)
+    parts = evaluate_file(tmp_path, model, text, context=64).models[0].texts[0]
+    assert (parts.tokens, parts.bytes, parts.documents) == (whole.tokens, whole.bytes, 1)
+    assert parts.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert parts.bits_per_byte_interval == pytest.approx(whole.bits_per_byte_interval, abs=1e-6)

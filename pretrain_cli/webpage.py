@@ -1,0 +1,171 @@
+"""How do figures, tables and curves become one HTML file that opens from disk, with no network and no script?
+
+Charts are matplotlib's SVG, inlined: about 10 kB each, where plotly's offline script alone is 4 MB. Their text is text,
+in the page's own font and colour, so that it can be read on a phone and in the dark.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+COLOURS = ("#2f7ed8", "#e0851b", "#3aa35a", "#b04fc4", "#d0443c", "#7a8290")
+INK = "#000001"
+"""Becomes the page's text colour, whichever that is."""
+
+STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8882;--better:#1a8f3c;--worse:#d0342c}
+*{box-sizing:border-box}
+body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;max-width:64rem;margin:auto;
+padding:1rem;overflow-wrap:break-word}
+h1{font-size:1.45rem;line-height:1.25;margin:.2rem 0 1rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}
+h3{font-size:1rem;margin:1.2rem 0 .4rem}p{margin:.4rem 0}small,.note{opacity:.72;font-size:.85rem}
+.verdicts{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.8rem}
+.verdict{border:1px solid var(--line);border-left:.4rem solid #8888;border-radius:.4rem;padding:.6rem .8rem}
+.verdict b{display:block;font-size:1.1rem}.verdict.better{border-left-color:var(--better)}
+.verdict.worse{border-left-color:var(--worse)}.better b{color:var(--better)}
+.worse b{color:var(--worse)}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+td,th{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
+th{font-weight:600}td:first-child,th:first-child{text-align:left}
+tr.group th{text-align:left;background:var(--soft)}td small{display:block;white-space:nowrap}
+table.facts td{text-align:left}table.facts td:first-child{opacity:.72;white-space:nowrap;width:1%}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(18rem,100%),1fr));gap:.6rem}
+figure{margin:0}svg{display:block;width:100%;height:auto}
+.texts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:.8rem}
+blockquote{margin:0;padding:.5rem .8rem;background:var(--soft);border-radius:.4rem;white-space:pre-wrap}
+blockquote cite{display:block;font-style:normal;opacity:.72;font-size:.85rem}blockquote mark{background:none;
+color:inherit;opacity:.6}
+pre{overflow-x:auto;background:var(--soft);padding:.6rem;border-radius:.4rem;font-size:.85rem}
+summary{cursor:pointer;margin:.6rem 0}
+"""
+
+Curve = Sequence[tuple[float, float]]
+Cell = str | tuple[str, str]
+"""A table's cell: its text, or its text and a smaller line under it."""
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """The whole page."""
+    head = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
+    )
+    return head + "\n".join(parts) + "\n</body></html>\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Cell] | str]) -> str:
+    """A table that scrolls by itself where it is wider than the page; a row that is one string heads a group."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = []
+    for row in rows:
+        if isinstance(row, str):
+            body.append(f'<tr class="group"><th colspan="{len(header)}">{html.escape(row)}</th></tr>')
+        else:
+            body.append("<tr>" + "".join(map(_cell, row)) + "</tr>")
+    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(body)}</table></div>'
+
+
+def facts(values: Mapping[str, object]) -> str:
+    """Names and values below each other."""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>" for name, value in values.items()
+    )
+    return f'<table class="facts">{rows}</table>'
+
+
+def charts(figures: Iterable[str]) -> str:
+    """Charts side by side, below each other on a phone."""
+    found = list(figures)
+    return f'<div class="charts">{"".join(found)}</div>' if found else ""
+
+
+def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarithmic: bool = False) -> str:
+    """Curves of (x, y) by name in one chart; a single curve needs no name. ``logarithmic``: the x axis."""
+    figure, axes = _axes(title)
+    for (name, points), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+        few = len(points) < 12
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            color=colour,
+            linewidth=1.6,
+            marker="o" if few else None,
+            markersize=3.5,
+            label=name or None,
+        )
+    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    if any(curves):
+        axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    return _svg(figure, title)
+
+
+def interval_chart(title: str, x_label: str, values: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
+    """(value, low, high) by row and, within it, by name, each as a point with its interval."""
+    names = list(dict.fromkeys(name for row in values.values() for name in row))
+    figure, axes = _axes(title, height=1.1 + 0.32 * sum(map(len, values.values())))
+    place, ticks = 0.0, []
+    for row in values.values():
+        first = place
+        for name, (value, low, high) in row.items():
+            colour = _colours(len(names))[names.index(name)]
+            known = low == low and high == high
+            error = [[max(0.0, value - low)], [max(0.0, high - value)]] if known else None
+            seen = name in [drawn.get_label() for drawn in axes.containers]
+            axes.errorbar(
+                [value], [place], xerr=error, fmt="o", color=colour, markersize=5, capsize=3,
+                label="_" + name if seen else name,
+            )  # fmt: skip
+            place += 1
+        ticks.append((first + place - 1) / 2)
+        place += 0.6
+    axes.set_yticks(ticks, list(values))
+    axes.invert_yaxis()
+    axes.margins(y=0.12)
+    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelcolor=INK)
+    return _svg(figure, title)
+
+
+def _axes(title: str, height: float = 2.6) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.grid(color="#888888", alpha=0.2, linewidth=0.6)
+    return figure, axes
+
+
+def _svg(figure: Any, title: str) -> str:
+    """The figure's SVG, its words as text in the page's font and colour."""
+    import matplotlib as mpl
+
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "DejaVu Sans"}):
+        figure.savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    svg = file.getvalue()
+    svg = re.sub(r"font-family:[^;\"]*", "font-family:inherit", svg[svg.index("<svg") :].replace(INK, "currentColor"))
+    return f'<figure role="img" aria-label="{html.escape(title)}">{svg}</figure>'
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[place % len(COLOURS)] for place in range(count)]
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, tuple):
+        return f"<td>{html.escape(cell[0])}<small>{html.escape(cell[1])}</small></td>"
+    return f"<td>{html.escape(cell)}</td>"
