@@ -20,6 +20,7 @@ from pretrain_cli.evaluation.samples import choose_prompts, write_sample
 from pretrain_cli.evaluation.scoring import score_text, tokens_per_second, tokens_to_process
 from pretrain_cli.evaluation.summary import compare, summarise
 from pretrain_cli.evaluation.tally import Tally
+from pretrain_cli.evaluation.tasks import require_lm_eval, run_tasks
 from pretrain_cli.evaluation.texts import Text, collect_texts
 from pretrain_cli.model.devices import choose_device, choose_precision, choose_threads
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model
@@ -44,6 +45,8 @@ def evaluate(
         MissingDependencyError: lm-eval tasks without lm-eval.
     """
     started = time.perf_counter()
+    if config.evaluate.tasks:
+        require_lm_eval()
     named = choose_models(config, artifacts, models)
     texts = collect_texts(config, artifacts)
     device, dtype, reason = _arithmetic(config)
@@ -175,8 +178,6 @@ def _extras(
 
         found["memorization"] = measure_memorization(model, texts, artifacts, config.evaluate.seed, progress)
     if config.evaluate.tasks:
-        from pretrain_cli.evaluation.tasks import run_tasks
-
         found["tasks"] = run_tasks(model, config.evaluate.tasks, progress)
     return found
 

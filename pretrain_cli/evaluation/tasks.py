@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.errors import MissingDependencyError, UsageError
+from pretrain_cli.errors import DataError, MissingDependencyError, UsageError
 from pretrain_cli.evaluation.opening import OpenModel
 from pretrain_cli.progress import Progress
 
 
-def run_tasks(model: OpenModel, tasks: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """lm-eval's results by task; an entry that is a folder adds the tasks defined in it, and works offline.
-
-    Raises:
-        MissingDependencyError: lm-eval isn't installed.
-        UsageError: there is no such task.
-    """
-    try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-        from transformers import PreTrainedTokenizerFast
-    except ImportError as error:
+def require_lm_eval() -> None:
+    """Raise MissingDependencyError where lm-eval isn't installed: before a text is scored, not after."""
+    if importlib.util.find_spec("lm_eval") is None:
         raise MissingDependencyError(
             "Tasks are run by lm-eval, which isn't installed.", "Install it: pip install 'pretrain-cli[lm-eval]'"
-        ) from error
+        )
+
+
+def run_tasks(model: OpenModel, tasks: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """lm-eval's results by task; an entry that is a folder stands for the tasks defined in it, and works offline.
+
+    Raises:
+        UsageError: there is no such task, or a folder defines none.
+        DataError: a task's data can't be had.
+    """
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
     folders = [task for task in tasks if Path(task).is_dir()]
     names = [task for task in tasks if task not in folders]
-    manager = TaskManager(include_path=folders or None)
-    names += [file.stem for folder in folders for file in sorted(Path(folder).glob("*.yaml"))]
-    progress.stage(f"lm-eval on {model.name}")
-    wrapped = HFLM(pretrained=model.model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=model.tokenizer))
+    manager = TaskManager(include_path=folders or None, include_defaults=bool(names))
+    for folder in folders:
+        found = TaskManager(include_path=folder, include_defaults=False).all_subtasks
+        if not found:
+            raise UsageError(f"No task is defined in {folder}.", "A task is a .yaml file with a line 'task: NAME'.")
+        names += found
+    progress.stage(f"lm-eval on {model.name}: {', '.join(names)}")
     try:
-        results = lm_eval.simple_evaluate(model=wrapped, tasks=names, task_manager=manager)
+        # It prints, and its results belong to the report alone.
+        with contextlib.redirect_stdout(io.StringIO()):
+            wrapped = HFLM(pretrained=model.model, tokenizer=_tokenizer(model), prefix_token_id=model.first_id)
+            results = lm_eval.simple_evaluate(
+                model=wrapped, tasks=names, task_manager=manager, log_samples=False, bootstrap_iters=1000
+            )
     except KeyError as error:
         raise UsageError(f"lm-eval knows no task {error}.", "See its list: lm-eval ls tasks") from error
+    except OSError as error:
+        raise DataError(
+            f"The data of {', '.join(names)} can't be had: {str(error).splitlines()[0] if str(error) else error!r}.",
+            "Most tasks load theirs from a hub; a folder with tasks of your own over local files needs no network.",
+        ) from error
     progress.end_stage()
     return dict(results["results"])
+
+
+def _tokenizer(model: OpenModel) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    end = min(model.end_ids, default=model.first_id)
+    names = {name: model.tokenizer.id_to_token(id_) for name, id_ in (("bos", model.first_id), ("eos", end))}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model.tokenizer, bos_token=names["bos"], eos_token=names["eos"], pad_token=names["eos"]
+    )

@@ -50,3 +50,49 @@ def test_remove_asks_unless_told(ptk, two_runs, monkeypatch) -> None:
 def test_an_unknown_run_names_those_that_exist(ptk, two_runs) -> None:
     outcome = ptk("runs", "show", "thrid")
     assert outcome.code == 4 and "second" in outcome.err
+
+
+def test_show_tells_what_a_person_asks_and_json_has_the_whole_record(ptk, two_runs) -> None:
+    shown = ptk("runs", "show", "first").out
+    assert "finished" in shown and "from scratch" in shown and "{" not in shown
+    assert ptk("runs", "show", "first", "--json").json["config"] == {"train": {"seed": 0}}
+
+
+def test_wandb_links_stand_under_the_list(ptk, two_runs) -> None:
+    run = two_runs.run("first")
+    link = "https://wandb.example/first"
+    write_json(run.record, {"status": "finished", "base": "", "wandb": {"url": link}})
+    assert f"W&B of first: {link}" in ptk("runs", "list").out
+    assert link in ptk("runs", "show", "first").out
+    ptk("runs", "compare", "first", "second")
+    assert link in two_runs.comparison("first", "second").read_text("utf-8")
+
+
+def test_in_a_pipe_no_cell_is_folded(ptk, two_runs) -> None:
+    lines = ptk("runs", "list").out.splitlines()
+    assert lines[0].split() == [
+        "run",
+        "started",
+        "status",
+        "base",
+        "tokens",
+        "loss",
+        "bits/byte",
+        "time",
+        "steps",
+        "disk",
+    ]
+    assert lines[1].startswith("first") and "2026-01-01 10:00" in lines[1]
+
+
+def test_compare_draws_the_curves_and_names_the_page(ptk, two_runs) -> None:
+    shown = ptk("runs", "compare", "first", "second").out
+    assert "loss" in shown and "\u2588\u2581" in shown and "train.seed" in shown
+    assert "comparisons/first--second.html" in shown and two_runs.comparison("first", "second").is_file()
+
+
+def test_keep_best_says_how_much_it_frees(ptk, two_runs) -> None:
+    (two_runs.run("first").model / "model.safetensors").write_bytes(bytes(3_000_000))
+    refused = ptk("runs", "remove", "--keep-best", "1")
+    assert refused.code == 2 and "first (3 MB)" in refused.err
+    assert ptk("runs", "remove", "--keep-best", "1", "--yes", "--json").json["bytes"] > 3_000_000

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, lock
 from pretrain_cli.errors import UsageError
 from pretrain_cli.records.run import compare_runs, list_runs, remove_runs, runs_to_remove, show_run
 
@@ -38,7 +38,9 @@ def test_the_list_shows_what_each_run_reached(artifacts: Artifacts) -> None:
 def test_a_comparison_names_only_the_keys_that_differ(artifacts: Artifacts) -> None:
     found = compare_runs(artifacts, "first", "second")
     assert found.differences == {"train.learning_rate": (3.0, 2.0)}
-    assert found.curves["first"] == [(1, 4.0)]
+    assert found.curves["loss"] == {"first": [(1, 4.0)], "second": [(1, 3.0)]}
+    page = found.page.read_text("utf-8")
+    assert "train.learning_rate" in page and "<svg" in page and "src=" not in page and "<script" not in page
 
 
 def test_keeping_the_best_removes_the_others_and_latest_follows(artifacts: Artifacts) -> None:
@@ -52,3 +54,23 @@ def test_keeping_the_best_removes_the_others_and_latest_follows(artifacts: Artif
 def test_removing_without_saying_which_is_a_usage_error(artifacts: Artifacts) -> None:
     with pytest.raises(UsageError):
         runs_to_remove(artifacts)
+
+
+def test_the_best_are_those_with_the_fewest_bits_per_byte(artifacts: Artifacts) -> None:
+    for name, bits in (("first", 1.0), ("second", 2.0), ("third", 1.5)):
+        with open(artifacts.run(name).metrics, "w") as file:
+            file.write(json.dumps({"step": 2, "validation_loss": 9 - bits, "validation_bits_per_byte": bits}) + "\n")
+    assert [run.name for run in runs_to_remove(artifacts, keep_best=1)] == ["third", "second"]
+
+
+def test_a_killed_run_is_called_killed_and_can_be_removed_one_that_trains_cannot(artifacts: Artifacts) -> None:
+    run = artifacts.run("first")
+    run.record.write_text(json.dumps({"status": "running", "base": ""}))
+    with lock(run.path, "training"):
+        assert {found.name: found.status for found in list_runs(artifacts)}["first"] == "running"
+        with pytest.raises(UsageError, match="still training"):
+            remove_runs(artifacts, ["first"])
+    (run.path / ".lock.json").write_text('{"pid": 1}')  # as a SIGKILL leaves it
+    assert {found.name: found.status for found in list_runs(artifacts)}["first"] == "killed"
+    remove_runs(artifacts, ["first"])
+    assert "first" not in artifacts.run_names()
