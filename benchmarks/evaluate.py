@@ -51,9 +51,9 @@ def ours(folder: str, text: str, precision: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as spare:
         artifacts = Artifacts(Path(spare))
         model = open_model(find_model(folder, artifacts), artifacts, "cpu", dtype, CONTEXT)
-    whole = Text("text", lambda: iter([Document("text", text)]), len(text.encode("utf-8")), 1)
+    whole = Text("text", lambda: iter([Document.of("text", text)]), len(text.encode("utf-8")), 1)
     started = time.perf_counter()
-    tally = score_text(model, whole, stride=STRIDE, batch_tokens=8192)
+    tally = score_text(model, whole, stride=STRIDE, batch_tokens=CONTEXT)
     return time.perf_counter() - started, float(bits_per_byte(tally.blocks().sum(axis=0)))
 
 

@@ -134,7 +134,7 @@ def _buckets(models: list[ModelScores]) -> list[str]:
         for field, label in (("by_position", "tokens before it, from"), ("by_frequency", "times in the text, from")):
             curves = {
                 model.name: [(row["from"], row["loss"]) for row in getattr(model.texts[place], field)]
-                for model in models
+                for model in reversed(models)
             }
             found.append(line_chart(f"{text.name}: loss per token", label, curves, logarithmic=True))
     return found

@@ -26,6 +26,7 @@ from pretrain_cli.model.devices import choose_device, choose_precision, choose_t
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model
 from pretrain_cli.progress import SILENT, Progress
 
+BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 1024
 FIRST_VERDICT_S = 60
 PROBED_FROM_TOKENS = 4096
 """Fewer tokens than this take less time than asking how long they take."""
@@ -142,9 +143,16 @@ def _score(model: OpenModel, text: Text, config: Config, progress: Progress) -> 
         left_s = max(0.0, expected / tokens_per_second - (time.perf_counter() - started))
         progress.advance(n_bytes, tokens_per_second=tokens_per_second, eta_s=left_s)
 
-    tally = score_text(model, text, stride=stride, batch_tokens=config.evaluate.batch_tokens, on_bytes=on_bytes)
+    tally = score_text(model, text, stride=stride, batch_tokens=_batch_tokens(model, config), on_bytes=on_bytes)
     progress.end_stage()
     return tally
+
+
+def _batch_tokens(model: OpenModel, config: Config) -> int:
+    """As asked, or a window on a CPU, where each core takes its own and keeps it in the cache."""
+    if isinstance(config.evaluate.batch_tokens, int):
+        return config.evaluate.batch_tokens
+    return max(model.context, CPU_BATCH_TOKENS) if model.device.type == "cpu" else BATCH_TOKENS
 
 
 def _warnings(model: OpenModel, found: dict[str, Tally]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 from pretrain_cli.data.tokens import PIECE_CHARACTERS, Encoder
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.evaluation.opening import Forward, OpenModel, choose_forward
-from pretrain_cli.evaluation.tally import BLOCK_BYTES, DocumentTally, Tally
+from pretrain_cli.evaluation.tally import BLOCK_BYTES, DocumentTally, Sums, Tally
 from pretrain_cli.evaluation.texts import Document, Text
 from pretrain_cli.evaluation.windows import Columns, Window, slide, window_lengths
+from pretrain_cli.evaluation.workers import map_in_order, worker_count
 
 HEAD_ROWS = 512
 """Scored positions that go through the head at once: 100 MB of fp32 logits for a vocabulary of 49 152."""
 
-BUFFERED_BATCHES = 16
-"""Windows gathered before they are sorted by length, in batches' worth of tokens."""
+BUFFERED_TOKENS = 1 << 17
+"""Tokens of windows gathered before they are sorted by length."""
 
 SPEED_TOKENS = 512
 
@@ -65,18 +67,21 @@ def score_text(
         ModelError: the model's probabilities aren't finite.
     """
     tally = Tally(model.vocab_size)
-    jobs = _jobs(model, text, tally, stride)
-    forward: Forward | None = None
+    batches = _batches(_jobs(model, text, tally, stride), batch_tokens)
+    first = next(batches, None)
     done_tokens = done_bytes = 0
-    started = time.perf_counter()
-    for batch in _batches(jobs, batch_tokens):
-        if forward is None:
-            forward = choose_forward(model.model, _probe(batch[0], model))
-            started = time.perf_counter()
-        _score_batch(model, forward, batch, tally)
-        done_tokens += sum(job.window.length for job in batch)
-        done_bytes += sum(job.n_bytes for job in batch)
-        on_bytes(done_bytes, done_tokens / max(time.perf_counter() - started, 1e-9))
+    if first is not None:
+        forward = choose_forward(model.model, _probe(first[0], model))
+        started = time.perf_counter()
+
+        def score(batch: list[Job]) -> tuple[list[Job], Sums, NDArray[np.int64]]:
+            return batch, *_losses(model, forward, batch)
+
+        for batch, nats, rank in map_in_order(score, itertools.chain([first], batches), worker_count(model.device)):
+            _add(tally, batch, nats, rank, model.name)
+            done_tokens += sum(job.window.length for job in batch)
+            done_bytes += sum(job.n_bytes for job in batch)
+            on_bytes(done_bytes, done_tokens / max(time.perf_counter() - started, 1e-9))
     if not tally.token_counts.sum():
         raise DataError(f"The text '{text.name}' is too short to score.", "Give a text of at least two tokens.")
     return tally
@@ -149,16 +154,19 @@ def tokens_to_process(model: OpenModel, text: Text, stride: int | None) -> int:
     return round(seen_tokens * text.n_bytes / max(1, seen_bytes))
 
 
-@torch.inference_mode()
 def tokens_per_second(model: OpenModel) -> float:
-    """Speed of the forward pass on a window of SPEED_TOKENS, the second of two: the first warms up."""
+    """Speed of the forward pass on windows of SPEED_TOKENS, as many at once as in scoring; the first ones warm up."""
+    workers = worker_count(model.device)
     ids = torch.full((1, min(model.context, SPEED_TOKENS)), model.first_id, device=model.device)
-    seconds = 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        model.model(input_ids=ids, use_cache=False).logits[0, -1].max().item()
-        seconds = time.perf_counter() - started
-    return ids.numel() / max(seconds, 1e-9)
+
+    @torch.inference_mode()
+    def run(window: torch.Tensor) -> float:
+        return float(model.model(input_ids=window, use_cache=False).logits[0, -1].max().item())
+
+    list(map_in_order(run, [ids] * workers, workers))
+    started = time.perf_counter()
+    list(map_in_order(run, [ids] * workers, workers))
+    return workers * ids.numel() / max(time.perf_counter() - started, 1e-9)
 
 
 def _step(model: OpenModel, stride: int | None) -> int:
@@ -179,7 +187,7 @@ def _batches(jobs: Iterator[Job], batch_tokens: int) -> Iterator[list[Job]]:
     for job in jobs:
         waiting.append(job)
         waiting_tokens += job.window.length
-        if waiting_tokens >= BUFFERED_BATCHES * batch_tokens:
+        if waiting_tokens >= max(BUFFERED_TOKENS, batch_tokens):
             yield from _cut_batches(waiting, batch_tokens)
             waiting, waiting_tokens = [], 0
     yield from _cut_batches(waiting, batch_tokens)
@@ -197,7 +205,8 @@ def _cut_batches(jobs: list[Job], batch_tokens: int) -> Iterator[list[Job]]:
 
 
 @torch.inference_mode()
-def _score_batch(model: OpenModel, forward: Forward, batch: list[Job], tally: Tally) -> None:
+def _losses(model: OpenModel, forward: Forward, batch: list[Job]) -> tuple[Sums, NDArray[np.int64]]:
+    """Loss in nats and rank of each scored token of the batch, [n]; logits live for HEAD_ROWS positions at a time."""
     longest = batch[0].window.length - 1
     ids = np.full((len(batch), longest), model.first_id, dtype=np.int64)
     wanted = np.zeros((len(batch), longest), dtype=bool)
@@ -206,11 +215,28 @@ def _score_batch(model: OpenModel, forward: Forward, batch: list[Job], tally: Ta
         # The last token is only a target; padding stands to the right, where causal attention never looks.
         ids[row, : window.length - 1] = window.columns[0, :-1]
         wanted[row, window.scored_from - 1 : window.length - 1] = True
-    targets = np.concatenate([job.window.columns[0, job.window.scored_from :] for job in batch])
-    nats, rank = _losses(model, forward, torch.from_numpy(ids), torch.from_numpy(wanted), torch.from_numpy(targets))
+    target_ids = np.concatenate([job.window.columns[0, job.window.scored_from :] for job in batch])
+    targets = torch.from_numpy(target_ids).to(model.device)
+    hidden = forward.body(torch.from_numpy(ids).to(model.device))[torch.from_numpy(wanted).to(model.device)]
+    nats, ranks = [], []
+    for start in range(0, len(targets), HEAD_ROWS):
+        rows, target = hidden[start : start + HEAD_ROWS], targets[start : start + HEAD_ROWS]
+        logits = forward.head(rows).float()
+        chosen = logits.gather(1, target[:, None])
+        nats.append((logits.logsumexp(dim=1) - chosen[:, 0]).double().cpu())
+        ranks.append((logits > chosen).sum(dim=1).cpu())
+    return torch.cat(nats).numpy(), torch.cat(ranks).numpy()
+
+
+def _add(tally: Tally, batch: list[Job], nats: Sums, rank: NDArray[np.int64], name: str) -> None:
+    """Add a batch's tokens to the sums.
+
+    Raises:
+        ModelError: a loss isn't finite.
+    """
     if not np.isfinite(nats).all():
         raise ModelError(
-            f"The model '{model.name}' gives probabilities that aren't finite.",
+            f"The model '{name}' gives probabilities that aren't finite.",
             "Its weights are damaged or its training diverged: use an earlier checkpoint.",
         )
     at = 0
@@ -221,22 +247,6 @@ def _score_batch(model: OpenModel, forward: Forward, batch: list[Job], tally: Ta
         blocks = np.minimum(starts // BLOCK_BYTES, len(job.document.blocks) - 1)
         tally.add(job.document, blocks, token_ids, np.arange(window.scored_from, window.length), nats[here], rank[here])
         at += window.scored
-
-
-def _losses(
-    model: OpenModel, forward: Forward, ids: torch.Tensor, wanted: torch.Tensor, targets: torch.Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Loss in nats and rank of each target, [n_wanted]; logits live for HEAD_ROWS positions at a time."""
-    hidden = forward.body(ids.to(model.device))[wanted.to(model.device)]
-    nats, ranks = [], []
-    targets = targets.to(model.device)
-    for start in range(0, len(targets), HEAD_ROWS):
-        rows, target = hidden[start : start + HEAD_ROWS], targets[start : start + HEAD_ROWS]
-        logits = forward.head(rows).float()
-        chosen = logits.gather(1, target[:, None])
-        nats.append((logits.logsumexp(dim=1) - chosen[:, 0]).double().cpu())
-        ranks.append((logits > chosen).sum(dim=1).cpu())
-    return torch.cat(nats).numpy(), torch.cat(ranks).numpy()
 
 
 def _probe(job: Job, model: OpenModel) -> torch.Tensor:

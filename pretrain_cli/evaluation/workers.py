@@ -1,0 +1,48 @@
+"""How do several windows go through the model at once on a CPU?
+
+Each core takes windows of its own: two threads that share every small operation of one window wait for each other
+between them, two that each have a window don't. What a window holds stays in the cache, too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+MOST_WORKERS = 8
+"""Each holds the logits of some positions; more cores share a window."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def worker_count(device: torch.device) -> int:
+    """Windows at once: one on an accelerator, one for each of torch's threads on a CPU."""
+    return 1 if device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """``function`` of each item, in order, ``workers`` at a time; torch's threads are shared out among them.
+
+    Takes only a few items ahead of the one whose result it gives. torch calls leave Python's lock to the other threads.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # new threads of this process start with what was set last
