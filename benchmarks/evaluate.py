@@ -2,6 +2,9 @@
 
 `python benchmarks/evaluate.py MODEL_FOLDER TEXT_FILE [BYTES] [WAY,...]`, ways: recipe, ptk-fp32, ptk-bf16.
 Each way is a process of its own, and what is timed is the scoring without opening the model.
+
+`python benchmarks/evaluate.py memory MODEL_FOLDER TEXT_FILE BYTES...`: the peak of memory for texts of these sizes, each
+one document, with the model's tokenizer and a body of one small layer, so that it takes minutes.
 """
 
 from __future__ import annotations
@@ -26,6 +29,40 @@ def main(folder: str, file: str, n_bytes: int = 20_000, ways: str = ",".join(WAY
         seconds, bits = map(float, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-2:])
         first = first or seconds
         print(f"{way:<12}{seconds:>9.1f}{bits:>15.5f}{first / seconds:>15.2f}", flush=True)
+
+
+def memory(folder: str, file: str, *sizes: int) -> None:
+    """Print the peak of memory of a process that scores the first bytes of a text, one line a size."""
+    print(f"{'bytes':>12}{'peak MB':>10}{'tokens':>12}{'seconds':>9}", flush=True)
+    for size in sizes:
+        command = [sys.executable, __file__, "memory-one", folder, file, str(size)]
+        print(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, end="", flush=True)
+
+
+def memory_one(folder: str, file: str, n_bytes: int) -> None:
+    """Score a text in this process with a body of one small layer, and print what it took."""
+    import shutil
+
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from pretrain_cli.artifacts import Artifacts
+    from pretrain_cli.config.model import Config, EvaluateConfig
+    from pretrain_cli.evaluation.run import evaluate
+    from pretrain_cli.memory import peak_resident_bytes
+
+    with tempfile.TemporaryDirectory() as spare:
+        small, text = Path(spare) / "small", Path(spare) / "text.txt"
+        shutil.copytree(folder, small, ignore=shutil.ignore_patterns("*.safetensors*"))
+        config = AutoConfig.from_pretrained(folder)
+        for name in ("hidden_size", "intermediate_size", "head_dim"):
+            setattr(config, name, 16)
+        config.num_hidden_layers = config.num_attention_heads = config.num_key_value_heads = 1
+        AutoModelForCausalLM.from_config(config).save_pretrained(small)
+        text.write_bytes(Path(file).read_bytes()[:n_bytes].decode("utf-8", "ignore").encode())
+        settings = EvaluateConfig(on=(str(text),), stride=CONTEXT - 1, context=CONTEXT, samples=0)
+        result = evaluate(Config(evaluate=settings), Artifacts(Path(spare) / "artifacts"), models=[str(small)])
+    score = result.models[0].texts[0]
+    print(f"{score.bytes:>12}{peak_resident_bytes() / 1e6:>10.0f}{score.tokens:>12}{result.seconds:>9.1f}")
 
 
 def one(way: str, folder: str, file: str, n_bytes: int) -> tuple[float, float]:
@@ -82,7 +119,11 @@ def strided_recipe(folder: str, text: str) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "one":
+    if sys.argv[1] == "memory":
+        memory(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))
+    elif sys.argv[1] == "memory-one":
+        memory_one(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    elif sys.argv[1] == "one":
         print(*one(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])))
     else:
         main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:4]), *sys.argv[4:5])

@@ -50,7 +50,8 @@ EXAMPLES = {
     "evaluate": (
         "ptk evaluate",
         "ptk evaluate first second",
-        "ptk evaluate --on other.txt --json",
+        "ptk evaluate --on mine=other.txt --on general --sample 20000",
+        "ptk evaluate first --memorization --json",
     ),
     "generate": (
         'ptk generate "Once upon a time"',
