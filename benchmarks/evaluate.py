@@ -3,8 +3,8 @@
 `python benchmarks/evaluate.py MODEL_FOLDER TEXT_FILE [BYTES] [WAY,...]`, ways: recipe, ptk-fp32, ptk-bf16.
 Each way is a process of its own, and what is timed is the scoring without opening the model.
 
-`python benchmarks/evaluate.py memory MODEL_FOLDER TEXT_FILE BYTES...`: the peak of memory for texts of these sizes, each
-one document, with the model's tokenizer and a body of one small layer, so that it takes minutes.
+`python benchmarks/evaluate.py memory MODEL_FOLDER TEXT_FILE BYTES...`: the peak of memory for texts of these sizes,
+each one document, with the model's tokenizer and a body of one small layer, so that it takes minutes.
 """
 
 from __future__ import annotations
