@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from pretrain_cli import __version__, processes
 from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.options import SHARED_OPTIONS
 from pretrain_cli.errors import Interrupted, PtkError, UsageError
 
 ROAD, START, MORE = "The road", "To begin", "More"
@@ -189,7 +190,7 @@ def _fail(console: Console, error: PtkError, cause: BaseException | None = None)
 
 
 def _wants_debug(words: Sequence[str]) -> bool:
-    return "--debug" in words or os.environ.get("PTK_DEBUG", "") not in ("", "0", "false")
+    return "--debug" in words or os.environ.get("PTK_DEBUG", "").lower() in ("1", "true", "t", "yes", "y", "on")
 
 
 def _optional_values(arguments: Sequence[str]) -> list[str]:
@@ -203,9 +204,16 @@ def _optional_values(arguments: Sequence[str]) -> list[str]:
 
 
 def _usage(error: typer.TyperException, words: Sequence[str]) -> UsageError:
-    command = next((word for word in words if word in COMMANDS), "")
+    place = next((index for index, word in enumerate(words) if word in COMMANDS), len(words))
+    command = " ".join(words[place : place + 1])
+    if any(f"{command} {word}" in EXAMPLES for word in words[place + 1 : place + 2]):
+        command = " ".join(words[place : place + 2])
+    early = next((word for word in words[:place] if word in SHARED_OPTIONS), "")
+    if early:
+        return UsageError(f"{early} comes after the command.", f"Write: ptk {command or 'COMMAND'} … {early}")
     message = error.format_message().strip().rstrip(".")
-    return UsageError(f"{message}.", f"See: ptk {command} --help".replace("  ", " "))
+    end = "" if message.endswith("?") else "."
+    return UsageError(f"{message}{end}", f"See: ptk {command} --help".replace("  ", " "))
 
 
 def _system_error(error: OSError) -> PtkError:

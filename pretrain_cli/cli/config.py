@@ -42,6 +42,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a config file with every key, its meaning and its default, all commented out."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", f"Name a file: {path / DEFAULT_FILE}")
     if path.exists() and not force:
         raise UsageError(f"{path} exists already.", "Choose another name, or replace it with --force.")
     write_text(path, template(session))

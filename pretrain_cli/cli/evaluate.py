@@ -36,6 +36,11 @@ def evaluate(
     On the held-out rows and on general English, or on any text with [bold]--on[/]. Bits per byte compare across
     tokenizers; losses per token don't.
     """
+    from pretrain_cli.model.names import find_model
+
+    for name in words(models) or (None,):  # a wrong one is said before the heavy libraries load
+        find_model(name, session.artifacts)
+
     from pretrain_cli.evaluation.run import evaluate as run_evaluate
 
     with session.progress() as progress:

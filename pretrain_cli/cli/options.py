@@ -28,6 +28,7 @@ from pretrain_cli.errors import Interrupted
 from pretrain_cli.progress import Progress
 
 SHARED = "Everywhere"
+SHARED_OPTIONS = ("--artifacts", "--config", "--preset", "--set", "--json", "--quiet", "-q", "--plain", "--debug")
 WIDEST_METAVAR = 14
 """Longer lists of allowed words go into the help text: they would squeeze it."""
 

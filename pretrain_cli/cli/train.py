@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.cli.console import count, duration, megabytes, quiet_import
 from pretrain_cli.cli.options import Session, command
 from pretrain_cli.errors import UsageError
@@ -52,6 +53,7 @@ def train(
         if resume is not None:
             raise UsageError("--find-learning-rate starts from the beginning, --resume goes on.", "Leave one out.")
         return _find_rate(session)
+    _check_names(session.artifacts, run, resume)
     from pretrain_cli import processes
     from pretrain_cli.training.launch import launch, unheard_launcher, wanted_processes
 
@@ -77,6 +79,15 @@ def train(
         )
     session.console.result(_title(result), _facts(result), result)
     session.console.next("ptk evaluate", 'ptk generate "..."')
+
+
+def _check_names(artifacts: Artifacts, run: str | None, resume: str | None) -> None:
+    """Say in a second what needs no library to be seen: nothing is prepared, or a run's name is wrong."""
+    artifacts.read_manifest()
+    if run is not None:
+        artifacts.run(run)
+    if resume:
+        artifacts.existing_run(resume.partition("@")[0] or None)
 
 
 def _find_rate(session: Session) -> None:

@@ -130,7 +130,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"The config {path} can't be read: {error.strerror}.", "Give its path with --config FILE."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The config {path} isn't UTF-8: byte {error.start}.", "Save it as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"The config {path} isn't valid TOML: {error}.", 'Text values need quotes: key = "value".'
         ) from error
@@ -145,9 +147,23 @@ def _read_preset(name: str) -> dict[str, Any]:
 
 def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, text in sorted(environ.items()):
-        if name.startswith(PREFIX) and "__" in name and name not in OTHER_VARIABLES:
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        if "__" in name:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
             yield name, _nested(key, _parse_value(text))
+        elif meant := _meant_variable(name):
+            raise ConfigError(f"The variable {name} sets nothing.", f"Did you mean {meant}?")
+
+
+def _meant_variable(name: str) -> str:
+    """The variable of a key that ``name`` is a slip of, as PTK_TRAIN_SEED is of PTK_TRAIN__SEED; "" where it's ours."""
+    keys = {f"{PREFIX}{key.replace('.', '_')}".upper(): key for key in known_keys()}
+    nearest = difflib.get_close_matches(name, [*keys, *OTHER_VARIABLES], n=1, cutoff=0.9)
+    if not nearest:
+        return ""
+    key = keys.get(nearest[0])
+    return f"{PREFIX}{key.replace('.', '__')}".upper() if key else nearest[0]
 
 
 def _parse_assignment(text: str) -> tuple[str, Any]:
@@ -208,11 +224,23 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     location = failures[0]["loc"]
     key = ".".join(str(part) for part in location[:2])
     same = [failure for failure in failures if failure["loc"][:2] == location[:2]]
-    allowed = "; or ".join(dict.fromkeys(_phrase(failure) for failure in same))
+    allowed = "; or ".join(dict.fromkeys(map(_phrase, same)))
     layer = origins.get(key, "config")
     return ConfigError(f"{layer}: {key} = {failures[0]['input']!r}: {allowed}.", f"See: ptk config keys {key}")
 
 
 def _phrase(failure: Any) -> str:
+    inner = failure["loc"][-1]
+    own = {
+        "missing": f"'{inner}' is missing in it",
+        "extra_forbidden": f"there is no '{inner}' in it",
+        "tuple_type": f'should be a list: ["{failure["input"]}"]',
+        "dict_type": "should be a table: {key = value}",
+        "int_parsing": "should be a whole number",
+        "int_from_float": "should be a whole number",
+        "float_parsing": "should be a number",
+        "bool_parsing": "should be true or false",
+        "string_pattern_mismatch": "isn't written as it should be",
+    }
     text: str = failure["msg"]
-    return text.replace("Input should be", "should be").replace("Value error, ", "")
+    return own.get(failure["type"], text.replace("Input should be", "should be").replace("Value error, ", ""))

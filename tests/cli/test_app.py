@@ -114,7 +114,11 @@ def test_ctrl_c_ends_with_130(ptk, monkeypatch) -> None:
         (["trian"], "train"),
         (["train", "--max-step", "3"], "--max-steps"),
         (["train", "--max-steps", "-4"], "greater than 0"),
-        (["train", "--max-steps", "many"], "valid integer"),
+        (["train", "--max-steps", "many"], "whole number"),
+        (["train", "--max-minutes", "inf"], "finite"),
+        (["--json", "train"], "ptk train … --json"),
+        (["config", "show", "--artifacts"], "ptk config show --help"),
+        (["config", "init", "."], "is a folder"),
         (["train", "--set", "train.learnin_rate=1"], "train.learning_rate"),
         (["train", "--set", "train.learning_rate"], "no '='"),
         (["train", "--preset", "nope"], "tinysolar"),
@@ -127,7 +131,29 @@ def test_a_typing_mistake_is_two_lines_and_exit_code_2(ptk, arguments, words) ->
     outcome = ptk(*arguments)
     assert outcome.code == 2
     assert len(outcome.error_lines) == 2, outcome.err
-    assert words in outcome.err
+    assert words in outcome.err and "?." not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["train"], 3),
+        (["train", "--resume", "x"], 3),
+        (["evaluate"], 4),
+        (["evaluate", "x"], 4),
+        (["generate", "x"], 4),
+    ],
+)
+def test_a_command_before_its_time_is_refused_before_the_heavy_libraries_load(arguments: list[str], code: int) -> None:
+    program = (
+        "import sys; from pretrain_cli.cli.app import run; code = run(sys.argv[1:]);"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", program, *arguments, "--artifacts", "nothing-here"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    *_, error, hint, loaded = done.stderr.splitlines()
+    assert (done.returncode, loaded) == (code, "[]"), done.stderr
+    assert error.startswith("Error: ") and hint.startswith("Hint: ")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -54,6 +54,13 @@ def test_every_preset_is_valid_and_survives_a_round_trip(name, tmp_path) -> None
         ("train.max_steps=0", "greater than 0"),
         ("train.schedule=round", "linear"),
         ("data.sequence_length=1e9", "sequence_length"),
+        ("train.learning_rate=inf", "finite"),
+        ("train.max_minutes=nan", "finite"),
+        ("train.max_steps=true", "no true or false"),
+        ("train.max_steps=1.5", "whole number"),
+        ("generate.greedy=3", "true or false"),
+        ("data.cleaning=ftfy", '["ftfy"]'),
+        ("data.sources=[{pth='a'}]", "'path' is missing"),
     ],
 )
 def test_a_mistake_names_what_would_be_right(assignment, words) -> None:
@@ -71,6 +78,20 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path) -> None:
     file.write_text("[train\n")
     with pytest.raises(ConfigError, match="isn't valid TOML"):
         load(file=file)
+    file.write_bytes(b"\xff\xfe[train]")
+    with pytest.raises(ConfigError, match="isn't UTF-8"):
+        load(file=file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [("PTK_TRAIN_SEED", "PTK_TRAIN__SEED"), ("PTK_TRAIN__SEDE", "train.seed"), ("PTK_ARTIFACT", "PTK_ARTIFACTS")],
+)
+def test_a_slip_in_a_variable_is_an_error_and_not_silence(variable, words) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(environ={variable: "1"})
+    assert variable in caught.value.message and words in caught.value.hint
+    assert load(environ={"PTK_TEST_PROCESSES": "2", "PTK_ARTIFACTS": "x"}).config == load().config
 
 
 def test_trainer_takes_any_key() -> None:
