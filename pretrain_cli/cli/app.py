@@ -177,6 +177,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The `ptk` command."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller (`<&-`, a daemon): as good as empty
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     sys.exit(run(sys.argv[1:]))
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from pretrain_cli.errors import PtkError
 
@@ -28,6 +30,10 @@ WIDE = 100
 def quiet_import() -> contextlib.AbstractContextManager[io.StringIO]:
     """Keeps what libraries print while they are imported off stdout, as transformers does under WANDB_MODE=offline."""
     return contextlib.redirect_stdout(io.StringIO())
+
+
+FACT_INDENT = 15
+"""Columns before a fact: two, its label, one."""
 
 
 class Stream(RichConsole):
@@ -76,9 +82,16 @@ class Console:
         if self.json:
             self.print_json(value)
         elif not self.quiet:
-            self.out.print(f"[bold]{escape(title)}[/]")
+            out = self.out
+            out.print(f"[bold]{escape(title)}[/]")
             for label, text in facts:
-                self.out.print(f"  [dim]{label:<12}[/] {escape(text)}")
+                line = Text.assemble("  ", (f"{label:<12}", "dim"), " ", text)
+                if out.is_terminal and " " in text:  # goes on under itself; a path, and a fact in a pipe, is one line
+                    table = Table.grid()
+                    table.add_row(line[:FACT_INDENT], Text(text, overflow="fold"))
+                    out.print(table, soft_wrap=False)
+                else:
+                    out.print(line)
 
     def print_json(self, value: object) -> None:
         """One JSON object on stdout; numbers that JSON can't hold become null."""
@@ -159,6 +172,11 @@ def count(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{suffix}"
     return f"{number:,.0f}".replace(",", " ")
+
+
+def several(number: float, thing: str) -> str:
+    """1 → "1 row", 4321 → "4 321 rows"."""
+    return f"{count(number)} {thing}{'' if number == 1 else 's'}"
 
 
 def megabytes(size: float) -> str:

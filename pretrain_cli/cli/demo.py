@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.cli.console import quiet_import
+from pretrain_cli.cli.console import count, quiet_import
 from pretrain_cli.cli.options import Session, command, with_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
@@ -49,8 +51,8 @@ def demo(
         "bits_per_byte": trained_bits, "untrained_bits_per_byte": untrained_bits,
     }  # fmt: skip
     facts = [
-        ("prepared", f"{prepared.documents} chapters, {prepared.tokens} tokens, in {session.artifacts.data}"),
-        ("trained", f"{trained.steps} steps, {trained.tokens} tokens, in {trained.model}"),
+        ("prepared", f"{prepared.documents} chapters, {count(prepared.tokens)} tokens, in {session.artifacts.data}"),
+        ("trained", f"{count(trained.steps)} steps, {count(trained.tokens)} tokens, in {trained.model}"),
         (
             "evaluated",
             f"{trained_bits:.2f} bits per byte on chapters it never saw; untrained it needs {untrained_bits:.2f}",
@@ -58,8 +60,12 @@ def demo(
     ]
     session.console.result("The whole road, on chapters of Moby Dick", facts, value)
     sample = written.samples[0]
-    say(f"\n{sample.prompt}{sample.text}\n")
+    out = session.console.out
+    if session.console.speaks:
+        out.print(Text(f"\n{sample.prompt}{sample.text}\n"), soft_wrap=not out.is_terminal)
     say("The same with your own text:\n")
+    if shutil.which("ptk") is None:  # the demo was run as .venv/bin/ptk
+        say(f"  . {Path(sys.executable).parent / 'activate'}")
     for line in (
         "ptk prepare data.txt --artifacts mine",
         "ptk train --device auto --artifacts mine",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import count, duration, megabytes
+from pretrain_cli.cli.console import count, duration, megabytes, several
 from pretrain_cli.cli.options import Flag, Session, command, with_config
 from pretrain_cli.errors import UsageError
 
@@ -43,6 +43,8 @@ def prepare(
     held out for evaluation.
     """
     if inputs:
+        if not all(text.strip() for text in inputs):
+            raise UsageError("An input has an empty name.", "Name a file or folder; . is the folder you are in.")
         session = with_config(session, data__inputs=tuple(inputs))
     if not (session.config.data.inputs or session.config.data.sources):
         raise UsageError("No text to prepare.", "Name some: ptk prepare data.txt")
@@ -60,7 +62,7 @@ def prepare(
 
 
 def _show_part(session: Session, result: Any) -> None:
-    title = f"Part {session.config.data.shard}: {count(result.documents)} documents, {count(result.tokens)} tokens"
+    title = f"Part {session.config.data.shard}: {several(result.documents, 'document')}, {count(result.tokens)} tokens"
     facts = [("time", f"{duration(result.seconds)}, {result.megabytes_per_second:.1f} MB/s"), ("in", str(result.path))]
     session.console.result(title, facts, result)
     session.console.next("ptk prepare --merge, once all parts are done")
@@ -68,14 +70,15 @@ def _show_part(session: Session, result: Any) -> None:
 
 def _title(result: Any) -> str:
     verb = "Already prepared" if result.reused else "Prepared"
-    return f"{verb}: {count(result.documents)} documents, {megabytes(result.bytes)}, {count(result.tokens)} tokens"
+    size, tokens = megabytes(result.bytes), several(result.tokens, "token")
+    return f"{verb}: {several(result.documents, 'document')}, {size}, {tokens}"
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
     facts = [
         ("tokenizer", result.tokenizer),
         ("rows", f"{count(result.train_rows)} to train on, {result.fill:.1%} full"),
-        ("held out", f"{count(result.validation_rows)} rows of {count(result.validation_documents)} documents"),
+        ("held out", f"{several(result.validation_rows, 'row')} of {several(result.validation_documents, 'document')}"),
     ]
     if result.dropped:
         facts.append(("left out", ", ".join(f"{number} {reason}" for reason, number in result.dropped.items())))

@@ -11,7 +11,7 @@ from typing import Any
 
 import xxhash
 
-from pretrain_cli.errors import DataError
+from pretrain_cli.errors import DataError, MissingDependencyError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 FORMATS = {
@@ -20,6 +20,7 @@ FORMATS = {
     ".html": "html", ".htm": "html", ".pdf": "pdf", ".docx": "docx", ".epub": "epub",
 }  # fmt: skip
 STDIN = "-"
+HOW_TO_OPEN = "http(s): pip install 'pretrain-cli[http]'; s3: pip install s3fs; gs: pip install gcsfs."
 CHANGE_MARKS = (
     "ETag",
     "etag",
@@ -61,6 +62,7 @@ def find_files(paths: Sequence[str], source: int = 0) -> list[InputFile]:
 
     Raises:
         DataError: a path that isn't there, or a folder without text.
+        MissingDependencyError: an address whose file system needs a package.
     """
     found: list[InputFile] = []
     seen: set[str] = set()
@@ -156,11 +158,15 @@ def _expand_url(path: str, source: int) -> list[InputFile]:
             described.append(
                 InputFile(url, -1 if size is None else int(size), _change(info), kind or "text", compression, source)
             )
-    except (ImportError, ValueError) as error:
-        raise DataError(
-            f"{path} can't be opened: {error}.",
-            "http(s): pip install 'pretrain-cli[http]'; s3: pip install s3fs; gs: pip install gcsfs.",
-        ) from error
+    except ImportError as error:
+        raise MissingDependencyError(f"{path} needs a package: {error}.", HOW_TO_OPEN) from error
+    except ValueError as error:
+        raise DataError(f"{path} can't be opened: {error}.", HOW_TO_OPEN) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} doesn't exist.", "Check the address.") from error
     except Exception as error:  # every file system raises its own kind
-        raise DataError(f"{path} can't be opened: {error!r}.", "Check the address and the login.") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{path} can't be opened: {reason}.", "Check the address, the network and the login."
+        ) from error
     return described

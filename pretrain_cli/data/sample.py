@@ -14,6 +14,7 @@ from pretrain_cli.data.cleaning import Cleaner
 from pretrain_cli.data.documents import Batch, Document, Record
 from pretrain_cli.data.inputs import InputFile
 from pretrain_cli.data.readers import ReadSettings, Span, read
+from pretrain_cli.data.shard import REASONS_OF_NO_CONCERN, bad_record
 from pretrain_cli.data.split import hold_out, same_text
 from pretrain_cli.errors import DataError
 
@@ -48,6 +49,9 @@ def training_sample(files: list[InputFile], config: Config) -> Sample:
 
     All documents are read, as which of them are held out follows from all. With cleaning steps, near dedup or weights
     that isn't known before the end: twice the share is left out.
+
+    Raises:
+        DataError: a bad record or file, where ``on_error`` is "fail".
     """
     drawing = _Drawing(config, sum(max(0, file.size) for file in files))
     for record in _records(files, config):
@@ -60,6 +64,8 @@ def training_sample(files: list[InputFile], config: Config) -> Sample:
                     drawing.end(digest)
         elif isinstance(record, Document):
             drawing.take_part(record)
+        elif config.data.on_error == "fail" and record.reason not in REASONS_OF_NO_CONCERN:
+            raise bad_record(record)  # it would end the encoding: no tokenizer is trained first
     return drawing.finish()
 
 

@@ -76,8 +76,8 @@ def _make(config: Config, artifacts: Artifacts, folder: Path, files: list[InputF
         progress.end_stage()
         if sample.bytes < 0.9 * sample.total_bytes:
             progress.note(
-                f"The tokenizer is trained on {sample.bytes / 1e6:.0f} MB, "
-                f"drawn evenly from {sample.total_bytes / 1e6:.0f} MB."
+                f"The tokenizer is trained on {sample.bytes / 1e6:.3g} MB, "
+                f"drawn evenly from {sample.total_bytes / 1e6:.3g} MB."
             )
 
 

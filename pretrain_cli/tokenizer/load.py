@@ -16,6 +16,7 @@ from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError
 
 COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
+OLDER_FORMS = ("tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 BOS_NAMES = ("<|bos|>", "<s>", "<|begin_of_text|>", "<bos>", "[BOS]")
 EOS_NAMES = ("<|eos|>", "</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>", "<|im_end|>", "[EOS]")
 PAD_NAMES = ("<|pad|>", "<pad>", "[PAD]", "<|endoftext|>")
@@ -109,6 +110,9 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
         raise DataError(f"No tokenizer at {path}.", "Give a tokenizer.json, or a folder that holds one.")
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
+        if isinstance(source, Base) and not any((path / name).is_file() for name in OLDER_FORMS):
+            # transformers would make one without a single entry up from config.json
+            raise ModelError(f"The base {source.name} has no tokenizer.", "Give one with --tokenizer tokenizer.json.")
         if isinstance(source, Base) or (path / "tokenizer_config.json").is_file():
             _save_from_base(Base(str(path), "folder", str(path)), folder)  # transformers converts older formats
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ def train(
     with contextlib.ExitStack() as held:
         held.enter_context(together(choose_device(config.train.device).value == "cpu"))
         run = run or same(lambda: _new_run(artifacts, run_name))
+        held.callback(_leave_nothing, run)
         held.enter_context(writing_to(artifacts.root))
         stop = held.enter_context(StopRequests(progress.warn))
         held.enter_context(_run_lock(run))
@@ -171,6 +173,12 @@ def _new_run(artifacts: Artifacts, name: str | None) -> RunFolder:
             f"There is a run named '{name}' already.", f"Choose another name, or go on with it: --resume {name}"
         )
     return run
+
+
+def _leave_nothing(run: RunFolder) -> None:
+    """Remove the folder of a run that was refused before it began: its name stays free."""
+    if rank() == 0 and run.path.is_dir() and all(entry.name == ".lock" for entry in run.path.iterdir()):
+        shutil.rmtree(run.path, ignore_errors=True)
 
 
 def _run_lock(run: RunFolder) -> contextlib.AbstractContextManager[None]:

@@ -163,6 +163,25 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "code"), [("config keys train.seed >&- 2>&-", 0), ("prepare - <&- 2>/dev/null", 3), ("train 2>&-", 3)]
+)
+def test_closed_streams_are_as_good_as_empty_ones(empty, line: str, code: int) -> None:
+    assert subprocess.run(["bash", "-c", f"{sys.executable} -m pretrain_cli {line}"]).returncode == code
+
+
+def test_ctrl_c_before_the_command_line_is_loaded_is_no_traceback(empty) -> None:
+    program = (
+        "import sys; from pretrain_cli.__main__ import main\n"
+        "class Late:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'pretrain_cli.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Late()); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Error: Stopped by Ctrl-C.\nHint: Nothing was begun.\n")
+
+
 def test_later_ranks_print_nothing(ptk, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "1")
     outcome = ptk("config", "keys", "train")

@@ -165,3 +165,9 @@ def test_a_base_continues_and_one_with_another_tokenizer_is_refused(done, tmp_pa
     continued = train(small(train__max_steps=3, model__base=str(result.model), model__layers=None), artifacts)
     assert continued.validation_loss == pytest.approx(result.validation_loss, abs=0.1)
     assert json.loads(artifacts.run(continued.run).record.read_text())["base"] == str(result.model)
+
+
+def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(rows: Artifacts) -> None:
+    with pytest.raises(ConfigError, match="huge"):
+        train(small(model__size="huge"), rows, run_name="refused")
+    assert not rows.run("refused").path.exists()
