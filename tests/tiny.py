@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 SAMPLE = (
     "Call me Ishmael. Some years ago, never mind how long precisely, having little money in my purse, I thought I "
@@ -58,8 +58,5 @@ def make_model(folder: Path, family: str = "llama", seed: int = 0, **changes: ob
         "eos_token_id": 1,
         **changes,
     }
-    if family == "llama":
-        LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)
-    else:
-        Qwen3ForCausalLM(Qwen3Config(**settings)).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings)).save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""A decoding loop for Llama- and Qwen3-shaped models: transformers' arithmetic, without its imports and overhead.
+"""A decoding loop for Llama-, Mistral- and Qwen-shaped models: transformers' arithmetic, without its imports and overhead.
 
 One token at a time, the time goes into streaming the weights from memory. torch's product of one row takes a single
 thread on many CPUs (10 GB/s here); multiplying the stored weights by the row and adding up takes all of them (21 GB/s),
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain_cli.errors import ModelError
+from pretrain_cli.model.rope import inverse_frequencies, is_known_rope
 
 CACHED_VALUES = 2_000_000
 """Products at a time, 8 MB: they are added up before they leave the cache."""
@@ -32,29 +33,26 @@ class Shape:
     kv_heads: int
     head_dim: int
     eps: float
-    rope_theta: float
+    inverse_frequency: Tensor
     context: int
     tied: bool
 
 
 def lean_shape(config: dict[str, Any]) -> Shape | None:
     """The shape of a model this loop computes exactly, or None: transformers' own code has to run it."""
-    rope = config.get("rope_parameters") or {}
-    plain_rope = rope.get("rope_type", "default") == "default" and not config.get("rope_scaling")
-    known = config.get("model_type") in ("llama", "qwen3")
-    windowed = config.get("use_sliding_window") or config.get("quantization_config")
-    if not (known and plain_rope and not windowed and config.get("hidden_act", "silu") == "silu"):
-        return None
-    if float(rope.get("partial_rotary_factor", 1.0)) != 1.0:
+    known = config.get("model_type") in ("llama", "mistral", "qwen2", "qwen3") and is_known_rope(config)
+    windowed = config.get("sliding_window") and config.get("use_sliding_window", True)
+    if not known or windowed or config.get("quantization_config") or config.get("hidden_act", "silu") != "silu":
         return None
     heads = int(config["num_attention_heads"])
+    head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
     return Shape(
         layers=int(config["num_hidden_layers"]),
         heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+        head_dim=head_dim,
         eps=float(config.get("rms_norm_eps", 1e-6)),
-        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
+        inverse_frequency=inverse_frequencies(config, head_dim),
         context=int(config.get("max_position_embeddings", 2048)),
         tied=bool(config.get("tie_word_embeddings", False)),
     )
@@ -136,8 +134,7 @@ class LeanModel:
         )
         self.head = Projection((head,), None, self.summed)
         self.vocab_size = head.shape[0]
-        frequencies = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
-        self.inverse_frequency = (1.0 / shape.rope_theta**frequencies).to(self.device)
+        self.inverse_frequency = shape.inverse_frequency.to(self.device)
         self.lengths: list[int] = []
 
     def _take(self, weights: dict[str, Tensor], name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""How does a Llama- or Qwen3-shaped model become a .gguf file that llama.cpp runs?"""
+"""How does a Llama-, Mistral- or Qwen-shaped model become a .gguf file that llama.cpp runs?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import MissingDependencyError, ModelError
-from pretrain_cli.tokenizer.load import read_tokenizer
-from pretrain_cli.tokenizer.train import SPLIT
+from pretrain_cli.model.gguf_tokenizer import write_tokenizer
+from pretrain_cli.model.rope import inverse_frequencies, is_known_rope, rope_settings
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -22,8 +22,8 @@ NAMES = {
 }  # fmt: skip
 """transformers' names inside a layer -> GGUF's."""
 
-SPLITTINGS = {SPLIT: "qwen2", SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): "llama-bpe"}
-"""Pattern of a tokenizer's Split -> GGUF's name of it."""
+FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+"""transformers' model type -> llama.cpp's architecture."""
 
 
 def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = None) -> None:
@@ -31,7 +31,7 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
 
     Raises:
         MissingDependencyError: the package gguf isn't installed.
-        ModelError: another architecture, or a tokenizer that isn't byte-level BPE.
+        ModelError: another architecture, rotary embedding or tokenizer than llama.cpp and this file both know.
     """
     try:
         import gguf
@@ -42,22 +42,23 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     from safetensors.torch import load_file
 
     config = read_json(folder / "config.json")
-    family = config.get("model_type")
-    if family not in ("llama", "qwen3"):
-        raise ModelError(f"A '{family}' model can't be written as GGUF.", "Export it with --to hf.")
+    family = FAMILIES.get(config.get("model_type", ""))
+    if family is None:
+        raise ModelError(f"A '{config.get('model_type')}' model can't be written as GGUF.", "Export it with --to hf.")
     tensors: dict[str, Any] = {}
     for part in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(part)
     temporary = file.with_name(f".{file.name}.part")
     writer = gguf.GGUFWriter(temporary, family)
     _write_shape(writer, config, folder.name)
-    _write_tokenizer(writer, gguf, tokenizer or folder, config["vocab_size"])
+    _write_rope(writer, gguf, config)
+    write_tokenizer(writer, gguf, tokenizer or folder, config["vocab_size"])
     quantised = gguf.GGMLQuantizationType.Q8_0
     for name, tensor in tensors.items():
         values = tensor.float().numpy()
         if family == "llama" and re.search(r"\.(q|k)_proj\.", name):
-            heads = config["num_attention_heads"] if ".q_proj." in name else config["num_key_value_heads"]
-            values = _interleave(values, heads)
+            heads = config["num_attention_heads"]
+            values = _interleave(values, heads if ".q_proj." in name else config.get("num_key_value_heads") or heads)
         if values.ndim == 1:
             writer.add_tensor(gguf_name(name), values)
         elif kind == "q8_0" and values.shape[-1] % 32 == 0:
@@ -98,69 +99,43 @@ def _interleave(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 def _write_shape(writer: Any, config: dict[str, Any], name: str) -> None:
     heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    rope = config.get("rope_parameters") or {}
+    head_dim = _head_dim(config)
+    # A window that slides over the context isn't written: the context ends where it begins to slide.
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     writer.add_name(name)
-    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_context_length(min(config["max_position_embeddings"], window or config["max_position_embeddings"]))
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(heads)
-    writer.add_head_count_kv(config.get("num_key_value_heads", heads))
+    writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
 
 
-def _write_tokenizer(writer: Any, gguf: Any, folder: Path, rows: int) -> None:
-    tokenizer = read_json(folder / "tokenizer.json")
-    model = tokenizer["model"]
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise ModelError(
-            "Only a byte-level BPE tokenizer can be written as GGUF.",
-            "Export with --to hf, and convert with llama.cpp.",
-        )
-    tokens = [f"[PAD{index}]" for index in range(rows)]
-    types = [int(gguf.TokenType.UNUSED)] * rows
-    for text, index in model["vocab"].items():
-        tokens[index], types[index] = text, int(gguf.TokenType.NORMAL)
-    for added in tokenizer.get("added_tokens", []):
-        kind = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
-        tokens[added["id"]], types[added["id"]] = added["content"], int(kind)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_splitting(tokenizer))
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    writer.add_token_merges(merges)
-    info = read_tokenizer(folder)
-    if info.bos_id is not None:
-        writer.add_bos_token_id(info.bos_id)
-    if info.eos_id is not None:
-        writer.add_eos_token_id(info.eos_id)
-    writer.add_add_bos_token(info.adds_bos)
+def _head_dim(config: dict[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
-def _splitting(tokenizer: dict[str, Any]) -> str:
-    """llama.cpp's name for the way this tokenizer parts text before merging; with a wrong one prompts get other ids.
+def _write_rope(writer: Any, gguf: Any, config: dict[str, Any]) -> None:
+    """Base, scaling, and for Llama 3.1's kind a tensor of divisors, one for each pair of a head.
 
     Raises:
-        ModelError: llama.cpp has no such way that is known here.
+        ModelError: a rotary embedding of another kind.
     """
-    pre = tokenizer.get("pre_tokenizer") or {}
-    steps = pre.get("pretokenizers", [pre])
-    kinds = [step.get("type") for step in steps]
-    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
-    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits"):
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"] and patterns[0] in SPLITTINGS:
-        return SPLITTINGS[patterns[0]]
-    raise ModelError(
-        "The tokenizer parts text in a way that has no name in GGUF files.",
-        "Export with --to hf, and convert with llama.cpp.",
-    )
+    rope, head_dim = rope_settings(config), _head_dim(config)
+    if not is_known_rope(config):
+        raise ModelError(
+            f"A rotary embedding of the kind '{rope['rope_type']}' can't be written as GGUF.",
+            "Export with --to hf, and convert with llama.cpp.",
+        )
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(float(rope["factor"]))
+    elif rope["rope_type"] == "llama3":
+        plain = inverse_frequencies({"rope_theta": rope["rope_theta"]}, head_dim)
+        writer.add_tensor("rope_freqs.weight", (plain / inverse_frequencies(config, head_dim)).numpy())

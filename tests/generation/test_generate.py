@@ -10,13 +10,24 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.generation.conversation import Conversation
-from pretrain_cli.generation.lean import row_product
+from pretrain_cli.generation.lean import LeanModel, lean_shape, row_product
 from pretrain_cli.generation.results import Sample
 from pretrain_cli.generation.run import generate
 from pretrain_cli.generation.text import TextStream
+from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
 from tests.tiny import SAMPLE, make_model, make_tokenizer
 
 torch.set_num_threads(1)
+
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3"])
@@ -41,6 +52,36 @@ def test_greedy_ids_equal_those_of_transformers(model: Path, penalty: float) -> 
         for start in (ids, prompt_ids)
     ]
     assert sample.ids in [candidate.tolist() for candidate in candidates]
+
+
+@pytest.mark.parametrize(
+    "family, changes",
+    [
+        ("mistral", {"sliding_window": None}),
+        ("qwen2", {}),
+        ("llama", {"rope_parameters": LLAMA3_ROPE}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+        ("llama", {"attention_bias": True}),
+    ],
+)
+def test_other_shapes_are_computed_by_the_lean_loop_as_transformers_does(
+    family: str, changes: dict, tmp_path: Path
+) -> None:
+    folder = make_model(tmp_path / "model", family, **changes)
+    shape = lean_shape(read_model_json(folder / "config.json"))
+    assert shape is not None
+    lean = LeanModel(read_weights(weight_files(folder)), shape, "cpu", torch.float32)
+    ids = list(range(3, 100))
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(lean.start([ids[:-1]], 4)[0], expected[-2], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(lean.step([ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
+
+
+def test_a_window_that_slides_is_left_to_transformers(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "mistral", sliding_window=16)
+    assert lean_shape(read_model_json(folder / "config.json")) is None
+    assert write(folder, ["Call me Ishmael. Some years ago"], greedy=True, max_tokens=4)[0].tokens == 4
 
 
 def test_the_same_seed_gives_the_same_text_alone_in_a_batch_and_streamed(model: Path) -> None:
