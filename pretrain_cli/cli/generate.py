@@ -18,6 +18,13 @@ from pretrain_cli.cli.interactive import converse
 from pretrain_cli.cli.options import Flag, Session, command
 from pretrain_cli.errors import UsageError
 
+COLOURS = (
+    (0.1, "red", "below 10 %"),
+    (0.3, "yellow", "below 30 %"),
+    (0.7, "default", "below 70 %"),
+    (1.1, "green", "above"),
+)
+"""Up to which probability a token has which colour."""
 SIDE_BY_SIDE_WIDTH = 80
 """Columns of a terminal from which on two texts stand beside each other."""
 
@@ -74,23 +81,29 @@ def generate(
 
     from pretrain_cli.generation.run import generate as run_generate
 
+    side_by_side = _fits_side_by_side(session, voices)
     results = []
     with stream or contextlib.nullcontext():
         for name, step in voices:
             with session.progress() as progress:
-                results.append(
-                    run_generate(
-                        session.config,
-                        session.artifacts,
-                        progress,
-                        prompts=texts,
-                        model=name,
-                        checkpoint=step,
-                        on_text=stream.show if stream else None,
-                    )
+                result = run_generate(
+                    session.config,
+                    session.artifacts,
+                    progress,
+                    prompts=texts,
+                    model=name,
+                    checkpoint=step,
+                    on_text=stream.show if stream else None,
                 )
-    if stream is None:
-        _show(session, voices, results)
+            results.append(result)
+            if session.console.speaks and not stream and not side_by_side:
+                _show_one(session, _title(name, step) if len(voices) > 1 else "", result)
+    if session.console.json:
+        _print_json(session, voices, results)
+    elif side_by_side and session.console.speaks:
+        session.console.out.print(_side_by_side([_title(*voice) for voice in voices], results), soft_wrap=False)
+    if settings.probabilities and session.console.speaks:
+        _explain_colours(session)
     session.console.next("ptk evaluate", 'ptk generate "..." --samples 3')
 
 
@@ -148,26 +161,43 @@ def _voices(
     return voices
 
 
-def _show(session: Session, voices: list[tuple[str | None, str | None]], results: list[Any]) -> None:
-    titles = ["@".join(part for part in (name or "latest", step) if part) for name, step in voices]
-    if session.console.json:
-        plain = [to_plain(result)["samples"] for result in results]
-        models = [{"model": title, "samples": own} for title, own in zip(titles, plain, strict=True)]
-        every = [sample for own in plain for sample in own]
-        session.console.print_json({"samples": every, **({"models": models} if len(models) > 1 else {})})
-    elif session.console.speaks:
-        out = session.console.out
-        if len(titles) == 2 and out.is_terminal and out.width >= SIDE_BY_SIDE_WIDTH:
-            out.print(_side_by_side(titles, results), soft_wrap=False)
-            return
-        for title, result in zip(titles, results, strict=True):
-            if len(titles) > 1:
-                out.print(f"[bold]{escape(title)}[/]")
-            for index, sample in enumerate(result.samples):
-                if index:
-                    out.print("[dim]----[/]")
-                out.print(_text_of(sample))
-            session.console.text("")
+def _title(name: str | None, step: str | None) -> str:
+    return "@".join(part for part in (name or "latest", step) if part)
+
+
+def _fits_side_by_side(session: Session, voices: list[tuple[str | None, str | None]]) -> bool:
+    out = session.console.out
+    return len(voices) == 2 and out.is_terminal and out.width >= SIDE_BY_SIDE_WIDTH
+
+
+def _print_json(session: Session, voices: list[tuple[str | None, str | None]], results: list[Any]) -> None:
+    plain = [to_plain(result) for result in results]
+    models = [{"model": _title(*voice), "samples": own["samples"]} for voice, own in zip(voices, plain, strict=True)]
+    value = {name: [item for own in plain for item in own[name]] for name in ("samples", "warnings")}
+    session.console.print_json({**value, **({"models": models} if len(models) > 1 else {})})
+
+
+def _show_one(session: Session, title: str, result: Any) -> None:
+    """One model's texts, below each other."""
+    out = session.console.out
+    if title:
+        out.print(f"[bold]{escape(title)}[/]")
+    for index, sample in enumerate(result.samples):
+        if index:
+            out.print("[dim]----[/]")
+        out.print(_text_of(sample))
+    if title:
+        session.console.text("")
+
+
+def _explain_colours(session: Session) -> None:
+    if session.console.out.is_terminal and not session.console.out.no_color:
+        limits = ", ".join(f"[{colour}]{words}[/]" for _, colour, words in COLOURS)
+        session.console.err.print(
+            f"[dim]How probable each token was:[/] {limits}. With numbers: --json", soft_wrap=True
+        )
+    else:
+        session.console.err.print("Probabilities are colours in a terminal, and numbers with --json.", soft_wrap=True)
 
 
 def _side_by_side(titles: list[str], results: list[Any]) -> Table:
@@ -197,9 +227,10 @@ def _text_of(sample: Any) -> Text:
     """Prompt and text; with probabilities, each token coloured from red (a guess) to green (sure)."""
     if not sample.probabilities:
         return Text.assemble((sample.prompt, "bold"), sample.text)
-    colours = ((0.1, "red"), (0.3, "yellow"), (0.7, "default"), (1.1, "green"))
     pieces = [
-        (token.text, next(colour for limit, colour in colours if token.probability < limit))
+        (token.text, next(colour for limit, colour, _ in COLOURS if token.probability < limit))
         for token in sample.probabilities
     ]
-    return Text.assemble((sample.prompt, "bold"), *pieces)
+    text = Text.assemble(*pieces)
+    text.right_crop(max(0, len(text) - len(sample.text)))  # of a stop text's tokens only what stands before it
+    return Text.assemble((sample.prompt, "bold"), text)

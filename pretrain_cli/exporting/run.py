@@ -7,16 +7,18 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, publish_folder, read_json, write_text
-from pretrain_cli.errors import ModelError, UsageError
-from pretrain_cli.exporting.card import model_card
+from pretrain_cli.artifacts import Artifacts, publish_folder, read_json, write_text
+from pretrain_cli.errors import UsageError
+from pretrain_cli.exporting.card import loading, model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
 from pretrain_cli.exporting.hub import check_hub, push
 from pretrain_cli.model.gguf_file import write_gguf
-from pretrain_cli.model.names import find_model
+from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.tokenizer.load import COMPANIONS
 
 FORMATS = ("hf", "gguf", "ollama")
+TOKENIZER_FILES = ("tokenizer.json", *COMPANIONS, "tokenizer.model", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def export(
         artifacts: where the run is.
         progress: told what is being written.
         to: "hf", "gguf", or "ollama" (a .gguf file with a Modelfile beside it).
-        run: the latest where None; a model folder works too.
+        run: the latest where None; a model folder, a .gguf file, a hub id or "base" works too.
         checkpoint: one of its checkpoints in place of the finished model.
         output: the folder to write into.
         quantization: "f16" or "q8_0", for gguf and ollama.
@@ -64,23 +66,20 @@ def export(
     if quantization not in ("f16", "q8_0"):
         raise UsageError(f"'{quantization}' is no known quantization.", "Known: f16, q8_0.")
     named = find_model(run, artifacts, checkpoint)
-    source = Path(named.location)
-    if not (source / "config.json").is_file():
-        raise ModelError(
-            f"'{named.name}' is no model folder.", "Export a run or a folder with config.json and weights."
-        )
     if push_to_hub is not None:
         check_hub(push_to_hub)
     folder = output or artifacts.exports / f"{named.name.replace('@', '-')}-{to}"
     progress.stage(f"exporting {named.name} to {to}")
+    location, tokenizer = open_folders(named, artifacts)
     with tempfile.TemporaryDirectory() as spare:
-        whole = _assembled(source, Path(named.tokenizer), Path(spare))
+        whole = _assembled(location, tokenizer, Path(spare) / named.name)
+        file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
         if named.run is not None:
-            _describe(named.run, artifacts, whole, push_to_hub or "FOLDER")
+            address = push_to_hub or folder.name
+            _describe(named, artifacts, whole, loading(to, address, file.name, whole.name))
         if to == "hf":
             files, checked = _write_hf(whole, folder), "opened with transformers"
         else:
-            file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
             files, checked = _write_gguf(whole, file, quantization, with_modelfile=to == "ollama")
     progress.end_stage()
     address = ""
@@ -91,10 +90,11 @@ def export(
     return ExportResult(to, folder, sum(file.stat().st_size for file in files), files, checked, address)
 
 
-def _describe(run: RunFolder, artifacts: Artifacts, whole: Path, address: str) -> None:
-    write_text(whole / "README.md", model_card(run, artifacts, address))
-    if (run.path / "curves.png").is_file():
-        shutil.copyfile(run.path / "curves.png", whole / "curves.png")
+def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load: list[str]) -> None:
+    write_text(whole / "README.md", model_card(named, artifacts, how_to_load))
+    assert named.run is not None
+    if (named.run.path / "curves.png").is_file():
+        shutil.copyfile(named.run.path / "curves.png", whole / "curves.png")
 
 
 def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: bool) -> tuple[list[Path], str]:
@@ -115,15 +115,21 @@ def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: b
     return files, checked
 
 
-def _assembled(source: Path, tokenizer: Path, spare: Path) -> Path:
-    """A folder with only what a model needs, weights as links where the system allows."""
-    whole = spare / "model"
+def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
+    """A folder with only what a model needs, weights as links where they can be used as they are."""
     whole.mkdir()
-    for file in [*source.glob("*.json"), *source.glob("*.safetensors")]:
-        if file.name not in ("trainer_state.json", "checkpoint.json"):
-            (whole / file.name).symlink_to(file.resolve())
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (tokenizer / name).is_file() and not (whole / name).exists():
+    source = Path(location)
+    weights = sorted(source.glob("model*.safetensors*"))
+    if weights and (source / "config.json").is_file():
+        for file in [*weights, source / "config.json", source / "generation_config.json"]:
+            if file.is_file():
+                (whole / file.name).symlink_to(file.resolve())
+    else:  # an older format, or a model in the hub's cache; what is missing is said here
+        from pretrain_cli.model.load import load_model
+
+        load_model(location).save_pretrained(whole)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, whole / name)
     return whole
 

@@ -12,13 +12,11 @@ from torch import Tensor
 from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.errors import ModelError
 from pretrain_cli.generation.engines import Writer
+from pretrain_cli.generation.lean import BATCH
 from pretrain_cli.generation.prompts import encode_prompt, fit_prompt
 from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenProbability
 from pretrain_cli.generation.sampling import Sampler
 from pretrain_cli.generation.text import BROKEN, TextStream
-
-BATCH = 16
-"""Samples written together: enough to share the weights' way through memory, few enough for the cache."""
 
 
 @dataclass
@@ -51,9 +49,8 @@ def write(
     """Every sample of every prompt, in order; the first token is timed from ``started``."""
     rows: list[Row] = []
     for prompt in prompts:
-        ids, warning = fit_prompt(
-            encode_prompt(prompt, writer.tokenizer, writer.info), writer.engine.context, config.max_tokens
-        )
+        ids = encode_prompt(prompt, writer.tokenizer, writer.info)
+        ids, warning = fit_prompt(ids, writer.engine.context, config.max_tokens, writer.info.bos_id)
         if warning:
             warn(warning)
         for number in range(config.samples):
@@ -79,25 +76,22 @@ def _write_batch(
     writer: Writer, rows: list[Row], config: GenerateConfig, on_text: OnText | None, started: float
 ) -> None:
     logits = writer.engine.start([row.prompt_ids for row in rows], max(row.limit for row in rows)).cpu()
+    open_rows = list(range(len(rows)))
     while True:
-        if not logits.isfinite().all():
-            raise ModelError(
-                f"The model '{writer.name}' gives probabilities that aren't finite.",
-                "Its weights are damaged or its training diverged: use an earlier checkpoint.",
-            )
-        tokens = [_advance(row, logits[place], writer, config, on_text) for place, row in enumerate(rows)]
-        if all(row.finish for row in rows):
+        for place, logit in zip(open_rows, logits, strict=True):
+            _advance(rows[place], logit, writer, config, on_text)
+        open_rows = [place for place in open_rows if not rows[place].finish]
+        if not open_rows:
             return
-        logits = writer.engine.step(tokens).cpu()
+        logits = writer.engine.step(open_rows, [rows[place].ids[-1] for place in open_rows]).cpu()
 
 
-def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, on_text: OnText | None) -> int:
-    """Choose ``row``'s next token and show what it completes; an ended row only keeps its place in the batch."""
-    if row.finish:
-        return row.ids[-1]
+def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, on_text: OnText | None) -> None:
+    """Choose ``row``'s next token and show what it completes."""
     # Rows of the embedding that the tokenizer doesn't know can't be shown: they are never drawn.
     known = logits[: writer.info.vocab_size]
-    token = row.sampler.choose(known)
+    token = _choose(row, known, writer)
+    row.sampler.accept(token)
     row.last_s = time.perf_counter()
     row.first_s = row.first_s or row.last_s
     row.ids.append(token)
@@ -113,7 +107,24 @@ def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, o
             row.finish = "length" if row.limit == config.max_tokens else "context"
     if row.finish:
         _show(row, row.stream.finish(), on_text)
-    return token
+
+
+def _choose(row: Row, logits: Tensor, writer: Writer) -> int:
+    """The token; where rounding would decide, out of logits that are the same alone and in a batch."""
+    _check_finite(logits, writer.name)
+    choice = row.sampler.choose(logits)
+    if choice.sure or not writer.engine.rounds:
+        return choice.token
+    again = writer.engine.reread([*row.prompt_ids, *row.ids]).cpu()[: len(logits)]
+    return row.sampler.choose(again).token
+
+
+def _check_finite(logits: Tensor, name: str) -> None:
+    if not logits.isfinite().all():
+        raise ModelError(
+            f"The model '{name}' gives probabilities that aren't finite.",
+            "Its weights are damaged or its training diverged: use an earlier checkpoint.",
+        )
 
 
 def _show(row: Row, piece: str, on_text: OnText | None) -> None:

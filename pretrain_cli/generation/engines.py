@@ -27,12 +27,17 @@ class Engine(Protocol):
 
     context: int
     vocab_size: int
+    rounds: bool
+    """Whether the last bits of a row's logits depend on how it is computed: alone, in a batch, with which product."""
 
     def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
         """Read prompts; logits float32[B, V] after each."""
 
-    def step(self, tokens: list[int]) -> Tensor:
-        """Add one token to each row; logits float32[B, V]."""
+    def step(self, rows: list[int], tokens: list[int]) -> Tensor:
+        """Add one token to each of ``rows``; logits float32[len(rows), V]."""
+
+    def reread(self, ids: list[int]) -> Tensor:
+        """Logits float32[V] after ``ids``, read at once: the same for a row alone and in a batch."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""A decoding loop for Llama-, Mistral- and Qwen-shaped models: transformers' arithmetic, without its imports and overhead.
+"""A decoding loop for Llama-, Mistral- and Qwen-shaped models: transformers' arithmetic without its imports.
 
 One token at a time, the time goes into streaming the weights from memory. torch's product of one row takes a single
 thread on many CPUs (10 GB/s here); multiplying the stored weights by the row and adding up takes all of them (21 GB/s),
-needs no other layout and no copy. A few milliseconds of timing tell which is faster on this machine.
+needs no other layout and no copy. A few milliseconds of timing tell which is faster on this machine at this time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from torch import Tensor
 from pretrain_cli.errors import ModelError
 from pretrain_cli.model.rope import inverse_frequencies, is_known_rope
 
+BATCH = 16
+"""Rows computed together at most: enough to share the weights' way through memory, few enough for the cache."""
 CACHED_VALUES = 2_000_000
 """Products at a time, 8 MB: they are added up before they leave the cache."""
-TIMED_ROWS = 2048
+TIMED_ROWS, TIMED_PASSES = 2048, 4
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,22 @@ def lean_shape(config: dict[str, Any]) -> Shape | None:
 class Projection:
     """One or more linear maps of the same input, their outputs side by side.
 
-    ``weights`` are as stored, [out, in] each and memory-mapped; ``summed``: one row goes through `row_product`.
+    ``weights`` are as stored, [out, in] each and memory-mapped; ``summed``: one row goes through `row_product`;
+    ``rows``: fewer rows are filled up to so many, 0: they aren't.
     """
 
     weights: tuple[Tensor, ...]
     bias: Tensor | None
     summed: bool
+    rows: int
 
     def __call__(self, x: Tensor) -> Tensor:
         one_row = self.summed and x.numel() == x.shape[-1]
+        count = x.shape[0]
+        if count < self.rows and x.dim() > 1 and x.numel() == count * x.shape[-1]:
+            x = torch.cat([x, x.new_zeros(self.rows - count, *x.shape[1:])])
         parts = [row_product(x, weight) if one_row else F.linear(x, weight) for weight in self.weights]
-        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        y = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))[:count]
         return y if self.bias is None else y + self.bias
 
 
@@ -84,24 +91,31 @@ def row_product(x: Tensor, weight: Tensor) -> Tensor:
     return (sums[0] if len(sums) == 1 else torch.cat(sums)).view(*x.shape[:-1], -1)
 
 
-def summing_pays(weight: Tensor) -> bool:
-    """Whether `row_product` is a fifth faster than torch's own product of one row on this machine."""
-    if weight.device.type != "cpu":
-        return False
+def fastest_product(weight: Tensor) -> tuple[bool, int]:
+    """Whether `row_product` is a fifth faster than torch's own product of one row here, and with how many threads.
+
+    Threads wait for each other: where another process holds a core, one alone is many times as fast as all together.
+    """
     parts = torch.split(weight[: 4 * TIMED_ROWS], TIMED_ROWS)
     row = torch.ones(1, weight.shape[1], dtype=weight.dtype)
+    threads = torch.get_num_threads()
 
-    def fastest(product: Callable[[Tensor, Tensor], Tensor]) -> float:
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
+    def seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
+        started = time.perf_counter()
+        for _ in range(TIMED_PASSES):
             for part in parts:
                 product(row, part)
-            times.append(time.perf_counter() - started)
-        return min(times)
+        return time.perf_counter() - started
 
-    fastest(F.linear)  # the first pass reads the weights from the disk and wakes the threads
-    return fastest(row_product) * 1.2 < fastest(F.linear)
+    seconds(F.linear)  # the first pass reads the weights from the disk and wakes the threads
+    linear, summed = seconds(F.linear), seconds(row_product)
+    if threads > 1:
+        torch.set_num_threads(1)
+        alone = seconds(F.linear), seconds(row_product)
+        if min(alone) * 2 < min(linear, summed):
+            return alone[1] * 1.2 < alone[0], 1
+        torch.set_num_threads(threads)
+    return summed * 1.2 < linear, threads
 
 
 @dataclass(frozen=True)
@@ -127,14 +141,22 @@ class LeanModel:
         self.context = shape.context
         self.embedding = self._take(weights, "model.embed_tokens.weight")
         self.norm = self._take(weights, "model.norm.weight")
-        self.summed = summing_pays(self.embedding)
+        # fp32 on a CPU takes the fastest product; elsewhere all batches have one shape, so that rounding is the same.
+        self.rounds = self.device.type == "cpu" and dtype == torch.float32
+        self.summed = False
+        if self.rounds:
+            self.summed, threads = fastest_product(self.embedding)
+            torch.set_num_threads(threads)
         self.layers = [self._layer(weights, index) for index in range(shape.layers)]
         head = (
             self.embedding if shape.tied or "lm_head.weight" not in weights else self._take(weights, "lm_head.weight")
         )
-        self.head = Projection((head,), None, self.summed)
+        self.head = self._map((head,), None)
         self.vocab_size = head.shape[0]
         self.inverse_frequency = shape.inverse_frequency.to(self.device)
+        self.cos: Tensor | None = None
+        self.sin: Tensor | None = None
+        self.keys = self.values = torch.empty(0)
         self.lengths: list[int] = []
 
     def _take(self, weights: dict[str, Tensor], name: str) -> Tensor:
@@ -145,7 +167,10 @@ class LeanModel:
     def _projection(self, weights: dict[str, Tensor], *names: str) -> Projection:
         stacked = [self._take(weights, f"{name}.weight") for name in names]
         biases = [self._take(weights, f"{name}.bias") for name in names if f"{name}.bias" in weights]
-        return Projection(tuple(stacked), torch.cat(biases) if biases else None, self.summed)
+        return self._map(tuple(stacked), torch.cat(biases) if biases else None)
+
+    def _map(self, weights: tuple[Tensor, ...], bias: Tensor | None) -> Projection:
+        return Projection(weights, bias, self.summed, 0 if self.rounds else BATCH)
 
     def _layer(self, weights: dict[str, Tensor], index: int) -> Layer:
         at = f"model.layers.{index}."
@@ -181,63 +206,99 @@ class LeanModel:
                 logits.append(logits[twin])
                 continue
             ids = torch.tensor([prompt], device=self.device)
-            logits.append(self._forward(ids, slice(row, row + 1), 0)[0])
+            logits.append(self._forward(ids, [row], [0])[0])
         return torch.stack(logits)
 
     @torch.inference_mode()
-    def step(self, tokens: list[int]) -> Tensor:
-        """Add one token to each row."""
+    def step(self, rows: list[int], tokens: list[int]) -> Tensor:
+        """Add one token to each of ``rows``."""
         ids = torch.tensor(tokens, device=self.device)[:, None]
-        if len(set(self.lengths)) == 1:
-            logits = self._forward(ids, slice(None), self.lengths[0])
-        else:
-            rows = [
-                self._forward(ids[row : row + 1], slice(row, row + 1), length)
-                for row, length in enumerate(self.lengths)
-            ]
-            logits = torch.cat(rows)
-        self.lengths = [length + 1 for length in self.lengths]
+        logits = self._forward(ids, rows, [self.lengths[row] for row in rows])
+        for row in rows:
+            self.lengths[row] += 1
         return logits
 
+    @torch.inference_mode()
+    def reread(self, ids: list[int]) -> Tensor:
+        """Logits float32[V] after ``ids``, read at once; the batch being written stays as it is."""
+        kept = self.keys, self.values, self.lengths
+        try:
+            return self.start([ids], 0)[0]
+        finally:
+            self.keys, self.values, self.lengths = kept
+
     def _tables(self, capacity: int) -> None:
+        """Cosines and sines [capacity, D]; those that are there already are kept."""
+        if self.cos is not None and self.cos.shape[0] >= capacity:
+            return
         angles = torch.arange(capacity, device=self.device).float()[:, None] * self.inverse_frequency[None]
         angles = torch.cat([angles, angles], dim=-1)
         self.cos, self.sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
 
-    def _forward(self, ids: Tensor, rows: slice, position: int) -> Tensor:
-        """ids int64[B, T] at ``position`` of cache ``rows`` -> logits float32[B, V] of the last position."""
-        end = position + ids.shape[1]
-        cos, sin = self.cos[position:end], self.sin[position:end]
+    def _forward(self, ids: Tensor, rows: list[int], starts: list[int]) -> Tensor:
+        """ids int64[B, T], row b of them at position ``starts[b]`` of cache row ``rows[b]`` -> logits float32[B, V].
+
+        Either B or T is 1.
+        """
+        positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(ids.shape[1], device=self.device)
+        assert self.cos is not None and self.sin is not None
+        turn = self.cos[positions][:, None], self.sin[positions][:, None]
+        groups = _groups(rows, starts, together=self.rounds)
         x = self.embedding[ids]
         for index, layer in enumerate(self.layers):
-            x = x + self._attend(layer, index, self._normed(x, layer.input_norm), rows, position, cos, sin)
+            x = x + self._attend(layer, index, self._normed(x, layer.input_norm), groups, turn)
             gate, up = layer.gate_up(self._normed(x, layer.post_norm)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate) * up)
         return self.head(self._normed(x[:, -1], self.norm)).float()
 
-    def _attend(
-        self, layer: Layer, index: int, x: Tensor, rows: slice, position: int, cos: Tensor, sin: Tensor
-    ) -> Tensor:
+    def _attend(self, layer: Layer, index: int, x: Tensor, groups: list[Group], turn: tuple[Tensor, Tensor]) -> Tensor:
         shape = self.shape
         batch, length, _ = x.shape
         heads = layer.qkv(x).view(batch, length, shape.heads + 2 * shape.kv_heads, shape.head_dim).transpose(1, 2)
         q, k, v = torch.split(heads, [shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)
-        end = position + length
-        self.keys[index, rows, :, position:end] = _rotate(k, cos, sin)
-        self.values[index, rows, :, position:end] = v
-        mixed = F.scaled_dot_product_attention(
-            _rotate(q, cos, sin),
-            self.keys[index, rows, :, :end],
-            self.values[index, rows, :, :end],
-            is_causal=length > 1,
-            enable_gqa=shape.heads != shape.kv_heads,
+        q, k = _rotate(q, *turn), _rotate(k, *turn)
+        mixed = [self._mix(index, q[group.here], k[group.here], v[group.here], group) for group in groups]
+        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return layer.out(whole.transpose(1, 2).reshape(batch, length, shape.heads * shape.head_dim))
+
+    def _mix(self, index: int, q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
+        """Put k and v [b, H, T, D] into the cache and attend to all of its rows up to there."""
+        end = group.start + q.shape[2]
+        self.keys[index, group.rows, :, group.start : end] = k
+        self.values[index, group.rows, :, group.start : end] = v
+        return F.scaled_dot_product_attention(
+            q,
+            self.keys[index, group.rows, :, :end],
+            self.values[index, group.rows, :, :end],
+            is_causal=q.shape[2] > 1,
+            enable_gqa=self.shape.heads != self.shape.kv_heads,
         )
-        return layer.out(mixed.transpose(1, 2).reshape(batch, length, shape.heads * shape.head_dim))
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self.shape.eps)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbours in a batch that stand at the same position: places ``here`` of the batch, ``rows`` of the cache."""
+
+    here: slice
+    rows: slice
+    start: int
+
+
+def _groups(rows: list[int], starts: list[int], together: bool) -> list[Group]:
+    """The batch as groups that attend in one call; each row by itself where not ``together``."""
+    groups: list[Group] = []
+    for here, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        last = groups[-1] if groups else None
+        if together and last is not None and last.start == start and last.rows.stop == row:
+            groups[-1] = Group(slice(last.here.start, here + 1), slice(last.rows.start, row + 1), start)
+        else:
+            groups.append(Group(slice(here, here + 1), slice(row, row + 1), start))
+    return groups
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

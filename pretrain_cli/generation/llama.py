@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 
 from pretrain_cli.artifacts import Artifacts, read_json
 from pretrain_cli.config.model import GenerateConfig
-from pretrain_cli.errors import MissingDependencyError, ModelError, UsageError
+from pretrain_cli.errors import MissingDependencyError, ModelError
 from pretrain_cli.generation.prompts import check_prompt, encode_prompt, fit_prompt
 from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenProbability
 from pretrain_cli.generation.text import BROKEN
@@ -23,6 +24,9 @@ from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
 """In the order in which `generation.sampling` applies them."""
+FINISHES = {"eos": "eos", "word": "stop", "limit": "length"}
+"""Why llama.cpp ended -> what `Sample` calls it."""
+SMALLEST_CONTEXT = 512
 PENALISED_TOKENS = 65_536
 """How far back the repetition penalty looks: beyond any context here; llama.cpp keeps a buffer of this size."""
 
@@ -54,12 +58,20 @@ class LlamaWriter:
     ) -> list[Sample]:
         """Every sample of every prompt, in order, one after the other; the first token is timed from ``started``."""
         given = [self._prompt(prompt, config, warn) for prompt in prompts]
-        server = self._open(max((len(ids) for ids in given if isinstance(ids, list)), default=0) + config.max_tokens)
+        # A token takes a byte at least; llama.cpp itself goes no further than the model was made for.
+        longest = max(len(ids.encode() if isinstance(ids, str) else ids) for ids in given)
+        server = self._open(longest + config.max_tokens + 1)
         samples: list[Sample] = []
         for prompt, ids in zip(prompts, given, strict=True):
             for number in range(config.samples):
-                request = _request(ids, config, config.seed + number)
-                samples.append(self._sample(server, request, prompt, config, len(samples), on_text, started))
+                kept, seed = ids, config.seed + number
+                while True:
+                    try:
+                        samples.append(self._sample(server, kept, seed, prompt, config, len(samples), on_text, started))
+                        break
+                    except _TooLongError as error:
+                        kept = error.cut(kept, config.max_tokens)
+                        warn(error.warning)
         return samples
 
     def _prompt(self, prompt: str, config: GenerateConfig, warn: Callable[[str], None]) -> list[int] | str:
@@ -67,55 +79,62 @@ class LlamaWriter:
             check_prompt(prompt)
             return prompt
         ids = encode_prompt(prompt, self.reader.tokenizer, self.reader.info)
-        ids, warning = fit_prompt(ids, self.reader.context, config.max_tokens)
+        ids, warning = fit_prompt(ids, self.reader.context, config.max_tokens, self.reader.info.bos_id)
         if warning:
             warn(warning)
         return ids
 
-    def _open(self, context: int) -> Any:
-        """The server with room for ``context`` tokens; of a bare file, with the context that it was made for."""
-        wanted = 0 if self.reader is None else min(self.reader.context, context)
-        if self._server is None or wanted > self._context:
-            self._server, self._context = None, wanted  # the old one's memory goes first
-            self._server = serve(self.file, wanted)
+    def _open(self, tokens: int) -> Any:
+        """The server with room for ``tokens``, doubled where it has to grow: a conversation seldom reopens it."""
+        limit = self.reader.context if self.reader else tokens
+        if self._server is None or min(tokens, limit) > self._context:
+            self._server, self._context = None, max(SMALLEST_CONTEXT, 1 << (tokens - 1).bit_length())
+            if self.reader:
+                self._context = min(self._context, limit)
+            self._server = serve(self.file, self._context)
         return self._server
 
     def _sample(
         self,
         server: Any,
-        request: dict[str, Any],
+        ids: list[int] | str,
+        seed: int,
         prompt: str,
         config: GenerateConfig,
         index: int,
         on_text: OnText | None,
         started: float,
     ) -> Sample:
-        text, finish, count, first, last = "", "length", 0, 0.0, 0.0
+        text, finish, first, last = "", "length", 0.0, 0.0
+        written: list[int] = []
         probabilities: list[TokenProbability] = []
-        for part in stream(server, request):
+        for part in stream(server, _request(ids, config, seed)):
             if "error" in part:
                 raise _refused(part["error"], self.name)
-            choice = part["choices"][0]
-            if choice["finish_reason"] is None:
+            choice, more = part["choices"][0], part["__verbose"]
+            written += more["tokens"]
+            probabilities += [_probability(token) for token in (choice["logprobs"] or {}).get("content", ())]
+            piece = choice["text"]
+            if more["stop"]:
+                finish = FINISHES.get(more["stop_type"], "length")
+                piece = piece.rstrip(BROKEN)  # half a character at the end stays out
+            else:
                 last = time.perf_counter()
                 first = first or last
-            elif choice["finish_reason"] == "stop":
-                finish = "stop" if config.stop else "eos"
-            count = part.get("usage", {}).get("completion_tokens", count)
-            probabilities += [_probability(token) for token in (choice["logprobs"] or {}).get("content", ())]
-            piece = choice["text"] if choice["finish_reason"] is None else choice["text"].rstrip(BROKEN)
-            text += piece  # half a character at the end stays out
+            text += piece
             if piece and on_text is not None:
                 on_text(index, piece)
+        count = more["tokens_predicted"]
         return Sample(
             prompt=prompt,
             text=text,
             tokens=count,
             seconds_to_first_token=round(first - started, 4) if first else 0.0,
             tokens_per_second=round((count - 1) / (last - first), 2) if last > first else 0.0,
-            finish=finish,
-            seed=request["seed"],
+            finish="context" if finish == "length" and count < config.max_tokens else finish,
+            seed=seed,
             model=self.name,
+            ids=written,
             probabilities=probabilities,
         )
 
@@ -144,10 +163,15 @@ def open_llama(named: NamedModel, artifacts: Artifacts) -> LlamaWriter:
 
 
 def _exported(named: NamedModel, folder: Path, tokenizer_folder: Path, artifacts: Artifacts) -> Path:
-    """The model's f16 file, where `ptk export --to gguf` puts it; written again where the weights are newer."""
+    """The model's f16 file, where `ptk export --to gguf` puts it; written again where the weights are newer.
+
+    Folders of other places may have the same name: theirs are told apart by their whole path.
+    """
     from pretrain_cli.generation.weights import weight_files
 
     name = named.name.replace("@", "-")
+    if named.run is None:
+        name += "-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     file = artifacts.exports / f"{name}-gguf" / f"{name}-f16.gguf"
     newest = max(part.stat().st_mtime for part in weight_files(folder))
     if not file.is_file() or file.stat().st_mtime < newest:
@@ -173,6 +197,8 @@ def _request(prompt: list[int] | str, config: GenerateConfig, seed: int) -> dict
         "stop": [text for text in config.stop if text],
         "stream": True,
         "cache_prompt": False,  # what was read before would change the last bits
+        "verbose": True,
+        "return_tokens": True,
         **({"logprobs": ALTERNATIVES} if config.probabilities else {}),
     }
 
@@ -182,10 +208,21 @@ def _probability(token: dict[str, Any]) -> TokenProbability:
     return TokenProbability(token["id"], token["token"], math.exp(token["logprob"]), alternatives)
 
 
-def _refused(error: dict[str, Any], name: str) -> ModelError | UsageError:
+def _refused(error: dict[str, Any], name: str) -> Exception:
     if error.get("type") == "exceed_context_size_error":
-        return UsageError(
-            f"The prompt has {error['n_prompt_tokens']} tokens and the context of '{name}' is {error['n_ctx']}.",
-            "Shorten the prompt.",
-        )
+        return _TooLongError(error["n_prompt_tokens"], error["n_ctx"])
     return ModelError(f"llama.cpp can't go on with '{name}': {error.get('message')}.", "Try --engine torch.")
+
+
+class _TooLongError(Exception):
+    """A prompt that llama.cpp itself has parted into more ``tokens`` than there is room for."""
+
+    def __init__(self, tokens: int, context: int) -> None:
+        super().__init__(tokens, context)
+        self.tokens, self.context = tokens, context
+        self.warning = f"The prompt has {tokens} tokens and the context is {context}: its beginning was left out."
+
+    def cut(self, text: Any, max_tokens: int) -> Any:
+        """The end of ``text`` that should fit; where it doesn't, llama.cpp refuses again and less is kept."""
+        room = min(max_tokens, max(1, self.context // 2))
+        return text[len(text) - max(1, int(0.95 * len(text) * (self.context - room) / self.tokens)) :]

@@ -44,12 +44,19 @@ def check_prompt(prompt: str) -> None:
         ) from error
 
 
-def fit_prompt(ids: list[int], context: int, max_tokens: int) -> tuple[list[int], str]:
-    """``ids`` cut from the left so that something can be written within ``context``, and a warning or ""."""
+def fit_prompt(ids: list[int], context: int, max_tokens: int, bos_id: int | None = None) -> tuple[list[int], str]:
+    """``ids`` cut from the left so that something can be written within ``context``, and a warning or "".
+
+    A BOS that stands in front stays there: the model never saw a text without it.
+    """
     room = min(max_tokens, max(1, context // 2))
     keep = max(1, context - room)
     if len(ids) <= keep:
         return ids, ""
-    return ids[-keep:], (
-        f"The prompt has {len(ids)} tokens and the context is {context}: the first {len(ids) - keep} were left out."
-    )
+    front = ids[:1] if keep > 1 and ids[0] == bos_id else []
+    return [*front, *ids[len(ids) - keep + len(front) :]], cut_warning(len(ids), context, len(ids) - keep)
+
+
+def cut_warning(tokens: int, context: int, left_out: int) -> str:
+    """What is said where a prompt had to be cut."""
+    return f"The prompt has {tokens} tokens and the context is {context}: the first {left_out} were left out."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def generate(
     Args:
         config: ``config.generate`` says how.
         artifacts: where runs are found.
-        progress: told about prompts that had to be cut.
+        progress: told about prompts that had to be cut, and, where nothing is streamed, how far it is.
         prompts: texts to continue; an empty one starts a new document.
         model: a run's name, a folder, a hub id, a .gguf file or "base"; None is the latest run.
         checkpoint: one of the run's checkpoints, such as "step-000100".
@@ -129,5 +130,16 @@ def _generate_with(
             warnings.append(text)
             progress.warn(text)
 
+    if on_text is not None:
+        voice = open_model(named, config.generate, artifacts)
+        return GenerateResult(voice.write(prompts, config.generate, warn, on_text, started), warnings)
+    progress.stage(f"loading {named.name}")
     voice = open_model(named, config.generate, artifacts)
-    return GenerateResult(voice.write(prompts, config.generate, warn, on_text, started), warnings)
+    progress.end_stage()
+    total = len(prompts) * config.generate.samples * config.generate.max_tokens
+    progress.stage(f"writing with {named.name}", total, "tokens")
+    pieces = itertools.count(1)
+    count = lambda *_: progress.advance(next(pieces))  # noqa: E731
+    samples = voice.write(prompts, config.generate, warn, count, started)
+    progress.end_stage()
+    return GenerateResult(samples, warnings)

@@ -1,11 +1,31 @@
-"""Which token comes next, given the logits?"""
+"""Which token comes next, given the logits?
+
+Each id has noise of its own (the Gumbel-max trick), so that a draw depends on the logits' last bits only where two
+tokens are as good as equal. Those bits differ between a row alone and one in a batch, and between machines; `choose`
+says where they would decide, and the caller then asks for logits that don't depend on either.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pretrain_cli.config.model import GenerateConfig
+
+CLOSE = 2e-4
+"""Logits this near to each other may stand in another order elsewhere: fp32 sums of a model's size differ by 1e-5."""
+BEYOND = 8
+"""So many tokens behind the best ``top_k`` are looked at: one of them may be among the best elsewhere."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The next id; ``sure`` where rounding can't have decided it."""
+
+    token: int
+    sure: bool
 
 
 class Sampler:
@@ -16,15 +36,23 @@ class Sampler:
         self.greedy = config.greedy or config.temperature == 0
         self.generator = torch.Generator().manual_seed(seed)
         self.seen = set(prompt)
+        self.noise: Tensor | None = None
 
-    def choose(self, logits: Tensor) -> int:
-        """The next id from logits float32[V] on the CPU."""
-        config = self.config
-        if config.repetition_penalty != 1.0:
+    def choose(self, logits: Tensor) -> Choice:
+        """The next id from logits float32[V] on the CPU; asked again before `accept`, it draws with the same noise."""
+        if self.config.repetition_penalty != 1.0:
             logits = self._penalised(logits)
-        token = int(logits.argmax()) if self.greedy else self._draw(logits / config.temperature)
+        if self.greedy:
+            best = logits.topk(min(2, len(logits))).values
+            return Choice(int(logits.argmax()), bool(best[0] - best[-1] > CLOSE) or len(best) == 1)
+        if self.noise is None:
+            self.noise = torch.empty(len(logits)).exponential_(generator=self.generator).log()
+        return self._draw(logits / self.config.temperature, self.noise, CLOSE / self.config.temperature)
+
+    def accept(self, token: int) -> None:
+        """``token`` is written: the next one gets new noise."""
         self.seen.add(token)
-        return token
+        self.noise = None
 
     def _penalised(self, logits: Tensor) -> Tensor:
         """CTRL's penalty (arXiv 1909.05858): seen tokens move towards less probable, whatever their sign."""
@@ -33,16 +61,33 @@ class Sampler:
         penalty = self.config.repetition_penalty
         return logits.scatter(0, seen, torch.where(values < 0, values * penalty, values / penalty))
 
-    def _draw(self, logits: Tensor) -> int:
-        """Top-k, then top-p, then min-p, as transformers orders them; then one draw."""
+    def _draw(self, logits: Tensor, noise: Tensor, close: float) -> Choice:
+        """Top-k, then top-p, then min-p, as transformers orders them; then the best of logits less noise."""
+        count = min(self.config.top_k or len(logits), len(logits))
+        looked_at = min(count + BEYOND, len(logits))
+        values, ids = logits.topk(looked_at) if looked_at < len(logits) else logits.sort(descending=True)
+        scores = values - noise[ids]
+        kept = self._kept(values, count, 0.0)
+        winner = int(scores.masked_fill(~kept, -torch.inf).argmax())
+        rivals = self._kept(values, count, close) & (scores > scores[winner] - close)
+        sure = int(rivals.sum()) == 1 and bool(self._kept(values, count, -close)[winner])
+        return Choice(int(ids[winner]), sure)
+
+    def _kept(self, values: Tensor, count: int, slack: float) -> Tensor:
+        """Which of the descending ``values`` the cuts leave, bool[n].
+
+        With ``slack`` above 0 those that another rounding might leave too, below 0 those that any rounding leaves.
+        """
         config = self.config
-        count = min(config.top_k or len(logits), len(logits))
-        values, ids = logits.topk(count) if count < len(logits) else logits.sort(descending=True)
-        probabilities = values.softmax(dim=0)
+        probabilities = (values - values[:count].logsumexp(dim=0)).exp()
+        better = torch.arange(len(values))
+        if slack:
+            better = torch.searchsorted(-values, -(values + slack)) - int(slack < 0)  # itself isn't counted
+        kept = better < count
         if config.top_p < 1:
             # A token stays while those above it don't reach top_p together: the best one always does.
-            above = probabilities.cumsum(dim=0) - probabilities
-            probabilities = probabilities.where(above < config.top_p, 0)
+            above = torch.cat([values.new_zeros(1), probabilities.cumsum(dim=0)])[better]
+            kept &= above < config.top_p + slack
         if config.min_p > 0:
-            probabilities = probabilities.where(probabilities >= config.min_p * probabilities[0], 0)
-        return int(ids[torch.multinomial(probabilities, 1, generator=self.generator)])
+            kept &= probabilities >= config.min_p * probabilities[0] * (1 - slack)
+        return kept

@@ -11,7 +11,9 @@ from pretrain_cli.model.load import load_model
 
 
 class WholeModel:
-    """Same face as LeanModel: ``start`` reads prompts, ``step`` adds a token to each row; logits float32[B, V]."""
+    """Same face as LeanModel. Rows are computed one by one: their numbers don't depend on their neighbours."""
+
+    rounds = False
 
     def __init__(self, location: str, device: str, dtype: torch.dtype) -> None:
         self.model: Any = load_model(location, device=device, dtype=dtype).eval()
@@ -22,7 +24,7 @@ class WholeModel:
 
     @torch.inference_mode()
     def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
-        """Rows have caches of their own: their numbers don't depend on their neighbours."""
+        """Read ``prompts``, each into a cache of its own."""
         outputs = [
             self.model(input_ids=torch.tensor([prompt], device=self.device), use_cache=True) for prompt in prompts
         ]
@@ -30,12 +32,18 @@ class WholeModel:
         return torch.cat([output.logits[:, -1].float() for output in outputs])
 
     @torch.inference_mode()
-    def step(self, tokens: list[int]) -> Tensor:
-        """Add one token to each row."""
+    def step(self, rows: list[int], tokens: list[int]) -> Tensor:
+        """Add one token to each of ``rows``."""
         logits = []
-        for row, token in enumerate(tokens):
+        for row, token in zip(rows, tokens, strict=True):
             ids = torch.tensor([[token]], device=self.device)
             output = self.model(input_ids=ids, past_key_values=self.caches[row], use_cache=True)
             self.caches[row] = output.past_key_values
             logits.append(output.logits[:, -1].float())
         return torch.cat(logits)
+
+    @torch.inference_mode()
+    def reread(self, ids: list[int]) -> Tensor:
+        """Logits float32[V] after ``ids``."""
+        output = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False)
+        return torch.as_tensor(output.logits[0, -1]).float()

@@ -67,8 +67,7 @@ def _write_sentencepiece(writer: Any, tokenizer: dict[str, Any], tokens: list[st
     pre = tokenizer.get("pre_tokenizer") or {}
     steps = (tokenizer.get("normalizer") or {}).get("normalizers", [tokenizer.get("normalizer") or {}])
     marks_spaces = any(step.get("content") == SPACE for step in steps if step.get("type") == "Replace")
-    joined = pre.get("type") == "Metaspace" and not pre.get("split", True)
-    if pre and not (joined or pre.get("type") == "Metaspace") or not (pre or marks_spaces):
+    if pre.get("type") != "Metaspace" and (pre or not marks_spaces):
         raise ModelError("The tokenizer parts text in a way that has no name in GGUF files.", ELSEWHERE)
     rank: dict[str, int] = {}
     for place, (left, right) in enumerate(merges):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretrain_cli.errors import ModelError
 from pretrain_cli.processes import available_cores
 
+CHECKED_CONTEXT = 256
 LOOK_S = 0.1
 """Ctrl-C is noticed between two looks at what llama.cpp has written."""
 
@@ -80,14 +82,25 @@ def stream(server: Any, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         thread.join()
 
 
-def greedy_text(file: Path, prompt: list[int], count: int) -> str:
-    """The ``count`` most probable tokens after ``prompt``, one after the other, as text.
+@dataclass(frozen=True)
+class Answer:
+    """What llama.cpp wrote, and into how many tokens it had cut the prompt."""
+
+    text: str
+    prompt_tokens: int
+
+
+def greedy_texts(file: Path, prompts: Mapping[str, int]) -> dict[str, Answer]:
+    """The most probable tokens after each of ``prompts``, as many as it says.
 
     Raises:
         ModelError: llama.cpp can't run the file.
     """
-    server = serve(file, len(prompt) + count + 1)
-    done = server.handle_completions({"prompt": prompt, "max_tokens": count, "temperature": 0.0})
-    if "error" in done:
-        raise ModelError(f"llama.cpp can't run {file}: {done['error'].get('message')}.", "Export with --to hf.")
-    return str(done["choices"][0]["text"])
+    server = serve(file, CHECKED_CONTEXT)
+    answers: dict[str, Answer] = {}
+    for prompt, count in prompts.items():
+        done = server.handle_completions({"prompt": prompt, "max_tokens": count, "temperature": 0.0})
+        if "error" in done:
+            raise ModelError(f"llama.cpp can't run {file}: {done['error'].get('message')}.", "Export with --to hf.")
+        answers[prompt] = Answer(str(done["choices"][0]["text"]), int(done["usage"]["prompt_tokens"]))
+    return answers

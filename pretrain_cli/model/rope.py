@@ -34,7 +34,7 @@ def inverse_frequencies(config: dict[str, Any], head_dim: int) -> Tensor:
     """
     rope = rope_settings(config)
     steps = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-    plain = 1.0 / rope["rope_theta"] ** steps
+    plain: Tensor = 1.0 / rope["rope_theta"] ** steps
     if rope["rope_type"] == "linear":
         return plain / float(rope["factor"])
     if rope["rope_type"] == "llama3":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,10 @@ def _start_tracker(start: Start) -> WandbTracker | None:
 
 def _sampler(start: Start, trainer: PackedTrainer, tracker: WandbTracker | None) -> Callable[[int], None] | None:
     prompts = start.config.train.sample_prompts
-    if not prompts or rank() != 0 or start.config.train.shard_model:
+    if not prompts or rank() != 0:
+        return None
+    if start.config.train.shard_model:
+        start.progress.warn("No samples are written while training: each process holds a part of the weights only.")
         return None
     tokenizer = open_tokenizer(start.prepared.tokenizer.file)
     first = start.prepared.tokenizer.bos_id if start.prepared.manifest.get("settings", {}).get("add_bos") else None
@@ -147,6 +151,7 @@ def _sampler(start: Start, trainer: PackedTrainer, tracker: WandbTracker | None)
         if step in written:
             return
         written.add(step)
+        began = time.monotonic()
         texts = [
             (prompt, write_sample(trainer.model, tokenizer, prompt, first, start.prepared.tokenizer.eos_id))
             for prompt in prompts
@@ -158,6 +163,7 @@ def _sampler(start: Start, trainer: PackedTrainer, tracker: WandbTracker | None)
                 file.write(line + "\n")  # a full disk costs the sample, not the run
         if tracker is not None:
             tracker.samples(step, texts)
+        trainer.job.sample_s = time.monotonic() - began
 
     return sample
 

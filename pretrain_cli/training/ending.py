@@ -19,7 +19,7 @@ from pretrain_cli.training.trainer import PackedTrainer
 from pretrain_cli.training.validation import Validation
 
 SAMPLES_TAKE_S = 5.0
-"""A run that has less of its budget left than this writes no samples at its end."""
+"""A run that has less of its budget left than this, or than its last samples took, writes none at its end."""
 
 
 def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
@@ -112,6 +112,7 @@ def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation 
             values["validation_bits_per_byte"] = found.bits_per_byte
         job.metrics.amend(values)
         progress.log(job.state.step, values)
-        if job.sample is not None and job.clock.left_s - trainer.saver.estimate_s() > SAMPLES_TAKE_S:
+        needed = SAMPLES_TAKE_S if job.sample_s is None else job.sample_s
+        if job.sample is not None and job.clock.left_s - trainer.saver.estimate_s() > needed:
             job.sample(job.state.step)
     return found

@@ -41,6 +41,7 @@ class Job:
     peak_flops: float
     report: list[Callable[[int, dict[str, float]], None]] = field(default_factory=list)
     sample: Callable[[int], None] | None = None
+    sample_s: float | None = None
     rank: int = 0
     world_size: int = 1
 

@@ -96,7 +96,8 @@ class Validator:
         return self._seconds_per_row or FORWARD_SHARE * self.meter.step_seconds / self.job.batch_rows
 
     def seconds_at_the_end(self) -> float:
-        """What the last validation will take."""
+        """What the last validation will take, and the samples after it where that is known."""
         if self.job.validation_rows is None:
             return 0.0
-        return min(self.rows_at_the_end(), len(self.job.validation_rows)) * self.row_seconds()
+        rows = min(self.rows_at_the_end(), len(self.job.validation_rows))
+        return rows * self.row_seconds() + (self.job.sample_s or 0.0)

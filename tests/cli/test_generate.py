@@ -44,6 +44,24 @@ def test_probabilities_keep_the_text_as_it_is() -> None:
     assert _text_of(sample).plain == "Say [a] b"
 
 
+def test_coloured_text_ends_before_the_stop_text_too() -> None:
+    tokens = [TokenProbability(1, " 日本 a", 0.05, []), TokenProbability(2, ". Stop", 0.9, [])]
+    sample = Sample("Say", " 日本 a.", 2, 0.1, 20.0, finish="stop", probabilities=tokens)
+    assert _text_of(sample).plain == "Say 日本 a."
+
+
+def test_several_models_are_told_one_after_the_other_in_a_pipe(ptk, empty: Path) -> None:
+    one, two = str(make_model(empty / "one")), str(make_model(empty / "two", seed=1))
+    line = ("generate", "Call me", "--model", one, "--against", two, "--greedy", "--max-tokens", "4")
+    outcome = ptk(*line)
+    assert outcome.out.index(one) < outcome.out.index("Call me") < outcome.out.index(two)
+    assert outcome.out.count("Call me") == 2 and "writing with two" in outcome.err
+    value = ptk(*line, "--json").json
+    assert [model["model"] for model in value["models"]] == [one, two]
+    assert value["samples"] == [sample for model in value["models"] for sample in model["samples"]]
+    assert value["warnings"] == []
+
+
 def test_ctrl_c_while_streaming_ends_the_line_and_says_so_in_two(ptk, empty: Path, monkeypatch) -> None:
     def interrupted(*_: object, on_text, **__: object) -> None:
         on_text(0, " upon a")

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GgufConfig
 
 from pretrain_cli.artifacts import Artifacts, write_json
-from pretrain_cli.errors import UsageError
+from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
 from tests.tiny import make_model
 
@@ -42,6 +42,41 @@ def test_an_ollama_export_has_a_modelfile_beside_the_weights(tmp_path: Path) -> 
     folder = make_model(tmp_path / "tiny")
     result = export(Artifacts(tmp_path / "artifacts"), to="ollama", run=str(folder), quantization="q8_0")
     assert (result.path / "Modelfile").read_text().startswith(f"FROM ./{result.files[0].name}")
+
+
+def test_a_checkpoint_is_exported_without_what_only_training_needs(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts")
+    run = artifacts.run("first")
+    folder = make_model(run.checkpoint(3))
+    for name in ("trainer_state.json", "ptk.json", "manifest.json"):
+        (folder / name).write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    write_json(run.record, {"steps": 9, "versions": {}})
+    result = export(artifacts, run="first", checkpoint="3")
+    names = {file.name for file in result.files}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"}
+    assert not names & {"trainer_state.json", "ptk.json", "manifest.json"}
+    assert "after step 3 of 9" in (result.path / "README.md").read_text()
+
+
+def test_a_base_and_an_older_format_can_be_exported_too(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts")
+    run, base = artifacts.run("first"), make_model(tmp_path / "base")
+    make_model(run.model, seed=1)
+    write_json(run.record, {"base": str(base)})
+    artifacts.latest.write_text("first")
+    weights = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    torch.save(weights, base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    exported = AutoModelForCausalLM.from_pretrained(export(artifacts, run="base").path).state_dict()
+    assert exported.keys() == weights.keys() and all(torch.equal(exported[key], weights[key]) for key in weights)
+
+
+def test_a_rotary_embedding_that_gguf_cannot_hold_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    rope = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 10000.0, "original_max_position_embeddings": 64}
+    with pytest.raises(ModelError, match="yarn"):
+        export(Artifacts(tmp_path), to="gguf", run=str(make_model(tmp_path / "model", rope_parameters=rope)))
 
 
 def test_an_unknown_format_is_a_usage_error(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
 from tests.tiny import make_model
@@ -26,6 +27,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.created: list[dict] = []
         self.files: dict[str, bytes] = {}
+        self.checked: list[str] = []
         self.asked = 0
 
 
@@ -44,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/repos/create"):
             self.server.created.append(json.loads(body))
             self._answer({"url": f"http://{self.headers['host']}/me/whale", "id": "me/whale", "name": "me/whale"})
+        elif self.path.endswith("/validate-yaml"):
+            self.server.checked.append(json.loads(body)["content"])
+            self._answer({"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
             self._answer(
@@ -100,6 +105,17 @@ def test_a_push_makes_a_private_repository_with_every_file_of_the_export(hub: Hu
     assert hub.files.keys() == {file.name for file in result.path.iterdir()}
     assert hub.files["model.safetensors"] == (result.path / "model.safetensors").read_bytes()
     assert result.address.endswith("me/whale")
+
+
+def test_the_card_that_is_pushed_names_the_repository_and_passes_the_hubs_check(hub: Hub, tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts")
+    run = artifacts.run("first")
+    make_model(run.model)
+    write_json(run.record, {"steps": 9, "versions": {}})
+    export(artifacts, run="first", push_to_hub="me/whale")
+    card = hub.files["README.md"].decode()
+    assert 'from_pretrained("me/whale")' in card
+    assert hub.checked == [card] and yaml.safe_load(card.split("---")[1])["license"] == "unknown"
 
 
 def test_without_a_login_nothing_is_asked_or_written(hub: Hub, tmp_path: Path, monkeypatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pretrain_cli.artifacts import Artifacts
@@ -22,13 +24,18 @@ torch.set_num_threads(1)
 PROMPT = "Call me"
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen3"])
-def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows one text by heart, so that rounding its weights doesn't change what it writes."""
-    folder = make_model(
-        tmp_path_factory.mktemp("taught") / request.param, request.param, initializer_range=0.05, vocab_size=400
-    )
-    train_tokenizer([SAMPLE] * 4, 400, folder)
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+def teach(folder: Path) -> Path:
+    """Make the model know one text by heart, so that rounding its weights doesn't change what it writes."""
     ids = AutoTokenizer.from_pretrained(folder)(SAMPLE, return_tensors="pt").input_ids[:, :100]
     model = AutoModelForCausalLM.from_pretrained(folder).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -38,6 +45,48 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         optimizer.zero_grad()
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_model(
+        tmp_path_factory.mktemp("taught") / request.param, request.param, initializer_range=0.05, vocab_size=400
+    )
+    train_tokenizer([SAMPLE] * 4, 400, folder)
+    return teach(folder)
+
+
+def make_sentencepiece(folder: Path) -> None:
+    """A tokenizer.json as Llama 2's: spaces marked, bytes for unknown characters, each way to merge a piece listed."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=390, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False, max_token_length=8
+    )
+    tokenizer.train_from_iterator(SAMPLE.split() * 4, trainer)
+    whole = json.loads(tokenizer.to_str())
+    vocab, model = whole["model"]["vocab"], whole["model"]
+    made = dict.fromkeys("".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"])
+    model["merges"] = [
+        [piece[:at], piece[at:]]
+        for piece in made
+        for at in range(1, len(piece))
+        if piece[:at] in vocab and piece[at:] in vocab
+    ]
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["id"] < 3]
+    whole["decoder"] = {
+        "type": "Sequence",
+        "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ],
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def write(model: str, artifacts: Path, prompts: list[str], on_text=None, **settings: object):
@@ -55,6 +104,59 @@ def test_an_exported_gguf_writes_in_llama_cpp_what_transformers_writes(
     by_llama = write(str(result.files[0]), tmp_path, [PROMPT], greedy=True, engine="llama.cpp")[0]
     by_torch = write(str(taught), tmp_path, [PROMPT], greedy=True)[0]
     assert by_llama.text == by_torch.text == SAMPLE[len(PROMPT) :][: len(by_torch.text)]
+
+
+@pytest.mark.parametrize(
+    "family, changes",
+    [
+        ("mistral", {"sliding_window": None}),
+        ("qwen2", {}),
+        ("llama", {"rope_parameters": LLAMA3_ROPE}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+        ("llama", {"sentencepiece": True}),
+    ],
+)
+def test_other_shapes_and_tokenizers_write_the_same_in_llama_cpp(family: str, changes: dict, tmp_path: Path) -> None:
+    sentencepiece = changes.pop("sentencepiece", False)
+    folder = make_model(tmp_path / "model", family, initializer_range=0.05, vocab_size=400, **changes)
+    if sentencepiece:
+        make_sentencepiece(folder)
+    teach(folder)
+    result = export(Artifacts(tmp_path), to="gguf", run=str(folder))
+    assert result.checked == "run in llama.cpp: 24 greedy tokens as transformers writes them"
+    by_llama = write(str(result.files[0]), tmp_path, [PROMPT], greedy=True, max_tokens=60, engine="llama.cpp")[0]
+    by_torch = write(str(folder), tmp_path, [PROMPT], greedy=True, max_tokens=60)[0]
+    assert by_llama.text == by_torch.text and by_llama.ids == by_torch.ids
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_llama_cpp_cuts_a_prompt_that_is_longer_than_the_context(taught: Path, bare: bool, tmp_path: Path) -> None:
+    whole = taught
+    if bare:
+        whole = export(Artifacts(tmp_path), to="gguf", run=str(taught)).files[0]
+    config = Config(generate=GenerateConfig(max_tokens=8, engine="llama.cpp"))
+    result = generate(config, Artifacts(tmp_path), prompts=[SAMPLE * 20], model=str(whole))
+    assert result.samples[0].tokens >= 1
+    assert len(result.warnings) == 1 and "context" in result.warnings[0]
+
+
+def test_llama_cpp_says_why_it_ended(taught: Path, tmp_path: Path) -> None:
+    ends = {
+        "stop": {"stop": ("years",)},
+        "length": {"max_tokens": 3, "stop": ("never there",)},
+        "context": {"max_tokens": 100_000},
+    }
+    for finish, settings in ends.items():
+        assert write(str(taught), tmp_path, [PROMPT], greedy=True, engine="llama.cpp", **settings)[0].finish == finish
+
+
+def test_folders_of_one_name_keep_files_of_their_own(taught: Path, tmp_path: Path) -> None:
+    other = make_model(tmp_path / "else" / taught.name, seed=5)
+    texts = [
+        write(str(folder), tmp_path, [PROMPT], greedy=True, engine="llama.cpp")[0].text for folder in (taught, other)
+    ]
+    assert texts[0] != texts[1]
+    assert texts[1] == write(str(other), tmp_path, [PROMPT], greedy=True, max_tokens=24)[0].text
 
 
 def test_llama_cpp_writes_the_same_alone_in_a_batch_and_streamed(taught: Path, tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.generation.conversation import Conversation
-from pretrain_cli.generation.lean import LeanModel, lean_shape, row_product
+from pretrain_cli.generation.lean import LeanModel, fastest_product, lean_shape, row_product
+from pretrain_cli.generation.prompts import fit_prompt
 from pretrain_cli.generation.results import Sample
 from pretrain_cli.generation.run import generate
+from pretrain_cli.generation.sampling import Choice, Sampler
 from pretrain_cli.generation.text import TextStream
 from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
+from pretrain_cli.progress import Progress
 from tests.tiny import SAMPLE, make_model, make_tokenizer
 
 torch.set_num_threads(1)
@@ -75,7 +78,7 @@ def test_other_shapes_are_computed_by_the_lean_loop_as_transformers_does(
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0]
     torch.testing.assert_close(lean.start([ids[:-1]], 4)[0], expected[-2], atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(lean.step([ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(lean.step([0], [ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
 
 
 def test_a_window_that_slides_is_left_to_transformers(tmp_path: Path) -> None:
@@ -84,19 +87,77 @@ def test_a_window_that_slides_is_left_to_transformers(tmp_path: Path) -> None:
     assert write(folder, ["Call me Ishmael. Some years ago"], greedy=True, max_tokens=4)[0].tokens == 4
 
 
-def test_the_same_seed_gives_the_same_text_alone_in_a_batch_and_streamed(model: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_text_alone_in_a_batch_and_streamed(model: Path, precision: str) -> None:
     prompts = ["Call me", "The watery part of the world", ""]
     pieces: dict[int, str] = {}
 
     def collect(index: int, piece: str) -> None:
         pieces[index] = pieces.get(index, "") + piece
 
-    together = write(model, prompts, collect, samples=2, seed=3)
+    together = write(model, prompts, collect, samples=2, seed=3, precision=precision)
     for index, prompt in enumerate(prompts):
-        alone = write(model, [prompt], samples=2, seed=3)
+        alone = [write(model, [prompt], seed=seed, precision=precision)[0] for seed in (3, 4)]
         assert [sample.ids for sample in alone] == [sample.ids for sample in together[2 * index : 2 * index + 2]]
     assert [pieces.get(index, "") for index in range(6)] == [sample.text for sample in together]
     assert together[0].ids != together[1].ids
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_rounding_does_not_decide_which_token_comes(model: Path, greedy: bool, monkeypatch) -> None:
+    """Logits of single steps are shaken far more than rounding does; close decisions are taken from a reread."""
+    monkeypatch.setattr("pretrain_cli.generation.sampling.CLOSE", 0.3)
+    step = LeanModel.step
+
+    def shaken(*arguments: object) -> torch.Tensor:
+        logits = step(*arguments)
+        return logits + 0.1 * (torch.rand(logits.shape) - 0.5)
+
+    settings = {"samples": 1 if greedy else 4, "greedy": greedy, "temperature": 1.0, "top_p": 0.9, "top_k": 40}
+    still = [sample.ids for sample in write(model, ["Call me", "Some years"], **settings)]
+    monkeypatch.setattr(LeanModel, "step", shaken)
+    assert [sample.ids for sample in write(model, ["Call me", "Some years"], **settings)] == still
+
+
+def test_a_choice_is_sure_only_where_no_other_token_is_close() -> None:
+    logits = torch.tensor([3.0, 2.99999, 1.0, -5.0])
+    assert not Sampler(GenerateConfig(greedy=True), [], 0).choose(logits).sure
+    assert Sampler(GenerateConfig(greedy=True), [], 0).choose(logits[1:]) == Choice(0, True)
+    for settings in ({"top_k": 1}, {"top_p": 0.3, "top_k": 0}):
+        sampler = Sampler(GenerateConfig(**settings), [], 0)
+        sampler.noise = torch.tensor([0.0, -9.0, 0.0, 0.0])
+        assert sampler.choose(logits) == Choice(0, False)
+        assert sampler.choose(logits[[0, 2, 2, 3]]) == Choice(0, True)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    sampler = Sampler(GenerateConfig(temperature=1.0, top_p=1.0, top_k=0), [], 0)
+    logits, counts = torch.tensor([0.5, 0.3, 0.2]).log(), torch.zeros(3)
+    for _ in range(4000):
+        token = sampler.choose(logits).token
+        sampler.accept(token)
+        counts[token] += 1
+    torch.testing.assert_close(counts / 4000, torch.tensor([0.5, 0.3, 0.2]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_different_lengths_are_computed_together(model: Path, dtype: torch.dtype) -> None:
+    shape = lean_shape(read_model_json(model / "config.json"))
+    assert shape is not None
+    lean = LeanModel(read_weights(weight_files(model)), shape, "cpu", dtype)
+    prompts, tokens = [[5, 9, 30], [7], [11, 12, 13, 14, 15], [8, 8, 8]], [[20, 21], [22, 23], [24, 25], [26, 27]]
+    alone = []
+    for prompt, (first, second) in zip(prompts, tokens, strict=True):
+        lean.start([prompt], 4)
+        alone.append((lean.step([0], [first])[0], lean.step([0], [second])[0]))
+    lean.start(prompts, 4)
+    first = lean.step([0, 1, 2, 3], [pair[0] for pair in tokens])
+    second = lean.step([0, 2, 3], [tokens[row][1] for row in (0, 2, 3)])  # row 1 has ended
+    reread = lean.reread([*prompts[2], *tokens[2]])
+    tolerance = 1e-4 if dtype == torch.float32 else 0  # fp32 rounds; batches of the other types have one shape
+    torch.testing.assert_close(first, torch.stack([pair[0] for pair in alone]), atol=tolerance, rtol=0)
+    torch.testing.assert_close(second, torch.stack([alone[row][1] for row in (0, 2, 3)]), atol=tolerance, rtol=0)
+    torch.testing.assert_close(reread, alone[2][1], atol=1e-4 if dtype == torch.float32 else 0.2, rtol=0)
 
 
 def test_a_stop_text_ends_the_sample_and_is_never_shown(model: Path) -> None:
@@ -158,9 +219,48 @@ def test_the_fast_product_of_one_row_equals_torchs_own(shape: tuple[int, ...], m
 def test_greedy_ids_are_the_same_with_the_fast_product(model: Path, monkeypatch) -> None:
     found = []
     for pays in (True, False):
-        monkeypatch.setattr("pretrain_cli.generation.lean.summing_pays", lambda _, pays=pays: pays)
+        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda _, pays=pays: (pays, 1))
         found.append(write(model, ["Call me"], greedy=True)[0].ids)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_one_thread_computes_where_another_process_holds_the_cores(busy: bool, monkeypatch) -> None:
+    clock = [0.0]
+
+    def product(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        clock[0] += 5.0 if busy and torch.get_num_threads() > 1 else 1.0
+        return row
+
+    monkeypatch.setattr("pretrain_cli.generation.lean.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("pretrain_cli.generation.lean.row_product", product)
+    monkeypatch.setattr("pretrain_cli.generation.lean.F.linear", product)
+    torch.set_num_threads(2)
+    try:
+        assert fastest_product(torch.zeros(8, 4)) == (False, 1 if busy else 2)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_bos_in_front_stays_where_a_prompt_is_cut() -> None:
+    ids, warning = fit_prompt([7, *range(100, 200)], 32, 8, bos_id=7)
+    assert ids == [7, *range(177, 200)] and "first 77" in warning
+    assert fit_prompt([*range(100, 200)], 32, 8, bos_id=7)[0] == [*range(176, 200)]
+
+
+def test_what_is_not_streamed_shows_how_far_it_is(model: Path) -> None:
+    told: list[str] = []
+
+    class Told(Progress):
+        def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
+            told.append(f"{name} {total}")
+
+        def advance(self, completed: float, **facts: float | str) -> None:
+            told.append(str(completed))
+
+    config = Config(generate=GenerateConfig(max_tokens=6, samples=2))
+    generate(config, Artifacts(model.parent), Told(), prompts=["Call me", "a"], model=str(model))
+    assert told[:2] == [f"loading {model.name} None", f"writing with {model.name} 24"] and int(told[-1]) > 12
 
 
 def test_a_tokenizer_bigger_than_the_embedding_is_a_model_error(tmp_path: Path) -> None:
