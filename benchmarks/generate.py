@@ -19,6 +19,7 @@ from pretrain_cli.artifacts import Artifacts
 
 PROMPT = "The whale is"
 TOKENS = 128
+BATCHED, BATCH_TOKENS, COMPARED = 16, 48, 4
 
 
 def main() -> None:
@@ -62,6 +63,9 @@ def main() -> None:
     print(f"its llama.cpp has {share:.1%} of llama.cpp's own speed.")
     print(f"same ids as transformers: {_child_json('ids', folder)['ids'] == json.loads(runs['transformers'][0][2])}")
     print(f"same text as llama.cpp: {runs['ptk --engine llama.cpp'][0][2].strip() == runs['llama.cpp'][0][2].strip()}")
+    batch = _child_json("batch", folder)
+    print(f"{BATCHED} prompts of {batch['lengths']} tokens together: {batch['speed']:.1f} tokens/s;")
+    print(f"texts drawn with the same seed alone are the same: {batch['same']} of {batch['compared']}")
 
 
 def _gguf(folder: str, artifacts: Artifacts) -> Path:
@@ -145,6 +149,23 @@ def _ids(folder: str) -> None:
     )
 
 
+def _batch(folder: str) -> None:
+    from pretrain_cli.config.model import GenerateConfig
+    from pretrain_cli.generation.run import open_model
+    from pretrain_cli.model.names import find_model
+
+    config, artifacts = GenerateConfig(max_tokens=BATCH_TOKENS, seed=1), Artifacts(Path("artifacts"))
+    voice = open_model(find_model(folder, artifacts), config, artifacts)
+    prompts = [PROMPT + " white and" * number for number in range(BATCHED)]
+    started = time.perf_counter()
+    together = voice.write(prompts, config, print, None, started)
+    speed = sum(sample.tokens for sample in together) / (time.perf_counter() - started)
+    alone = [voice.write([prompt], config, print, None, started)[0] for prompt in prompts[:COMPARED]]
+    same = sum(one.ids == other.ids for one, other in zip(alone, together, strict=False))
+    lengths = f"3 to {3 + 2 * (BATCHED - 1)}"
+    print(json.dumps({"speed": speed, "same": same, "compared": COMPARED, "lengths": lengths}))
+
+
 def _llama(file: str) -> None:
     import xllamacpp
 
@@ -165,7 +186,7 @@ def _llama(file: str) -> None:
     print(json.dumps({"first": parts[0][0], "speed": speed, "text": text}))
 
 
-CHILDREN = {"bare": _bare, "transformers": _transformers, "ids": _ids, "llama": _llama}
+CHILDREN = {"bare": _bare, "transformers": _transformers, "ids": _ids, "llama": _llama, "batch": _batch}
 
 if __name__ == "__main__":
     main()

@@ -110,6 +110,8 @@ class ModelConfig(Section):
     """Rung of the size ladder from scratch (tiny, mini, small, base, medium, large). `auto`: by text and budget."""
     family: Literal["llama", "qwen3"] = "qwen3"
     """Architecture from scratch: transformers' own Llama, or Qwen3 (the same with normalised queries and keys)."""
+    activation: Literal["relu2", "silu"] = "relu2"
+    """Of a model from scratch: squared ReLU learns faster; llama.cpp, GGUF and Ollama run silu only."""
     trust_remote_code: bool = False
     """Run model code that comes with a base. Off: such a base is refused."""
 

@@ -10,6 +10,8 @@ from pretrain_cli.model.llama_cpp import greedy_texts, is_installed
 
 PROMPT = "The"
 CHECKED_TOKENS = 24
+CLOSE = 0.1
+"""Of log-probabilities: f16 rounds by less than 0.01, q8_0 by some 0.03; another activation function makes 0.2."""
 PARTED = "In 1851, it's said: 3.5 miles\n\n  off\tNantucket — naïve café, Ωmega, 日本語 🐋! WHALE's\n    x = 2048"
 """Text that tokenizers part in different ways."""
 
@@ -37,17 +39,26 @@ def compare_with_llama_cpp(folder: Path, file: Path) -> str:
     llama.cpp cuts the prompts into tokens itself, as it will where the file is used.
 
     Raises:
-        ModelError: llama.cpp can't run the file, or the texts differ from their first character on.
+        ModelError: llama.cpp can't run the file, the texts differ from their first character on, or the probabilities
+            do.
     """
     if not is_installed():
         return "written, not run: the package xllamacpp isn't installed (extra llama-cpp)"
     model, tokenizer = open_with_transformers(folder)
-    expected = _greedy_text(model, tokenizer)
+    expected, logprobs = _greedy_text(model, tokenizer)
     answers = greedy_texts(file, {PROMPT: CHECKED_TOKENS, PARTED: 1})
     found = answers[PROMPT].text
     wrongly_parted = [text for text in answers if answers[text].prompt_tokens != len(tokenizer(text).input_ids)]
     doubt = "; it parts some text into other tokens than the tokenizer does" if wrongly_parted else ""
     same = next((at for at, pair in enumerate(zip(expected, found, strict=False)) if len(set(pair)) > 1), None)
+    if same != 0:
+        off = _mean_difference(answers[PROMPT].logprobs, logprobs)
+        doubt = f", log-probabilities {off:.3f} apart{doubt}"
+        if off > CLOSE:
+            raise ModelError(
+                f"llama.cpp gives other probabilities than transformers: {off:.2f} apart in the logarithm.",
+                "The file isn't the same model: export with --to hf, and report this as a bug.",
+            )
     if same is None:
         return f"run in llama.cpp: {CHECKED_TOKENS} greedy tokens as transformers writes them{doubt}"
     if same == 0:
@@ -58,8 +69,24 @@ def compare_with_llama_cpp(folder: Path, file: Path) -> str:
     return f"run in llama.cpp: greedy text as transformers writes it for {same} of {len(expected)} characters{doubt}"
 
 
-def _greedy_text(model: Any, tokenizer: Any) -> str:
+def _mean_difference(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> float:
+    """Of the log-probabilities of the tokens that both wrote, up to the first that differs."""
+    differences = []
+    for (token, one), (other_token, other) in zip(found, expected, strict=False):
+        if token != other_token:
+            break
+        differences.append(abs(one - other))
+    return sum(differences) / len(differences) if differences else 0.0
+
+
+def _greedy_text(model: Any, tokenizer: Any) -> tuple[str, list[tuple[int, float]]]:
+    """What transformers writes after the prompt, and each token with its log-probability."""
     ids = tokenizer(PROMPT, return_tensors="pt").input_ids
-    written = model.generate(ids, do_sample=False, max_new_tokens=CHECKED_TOKENS)[0]
-    whole: str = tokenizer.decode(written, skip_special_tokens=True)
-    return whole[len(tokenizer.decode(ids[0], skip_special_tokens=True)) :]
+    made = model.generate(
+        ids, do_sample=False, max_new_tokens=CHECKED_TOKENS, output_logits=True, return_dict_in_generate=True
+    )
+    written = made.sequences[0, ids.shape[1] :].tolist()
+    logprobs = [float(logits[0].log_softmax(-1)[token]) for token, logits in zip(written, made.logits, strict=True)]
+    whole: str = tokenizer.decode(made.sequences[0], skip_special_tokens=True)
+    text = whole[len(tokenizer.decode(ids[0], skip_special_tokens=True)) :]
+    return text, list(zip(written, logprobs, strict=True))

@@ -19,6 +19,7 @@ from torch import Tensor
 from pretrain_cli.errors import ModelError
 from pretrain_cli.model.rope import inverse_frequencies, is_known_rope
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu2": lambda x: F.relu(x).square()}
 BATCH = 16
 """Rows computed together at most: enough to share the weights' way through memory, few enough for the cache."""
 CACHED_VALUES = 2_000_000
@@ -38,13 +39,15 @@ class Shape:
     inverse_frequency: Tensor
     context: int
     tied: bool
+    activation: str
 
 
 def lean_shape(config: dict[str, Any]) -> Shape | None:
     """The shape of a model this loop computes exactly, or None: transformers' own code has to run it."""
     known = config.get("model_type") in ("llama", "mistral", "qwen2", "qwen3") and is_known_rope(config)
     windowed = config.get("sliding_window") and config.get("use_sliding_window", True)
-    if not known or windowed or config.get("quantization_config") or config.get("hidden_act", "silu") != "silu":
+    activation = config.get("hidden_act", "silu")
+    if not known or windowed or config.get("quantization_config") or activation not in ACTIVATIONS:
         return None
     heads = int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
@@ -57,6 +60,7 @@ def lean_shape(config: dict[str, Any]) -> Shape | None:
         inverse_frequency=inverse_frequencies(config, head_dim),
         context=int(config.get("max_position_embeddings", 2048)),
         tied=bool(config.get("tie_word_embeddings", False)),
+        activation=activation,
     )
 
 
@@ -243,12 +247,13 @@ class LeanModel:
         positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(ids.shape[1], device=self.device)
         assert self.cos is not None and self.sin is not None
         turn = self.cos[positions][:, None], self.sin[positions][:, None]
+        activate = ACTIVATIONS[self.shape.activation]
         groups = _groups(rows, starts, together=self.rounds)
         x = self.embedding[ids]
         for index, layer in enumerate(self.layers):
             x = x + self._attend(layer, index, self._normed(x, layer.input_norm), groups, turn)
             gate, up = layer.gate_up(self._normed(x, layer.post_norm)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
+            x = x + layer.down(activate(gate) * up)
         return self.head(self._normed(x[:, -1], self.norm)).float()
 
     def _attend(self, layer: Layer, index: int, x: Tensor, groups: list[Group], turn: tuple[Tensor, Tensor]) -> Tensor:

@@ -53,7 +53,7 @@ def build_model(
             raise ConfigError(
                 f"model.init = '{wanted.init}' reshapes a base, and there is none.", "Name one with --base MODEL."
             )
-        return scratch_model(shape, wanted.family, vocab_size, sequence_length, tokenizer).to(dtype)
+        return scratch_model(shape, wanted.family, vocab_size, sequence_length, tokenizer, wanted.activation).to(dtype)
     location = base_location(find_base(wanted.base, artifacts), artifacts)
     base_config = read_model_config(location, wanted.trust_remote_code)
     _check_length(base_config, sequence_length, wanted.base)
@@ -77,12 +77,17 @@ def base_location(base: Base, artifacts: Artifacts) -> str:
 
 
 def scratch_model(
-    shape: Shape, family: str, vocab_size: int, sequence_length: int, tokenizer: TokenizerInfo
+    shape: Shape,
+    family: str,
+    vocab_size: int,
+    sequence_length: int,
+    tokenizer: TokenizerInfo,
+    activation: str = "relu2",
 ) -> PreTrainedModel:
     """A model of transformers' own class with random weights, ready to learn fast.
 
-    Squared ReLU (So et al. 2021, arXiv 2109.08668), output projections at zero, so that each layer begins as the
-    identity, all others at 1/√(fan in).
+    Squared ReLU (So et al. 2021, arXiv 2109.08668) unless another ``activation`` is wanted, output projections at
+    zero, so that each layer begins as the identity, all others at 1/√(fan in).
     """
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,
@@ -92,7 +97,7 @@ def scratch_model(
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.heads,
         "head_dim": shape.hidden // shape.heads,
-        "hidden_act": "relu2",
+        "hidden_act": activation,
         "max_position_embeddings": max(2048, sequence_length),
         "tie_word_embeddings": shape.tied(vocab_size),
         "initializer_range": 1 / math.sqrt(shape.hidden),

@@ -22,6 +22,8 @@ NAMES = {
 }  # fmt: skip
 """transformers' names inside a layer -> GGUF's."""
 
+USE_ANOTHER = "It was cut short, or its training diverged: use another checkpoint."
+
 FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """transformers' model type -> llama.cpp's architecture."""
 
@@ -31,7 +33,8 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
 
     Raises:
         MissingDependencyError: the package gguf isn't installed.
-        ModelError: another architecture, rotary embedding or tokenizer than llama.cpp and this file both know.
+        ModelError: an architecture, activation, rotary embedding or tokenizer that llama.cpp or this file doesn't
+            know, or damaged weights.
     """
     try:
         import gguf
@@ -39,15 +42,16 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
         raise MissingDependencyError(
             "Writing a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
         ) from error
-    from safetensors.torch import load_file
-
     config = read_json(folder / "config.json")
     family = FAMILIES.get(config.get("model_type", ""))
     if family is None:
         raise ModelError(f"A '{config.get('model_type')}' model can't be written as GGUF.", "Export it with --to hf.")
-    tensors: dict[str, Any] = {}
-    for part in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(part)
+    if config.get("hidden_act", "silu") != "silu":
+        raise ModelError(
+            f"The model's activation '{config['hidden_act']}' has no place in a GGUF file: llama.cpp takes silu here.",
+            "Export with --to hf. A model for llama.cpp: ptk train --set model.activation=silu",
+        )
+    tensors = _read_tensors(folder)
     temporary = file.with_name(f".{file.name}.part")
     writer = gguf.GGUFWriter(temporary, family)
     _write_shape(writer, config, folder.name)
@@ -70,6 +74,27 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     writer.write_tensors_to_file()
     writer.close()
     temporary.replace(file)
+
+
+def _read_tensors(folder: Path) -> dict[str, Any]:
+    """Every tensor of the folder, memory-mapped.
+
+    Raises:
+        ModelError: a file is damaged, or holds values that aren't finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Any] = {}
+    for part in sorted(folder.glob("*.safetensors")):
+        try:
+            tensors |= load_file(part)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{part} is damaged: {error}.", USE_ANOTHER) from error
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelError(f"The weights in {folder} hold NaN or infinite values, {name} first.", USE_ANOTHER)
+    return tensors
 
 
 def gguf_name(name: str) -> str:

@@ -23,13 +23,18 @@ def write_tokenizer(writer: Any, gguf: Any, folder: Path, rows: int) -> None:
     """Add the tokenizer in ``folder`` to a GGUFWriter, its vocabulary filled up to the embedding's ``rows``.
 
     Raises:
-        ModelError: llama.cpp has no way to part text as it does.
+        ModelError: llama.cpp has no way to part text as it does, or it has more entries than ``rows``.
     """
     tokenizer = read_json(folder / "tokenizer.json")
     info = read_tokenizer(folder)
     model = tokenizer["model"]
     if model.get("type") != "BPE":
         raise ModelError(f"A tokenizer of the kind {model.get('type')} can't be written as GGUF.", ELSEWHERE)
+    if info.vocab_size > rows:
+        raise ModelError(
+            f"The tokenizer in {folder} has {info.vocab_size} entries, the embedding {rows} rows.",
+            "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
+        )
     tokens, types = _entries(tokenizer, gguf, rows, model.get("unk_token"))
     merges = [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in model["merges"]]
     if model.get("byte_fallback"):

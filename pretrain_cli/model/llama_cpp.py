@@ -84,10 +84,11 @@ def stream(server: Any, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What llama.cpp wrote, and into how many tokens it had cut the prompt."""
+    """What llama.cpp wrote, into how many tokens it had cut the prompt, and (id, log-probability) of each new one."""
 
     text: str
     prompt_tokens: int
+    logprobs: list[tuple[int, float]]
 
 
 def greedy_texts(file: Path, prompts: Mapping[str, int]) -> dict[str, Answer]:
@@ -99,8 +100,11 @@ def greedy_texts(file: Path, prompts: Mapping[str, int]) -> dict[str, Answer]:
     server = serve(file, CHECKED_CONTEXT)
     answers: dict[str, Answer] = {}
     for prompt, count in prompts.items():
-        done = server.handle_completions({"prompt": prompt, "max_tokens": count, "temperature": 0.0})
+        request = {"prompt": prompt, "max_tokens": count, "temperature": 0.0, "logprobs": 1}
+        done = server.handle_completions(request)
         if "error" in done:
             raise ModelError(f"llama.cpp can't run {file}: {done['error'].get('message')}.", "Export with --to hf.")
-        answers[prompt] = Answer(str(done["choices"][0]["text"]), int(done["usage"]["prompt_tokens"]))
+        choice = done["choices"][0]
+        logprobs = [(token["id"], token["logprob"]) for token in choice["logprobs"]["content"]]
+        answers[prompt] = Answer(str(choice["text"]), int(done["usage"]["prompt_tokens"]), logprobs)
     return answers

@@ -79,6 +79,28 @@ def test_a_rotary_embedding_that_gguf_cannot_hold_is_refused(tmp_path: Path) -> 
         export(Artifacts(tmp_path), to="gguf", run=str(make_model(tmp_path / "model", rope_parameters=rope)))
 
 
+def test_an_activation_that_llama_cpp_would_replace_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    with pytest.raises(ModelError, match="relu2"):
+        export(Artifacts(tmp_path), to="gguf", run=str(make_model(tmp_path / "model", "qwen3", hidden_act="relu2")))
+
+
+@pytest.mark.parametrize("damage", ["cut", "nan", "tokenizer"])
+def test_a_damaged_model_is_not_written_as_gguf(damage: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    folder = make_model(tmp_path / "model", **({"vocab_size": 300} if damage == "tokenizer" else {}))
+    file = folder / "model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "nan":
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        model.model.norm.weight.data[3] = float("nan")
+        model.save_pretrained(folder)
+    with pytest.raises(ModelError):
+        export(Artifacts(tmp_path), to="gguf", run=str(folder), output=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.gguf"))
+
+
 def test_an_unknown_format_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exe"):
         export(Artifacts(tmp_path), to="exe")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError
+from pretrain_cli.exporting.check import compare_with_llama_cpp
 from pretrain_cli.exporting.run import export
 from pretrain_cli.generation.run import generate
 from pretrain_cli.tokenizer.train import train_tokenizer
@@ -123,10 +126,22 @@ def test_other_shapes_and_tokenizers_write_the_same_in_llama_cpp(family: str, ch
         make_sentencepiece(folder)
     teach(folder)
     result = export(Artifacts(tmp_path), to="gguf", run=str(folder))
-    assert result.checked == "run in llama.cpp: 24 greedy tokens as transformers writes them"
+    assert result.checked.startswith("run in llama.cpp: 24 greedy tokens as transformers writes them, log-prob")
+    assert "other tokens" not in result.checked
     by_llama = write(str(result.files[0]), tmp_path, [PROMPT], greedy=True, max_tokens=60, engine="llama.cpp")[0]
     by_torch = write(str(folder), tmp_path, [PROMPT], greedy=True, max_tokens=60)[0]
     assert by_llama.text == by_torch.text and by_llama.ids == by_torch.ids
+
+
+def test_a_file_that_computes_something_else_is_found_out(taught: Path, tmp_path: Path) -> None:
+    """Doubled in the last norm, the logits choose the same tokens, with other probabilities."""
+    file = export(Artifacts(tmp_path), to="gguf", run=str(taught)).files[0]
+    weights = load_file(taught / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 0.3
+    other = shutil.copytree(taught, tmp_path / "other")
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="probabilities"):
+        compare_with_llama_cpp(other, file)
 
 
 @pytest.mark.parametrize("bare", [True, False])

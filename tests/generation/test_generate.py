@@ -65,6 +65,7 @@ def test_greedy_ids_equal_those_of_transformers(model: Path, penalty: float) -> 
         ("llama", {"rope_parameters": LLAMA3_ROPE}),
         ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
         ("llama", {"attention_bias": True}),
+        ("qwen3", {"hidden_act": "relu2"}),
     ],
 )
 def test_other_shapes_are_computed_by_the_lean_loop_as_transformers_does(
