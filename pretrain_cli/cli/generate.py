@@ -231,6 +231,5 @@ def _text_of(sample: Any) -> Text:
         (token.text, next(colour for limit, colour, _ in COLOURS if token.probability < limit))
         for token in sample.probabilities
     ]
-    text = Text.assemble(*pieces)
-    text.right_crop(max(0, len(text) - len(sample.text)))  # of a stop text's tokens only what stands before it
+    text = Text.assemble(*pieces)[: len(sample.text)]  # of a stop text's tokens only what stands before it
     return Text.assemble((sample.prompt, "bold"), text)
