@@ -32,7 +32,7 @@ class Conversation:
     ) -> None:
         self.config = config.generate.model_copy(update={"samples": 1})
         self.progress = progress
-        self.voice = open_model(find_model(model, artifacts, checkpoint), self.config, artifacts)
+        self.voice = open_model(find_model(model, artifacts, checkpoint), self.config, artifacts, progress)
         self.text = ""
         self.turns = 0
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -67,8 +68,13 @@ def write(
                     tokens_as_text=TextStream(writer.tokenizer, ids),
                 )
             )
-    for at in range(0, len(rows), BATCH):
-        _write_batch(writer, rows[at : at + BATCH], config, on_text, started)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(writer.engine.threads)
+    try:
+        for at in range(0, len(rows), BATCH):
+            _write_batch(writer, rows[at : at + BATCH], config, on_text, started)
+    finally:
+        torch.set_num_threads(threads)
     return [_sample(row, writer.name, started) for row in rows]
 
 

@@ -27,6 +27,8 @@ class Engine(Protocol):
 
     context: int
     vocab_size: int
+    threads: int
+    """torch's threads on a CPU while it writes."""
     rounds: bool
     """Whether the last bits of a row's logits depend on how it is computed: alone, in a batch, with which product."""
 

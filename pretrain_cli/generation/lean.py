@@ -116,9 +116,9 @@ def fastest_product(weight: Tensor) -> tuple[bool, int]:
     if threads > 1:
         torch.set_num_threads(1)
         alone = seconds(F.linear), seconds(row_product)
+        torch.set_num_threads(threads)
         if min(alone) * 2 < min(linear, summed):
             return alone[1] * 1.2 < alone[0], 1
-        torch.set_num_threads(threads)
     return summed * 1.2 < linear, threads
 
 
@@ -147,10 +147,7 @@ class LeanModel:
         self.norm = self._take(weights, "model.norm.weight")
         # fp32 on a CPU takes the fastest product; elsewhere all batches have one shape, so that rounding is the same.
         self.rounds = self.device.type == "cpu" and dtype == torch.float32
-        self.summed = False
-        if self.rounds:
-            self.summed, threads = fastest_product(self.embedding)
-            torch.set_num_threads(threads)
+        self.summed, self.threads = fastest_product(self.embedding) if self.rounds else (False, torch.get_num_threads())
         self.layers = [self._layer(weights, index) for index in range(shape.layers)]
         head = (
             self.embedding if shape.tied or "lm_head.weight" not in weights else self._take(weights, "lm_head.weight")

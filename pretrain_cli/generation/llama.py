@@ -20,6 +20,7 @@ from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenP
 from pretrain_cli.generation.text import BROKEN
 from pretrain_cli.model.llama_cpp import is_installed, serve, stream
 from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
@@ -139,7 +140,7 @@ class LlamaWriter:
         )
 
 
-def open_llama(named: NamedModel, artifacts: Artifacts) -> LlamaWriter:
+def open_llama(named: NamedModel, artifacts: Artifacts, progress: Progress = SILENT) -> LlamaWriter:
     """Get ``named`` ready for llama.cpp: its .gguf file, or an f16 export that is written once and kept.
 
     Raises:
@@ -159,10 +160,12 @@ def open_llama(named: NamedModel, artifacts: Artifacts) -> LlamaWriter:
     info = read_tokenizer(tokenizer_folder)
     context = int(read_json(folder / "config.json").get("max_position_embeddings", 2048))
     reader = Reader(Tokenizer.from_file(str(info.file)), info, context)
-    return LlamaWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts), reader)
+    return LlamaWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts, progress), reader)
 
 
-def _exported(named: NamedModel, folder: Path, tokenizer_folder: Path, artifacts: Artifacts) -> Path:
+def _exported(
+    named: NamedModel, folder: Path, tokenizer_folder: Path, artifacts: Artifacts, progress: Progress
+) -> Path:
     """The model's f16 file, where `ptk export --to gguf` puts it; written again where the weights are newer.
 
     Folders of other places may have the same name: theirs are told apart by their whole path.
@@ -177,6 +180,7 @@ def _exported(named: NamedModel, folder: Path, tokenizer_folder: Path, artifacts
     if not file.is_file() or file.stat().st_mtime < newest:
         from pretrain_cli.model.gguf_file import write_gguf
 
+        progress.note(f"writing {file}, which llama.cpp will read from now on")
         file.parent.mkdir(parents=True, exist_ok=True)
         write_gguf(folder, file, "f16", tokenizer_folder)
     return file

@@ -91,7 +91,7 @@ def generate_checkpoints(
     ]
 
 
-def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts) -> Voice:
+def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, progress: Progress = SILENT) -> Voice:
     """Load ``named`` into the engine that the config names.
 
     Raises:
@@ -101,7 +101,7 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts) 
     if config.engine == "llama.cpp":
         from pretrain_cli.generation.llama import open_llama
 
-        return open_llama(named, artifacts)
+        return open_llama(named, artifacts, progress)
     folder = Path(named.location)
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         read_ahead(weight_files(folder))  # the disk works while torch is imported
@@ -131,10 +131,10 @@ def _generate_with(
             progress.warn(text)
 
     if on_text is not None:
-        voice = open_model(named, config.generate, artifacts)
+        voice = open_model(named, config.generate, artifacts, progress)
         return GenerateResult(voice.write(prompts, config.generate, warn, on_text, started), warnings)
     progress.stage(f"loading {named.name}")
-    voice = open_model(named, config.generate, artifacts)
+    voice = open_model(named, config.generate, artifacts, progress)
     progress.end_stage()
     total = len(prompts) * config.generate.samples * config.generate.max_tokens
     progress.stage(f"writing with {named.name}", total, "tokens")

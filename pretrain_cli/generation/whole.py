@@ -18,6 +18,7 @@ class WholeModel:
     def __init__(self, location: str, device: str, dtype: torch.dtype) -> None:
         self.model: Any = load_model(location, device=device, dtype=dtype).eval()
         self.device = torch.device(device)
+        self.threads = torch.get_num_threads()
         limit = getattr(self.model.config, "max_position_embeddings", None)
         self.context = limit if isinstance(limit, int) and limit > 1 else 2048
         self.vocab_size = int(self.model.get_input_embeddings().weight.shape[0])
