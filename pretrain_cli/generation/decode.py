@@ -119,7 +119,7 @@ def _choose(row: Row, logits: Tensor, writer: Writer) -> int:
     """The token; where rounding would decide, out of logits that are the same alone and in a batch."""
     _check_finite(logits, writer.name)
     choice = row.sampler.choose(logits)
-    if choice.sure or not writer.engine.rounds:
+    if choice.sure or not writer.engine.rounds or not row.ids:  # the prompt is always read at once
         return choice.token
     again = writer.engine.reread([*row.prompt_ids, *row.ids]).cpu()[: len(logits)]
     return row.sampler.choose(again).token
