@@ -7,6 +7,7 @@ needs no other layout and no copy. A few milliseconds of timing tell which is fa
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,8 +158,8 @@ class LeanModel:
         self.inverse_frequency = shape.inverse_frequency.to(self.device)
         self.cos: Tensor | None = None
         self.sin: Tensor | None = None
-        self.keys = self.values = torch.empty(0)
-        self.lengths: list[int] = []
+        self.keys = self.values = torch.empty(0, 0, 0, 0, 0)
+        self.texts: list[list[int]] = []
 
     def _take(self, weights: dict[str, Tensor], name: str) -> Tensor:
         if name not in weights:
@@ -193,10 +194,14 @@ class LeanModel:
         """Read ``prompts``, each alone so that its numbers don't depend on its neighbours."""
         shape = self.shape
         capacity = max(map(len, prompts)) + max_new
+        known = self._known(prompts)
+        old_keys, old_values = self.keys[:, :1, :, :known], self.values[:, :1, :, :known]
         size = (shape.layers, len(prompts), shape.kv_heads, capacity, shape.head_dim)
         self.keys = torch.zeros(size, dtype=self.dtype, device=self.device)
         self.values = torch.zeros(size, dtype=self.dtype, device=self.device)
-        self.lengths = [len(prompt) for prompt in prompts]
+        if known:
+            self.keys[:, :, :, :known], self.values[:, :, :, :known] = old_keys, old_values
+        self.texts = [list(prompt) for prompt in prompts]
         self._tables(capacity)
         logits: list[Tensor] = []
         first_with: dict[tuple[int, ...], int] = {}
@@ -206,27 +211,38 @@ class LeanModel:
                 self.keys[:, row], self.values[:, row] = self.keys[:, twin], self.values[:, twin]
                 logits.append(logits[twin])
                 continue
-            ids = torch.tensor([prompt], device=self.device)
-            logits.append(self._forward(ids, [row], [0])[0])
+            ids = torch.tensor([prompt[known:]], device=self.device)
+            logits.append(self._forward(ids, [row], [known])[0])
         return torch.stack(logits)
+
+    def _known(self, prompts: list[list[int]]) -> int:
+        """Tokens at the beginning of a single prompt that are in the cache already, as in a conversation's next turn.
+
+        What is read in two parts rounds otherwise: only where `rounds` says that decisions don't hang on that.
+        """
+        if not self.rounds or len(prompts) != 1 or len(self.texts) != 1:
+            return 0
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(prompts[0], self.texts[0], strict=False))
+        return min(sum(1 for _ in same), len(prompts[0]) - 1)
 
     @torch.inference_mode()
     def step(self, rows: list[int], tokens: list[int]) -> Tensor:
         """Add one token to each of ``rows``."""
         ids = torch.tensor(tokens, device=self.device)[:, None]
-        logits = self._forward(ids, rows, [self.lengths[row] for row in rows])
-        for row in rows:
-            self.lengths[row] += 1
+        logits = self._forward(ids, rows, [len(self.texts[row]) for row in rows])
+        for row, token in zip(rows, tokens, strict=True):
+            self.texts[row].append(token)
         return logits
 
     @torch.inference_mode()
     def reread(self, ids: list[int]) -> Tensor:
         """Logits float32[V] after ``ids``, read at once; the batch being written stays as it is."""
-        kept = self.keys, self.values, self.lengths
+        kept = self.keys, self.values, self.texts
         try:
+            self.texts = []
             return self.start([ids], 0)[0]
         finally:
-            self.keys, self.values, self.lengths = kept
+            self.keys, self.values, self.texts = kept
 
     def _tables(self, capacity: int) -> None:
         """Cosines and sines [capacity, D]; those that are there already are kept."""
@@ -267,14 +283,15 @@ class LeanModel:
 
     def _mix(self, index: int, q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
         """Put k and v [b, H, T, D] into the cache and attend to all of its rows up to there."""
-        end = group.start + q.shape[2]
+        length, end = q.shape[2], group.start + q.shape[2]
         self.keys[index, group.rows, :, group.start : end] = k
         self.values[index, group.rows, :, group.start : end] = v
         return F.scaled_dot_product_attention(
             q,
             self.keys[index, group.rows, :, :end],
             self.values[index, group.rows, :, :end],
-            is_causal=q.shape[2] > 1,
+            attn_mask=_later_part(length, end, q.device) if length > 1 and group.start else None,
+            is_causal=length > 1 and not group.start,
             enable_gqa=self.shape.heads != self.shape.kv_heads,
         )
 
@@ -301,6 +318,11 @@ def _groups(rows: list[int], starts: list[int], together: bool) -> list[Group]:
         else:
             groups.append(Group(slice(here, here + 1), slice(row, row + 1), start))
     return groups
+
+
+def _later_part(length: int, end: int, device: torch.device) -> Tensor:
+    """Which of ``end`` positions each of the last ``length`` sees, bool[length, end]."""
+    return torch.ones(length, end, dtype=torch.bool, device=device).tril(end - length)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -300,6 +300,25 @@ def test_a_conversation_goes_on_from_all_that_was_typed_and_written(model: Path)
     assert conversation.say("Call me").text == first.text
 
 
+def test_the_next_turn_reads_only_what_is_new(model: Path, monkeypatch) -> None:
+    read: list[int] = []
+    forward = LeanModel._forward
+
+    def counted(self: LeanModel, ids: torch.Tensor, *rest: object) -> torch.Tensor:
+        read.append(ids.shape[1])
+        return forward(self, ids, *rest)
+
+    monkeypatch.setattr(LeanModel, "_forward", counted)
+    conversation = Conversation(
+        Config(generate=GenerateConfig(max_tokens=4)), Artifacts(model.parent), model=str(model)
+    )
+    conversation.say("Call me Ishmael. Some years ago, never mind how long precisely")
+    first, read[:] = read[0], []
+    second = conversation.say(" and then")
+    assert second.text == write(model, [second.prompt], seed=1, max_tokens=4)[0].text
+    assert read[0] < first
+
+
 def test_a_lone_surrogate_is_a_usage_error(model: Path) -> None:
     with pytest.raises(UsageError):
         write(model, ["bad \ud800"])
