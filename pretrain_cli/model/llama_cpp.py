@@ -105,6 +105,6 @@ def greedy_texts(file: Path, prompts: Mapping[str, int]) -> dict[str, Answer]:
         if "error" in done:
             raise ModelError(f"llama.cpp can't run {file}: {done['error'].get('message')}.", "Export with --to hf.")
         choice = done["choices"][0]
-        logprobs = [(token["id"], token["logprob"]) for token in choice["logprobs"]["content"]]
+        logprobs = [(token["id"], token["logprob"]) for token in (choice["logprobs"] or {}).get("content", ())]
         answers[prompt] = Answer(str(choice["text"]), int(done["usage"]["prompt_tokens"]), logprobs)
     return answers
