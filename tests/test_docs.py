@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,28 @@ def test_every_command_and_option_in_a_shell_block_exists(page: Path) -> None:
 def test_ci_runs_the_command_that_the_readme_names() -> None:
     assert "sh tests/run.sh" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert "sh tests/run.sh" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_dependency_is_explained_and_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    explained = (ROOT / "docs" / "contributing" / "dependencies.md").read_text(encoding="utf-8")
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    for extra, requirements in {"": project["dependencies"], **extras}.items():
+        assert f"`{extra}`" in explained or not extra, extra
+        for requirement in requirements:
+            name = re.split(r"[^\w-]", requirement)[0].lower()
+            assert re.search(rf"\b{name}\b", explained), name
+            assert f"\n{name}==" in pinned or extra in ("lm-eval", "gpu", "docs"), (
+                name
+            )  # those aren't part of the tests
+
+
+def test_the_architecture_page_names_every_folder() -> None:
+    page = (ROOT / "docs" / "contributing" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "pretrain_cli"
+    parts = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in package.iterdir() if entry.name[0] != "_"]
+    assert [part for part in parts if f"`{part}`" not in page] == []
 
 
 def test_the_tested_versions_name_no_machine() -> None:

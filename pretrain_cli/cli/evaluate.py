@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,6 @@ from rich.table import Table
 
 from pretrain_cli.cli.console import Console, count
 from pretrain_cli.cli.options import Session, command, words
-from pretrain_cli.errors import MissingDependencyError
 
 
 @command(
@@ -42,10 +40,6 @@ def evaluate(
 
     for name in words(models) or (None,):  # a wrong one is said before the heavy libraries load
         find_model(name, session.artifacts)
-    if session.config.evaluate.tasks and importlib.util.find_spec("lm_eval") is None:  # not after all was scored
-        raise MissingDependencyError(
-            "Tasks are run by lm-eval, which isn't installed.", "Install it: pip install 'pretrain-cli[lm-eval]'"
-        )
 
     from pretrain_cli.evaluation.run import evaluate as run_evaluate
 
