@@ -29,9 +29,8 @@ def show(
     elif session.console.speaks:
         for key, value in values.items():
             style = "dim" if origins[key] == "default" else "bold"
-            session.console.out.print(
-                f"[{style}]{key} = {markup(_literal(value))}[/]  [dim]# {markup(origins[key])}[/]"
-            )
+            line = f"{key} = {_literal(value)}" if value is not None else f"# {key} isn't set"
+            session.console.out.print(f"[{style}]{markup(line)}[/]  [dim]# {markup(origins[key])}[/]")
     session.console.next("ptk config keys KEY", "ptk config init")
 
 
@@ -103,11 +102,9 @@ def _describe(key: str) -> dict[str, Any]:
 
 
 def _literal(value: Any) -> str:
-    """A value as TOML writes it; what isn't set has no form in TOML and is shown as "unset"."""
+    """A value as TOML writes it. What isn't set has no form there."""
     import tomli_w
 
-    if value is None:
-        return '"unset"'
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):

