@@ -174,6 +174,13 @@ def count(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
+def figure(value: float | None, missing: str = "-") -> str:
+    """A loss or the like: "3.142"; of a run that diverged "3.4e+19"."""
+    if value is None:
+        return missing
+    return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
+
+
 def several(number: float, thing: str) -> str:
     """1 → "1 row", 4321 → "4 321 rows"."""
     return f"{count(number)} {thing}{'' if number == 1 else 's'}"

@@ -8,10 +8,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pretrain_cli.cli.console import Console, count, duration, megabytes, shell
+from pretrain_cli.cli.console import Console, count, duration, figure, megabytes, shell
 from pretrain_cli.cli.options import Session, command, words
 from pretrain_cli.cli.progress import sparkline
 from pretrain_cli.errors import UsageError
+
+SLIM = 70
+"""Columns below which a list of runs has names and losses alone."""
 
 app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -105,20 +108,31 @@ for _name, _command in (("list", list_), ("show", show), ("compare", compare), (
 
 
 def _table(console: Console, runs: list[Any]) -> Table:
+    """A line a run; the narrower the terminal, the fewer columns, so that none is squeezed away."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    narrow = console.narrow
-    for column in ("run", "started", "status"):
-        table.add_column(column, overflow="fold", no_wrap=column != "run")
-    table.add_column("base", overflow="ellipsis", no_wrap=True, max_width=12 if narrow else 40)
-    for column in ("tokens", "loss", "bits/byte", "time", *(() if narrow else ("steps", "disk"))):
+    narrow, slim = console.narrow, console.narrow and console.out.width < SLIM
+    left = ["run", "status"] if slim else ["run", "started", "status", "base"]
+    right = ["loss", "bits/byte"] if slim else ["tokens", "loss", "bits/byte", "time"]
+    right += [] if narrow else ["steps", "disk"]
+    for column in left:
+        widest = (8 if narrow else 40) if column == "base" else None
+        table.add_column(column, overflow="ellipsis", no_wrap=True, max_width=widest)
+    for column in right:
         table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
-        figures = [f"{value:.3f}" if value is not None else "-" for value in (run.loss, run.bits_per_byte)]
-        seconds = duration(run.seconds) if run.seconds is not None else "-"
-        started = run.started[5 if narrow else 0 : 16].replace("T", " ")
-        more = () if narrow else (count(run.steps), megabytes(run.bytes_on_disk))
-        table.add_row(escape(run.name), started, run.status, escape(run.base or "-"), count(run.tokens), *figures,
-                      seconds, *more)  # fmt: skip
+        cells = {
+            "run": escape(run.name),
+            "started": run.started[5 if narrow else 0 : 16].replace("T", " "),
+            "status": run.status,
+            "base": escape(run.base or "-"),
+            "tokens": count(run.tokens),
+            "loss": figure(run.loss),
+            "bits/byte": figure(run.bits_per_byte),
+            "time": duration(run.seconds) if run.seconds is not None else "-",
+            "steps": count(run.steps),
+            "disk": megabytes(run.bytes_on_disk),
+        }
+        table.add_row(*(cells[column] for column in (*left, *right)))
     return table
 
 

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.cli.console import count, duration, megabytes, quiet_import
+from pretrain_cli.cli.console import count, duration, figure, megabytes, quiet_import
 from pretrain_cli.cli.options import Session, command
 from pretrain_cli.errors import UsageError
+
+NOT_MEASURED = "not measured"
 
 
 @command(
@@ -107,17 +109,13 @@ def _title(result: Any) -> str:
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
-    validation = _number(result.validation_loss)
+    validation = figure(result.validation_loss, NOT_MEASURED)
     if result.validation_bits_per_byte is not None:
-        validation = f"loss {validation}, {result.validation_bits_per_byte:.3f} bits per byte"
+        validation = f"loss {validation}, {figure(result.validation_bits_per_byte)} bits per byte"
     return [
-        ("train loss", f"{_number(result.first_loss)} → {_number(result.train_loss)}"),
+        ("train loss", f"{figure(result.first_loss, NOT_MEASURED)} → {figure(result.train_loss, NOT_MEASURED)}"),
         ("validation", validation),
         ("speed", f"{count(result.tokens_per_second)} tokens/s"),
         ("peak memory", megabytes(result.peak_memory_bytes)),
         ("model", str(result.model)),
     ]
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3f}"
