@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -52,7 +53,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    _interruptible(lambda: tokenizer.train_from_iterator(texts, trainer))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
@@ -70,3 +71,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
         },
     )
     write_json(folder / "special_tokens_map.json", {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD})
+
+
+def _interruptible(work: Callable[[], object]) -> None:
+    """Do ``work`` in a thread that dies with the process, so that Ctrl-C is heard: one call of `tokenizers` lasts
+    seconds, and the interpreter looks at signals between calls only."""
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised again where it is waited for
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+    if failures:
+        raise failures[0]
