@@ -39,8 +39,8 @@ def prepare(
 
     Reads txt, md, jsonl, json, csv, tsv, parquet, arrow, html, pdf, docx and epub files, and their gz, bz2, xz and zst
     forms. Without a base a
-    tokenizer is trained on the text; with [bold]--base[/] the base's own is used. The last 5 % of the documents are
-    held out for evaluation.
+    tokenizer is trained on the text; with [bold]--base[/] the base's own is used. 5 % of the documents are held out
+    for evaluation.
     """
     if inputs:
         if not all(text.strip() for text in inputs):

@@ -51,9 +51,9 @@ class DataConfig(Section):
     packing: Literal["auto", "concat", "best-fit"] = "auto"
     """`concat` lays documents end to end and cuts; `best-fit` keeps pieces whole in rows (arXiv 2404.10830). `auto`: best-fit."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Share of the text held out, by document: the last ones, or the tail of a single document."""
+    """Share of the text held out, by document, or the tail of a single document; `split` says which."""
     split: Literal["auto", "tail", "hash"] = "auto"
-    """Which documents are held out: the last ones (`tail`), or by a seeded hash of each text, which stays when files are added (`hash`). `auto`: tail."""
+    """Which documents are held out: the last ones (`tail`), or by a seeded hash of each text, which stays when files are added (`hash`). `auto`: hash from 1 000 documents on."""
     seed: int = 0
     """Seed of the hash split, of mixture draws and of the tokenizer's sample."""
     exact_dedup: bool = True

@@ -1,4 +1,4 @@
-"""How do bytes become text? UTF-8 with or without a mark, UTF-16, else detected and reported."""
+"""How do bytes become text? UTF-8 with or without a mark, UTF-16, UTF-32, else detected and reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from pretrain_cli.errors import DataError
 
-MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, which is the beginning of it
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 BINARY_SIGNATURES = (
     b"\x89PNG",
     b"\xff\xd8\xff",
@@ -40,7 +46,7 @@ def find_encoding(head: bytes, wanted: str, path: str, whole: bool) -> Encoding:
         DataError: the bytes aren't text, or ``wanted`` is no encoding.
     """
     for mark, name in MARKS:
-        if head.startswith(mark) and not (name != "utf-8" and wanted not in ("auto", name, "utf-16")):
+        if head.startswith(mark) and not (name != "utf-8" and wanted not in ("auto", name, name[:6])):
             return Encoding(name, len(mark))
     if wanted != "auto":
         try:

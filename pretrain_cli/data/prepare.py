@@ -325,7 +325,7 @@ class _Prepare:
                 "add_eos": rows.eos is not None,
                 "dtype": rows.dtype,
                 "cleaning": list(settings.cleaning),
-                "split": self.config.data.split,
+                "split": selection.split,
                 "validation_fraction": self.config.data.validation_fraction,
             },
             "inputs": [

@@ -15,7 +15,7 @@ from pretrain_cli.data.documents import Batch, Document, Record
 from pretrain_cli.data.inputs import InputFile
 from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.data.shard import REASONS_OF_NO_CONCERN, bad_record
-from pretrain_cli.data.split import hold_out, same_text
+from pretrain_cli.data.split import choose_split, hold_out, same_text
 from pretrain_cli.errors import DataError
 
 PIECE = 1 << 16
@@ -128,8 +128,10 @@ class _Drawing:
         fraction = min(0.9, data.validation_fraction * (2 if uncertain else 1))
         first = same_text(hashes)
         once = np.flatnonzero(first == np.arange(len(first))) if data.exact_dedup else np.arange(len(first))
-        way = "tail" if data.split == "auto" else data.split
+        way = choose_split(data.split, len(once))
         held, cut = hold_out(sizes[once], hashes[once], fraction, way, data.seed)
+        if uncertain and data.split == "auto" and way == "hash":  # what is dropped later may leave too few for a draw
+            held |= hold_out(sizes[once], hashes[once], fraction, "tail", data.seed)[0]
         held_out = np.zeros(len(sizes) + 1, bool)
         held_out[once] = held
         held_out[: len(first)] = held_out[first]  # the copies of a held-out text, too

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.near import near_duplicates
-from pretrain_cli.data.split import Ints, Part, copies, first_seen, hold_out
+from pretrain_cli.data.split import Ints, Part, choose_split, copies, first_seen, hold_out
 from pretrain_cli.data.tasks import shard_name
 from pretrain_cli.data.tokens import byte_names, token_bytes
 from pretrain_cli.tokenizer.load import TokenizerInfo
@@ -29,6 +29,7 @@ class Selection:
     repeated_tokens: int = 0
     repeated_documents: int = 0
     validation_bytes: int = 0
+    split: str = "tail"
 
 
 def select(
@@ -55,11 +56,11 @@ def select(
         dropped["weight"] = keep & (times == 0)
         keep &= times > 0
     kept = np.flatnonzero(keep)
-    way = "tail" if config.split == "auto" else config.split
+    way = choose_split(config.split, len(kept))
     held, cut = hold_out(table["bytes"][kept], hashes[kept], config.validation_fraction, way, config.seed)
     train = _part(table, kept[~held], np.flatnonzero(~held))
     validation = _part(table, kept[held], np.flatnonzero(held))
-    selection = Selection(train, validation, dropped)
+    selection = Selection(train, validation, dropped, split=way)
     selection.validation_bytes = int(table["bytes"][kept[held]].sum())
     if cut:
         _cut_tail(selection, table, config.validation_fraction, info, work, shard_sizes)

@@ -92,7 +92,7 @@ def test_every_format_in_every_compression(tmp_path: Path, kind: str, compressio
     assert documents(path) == TEXTS
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
 def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
     text = "“Smart quotes” — and a café, in many ordinary English words besides.\n" * 20
     (tmp_path / "a.txt").write_bytes(text.encode(encoding))
