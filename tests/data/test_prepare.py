@@ -532,6 +532,33 @@ def test_the_tokenizer_never_sees_held_out_text(
     assert set(held) | set(seen) == everything or cleaning
 
 
+def test_a_large_text_gives_the_tokenizer_a_bounded_sample_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pretrain_cli.data import vocabulary
+
+    class Notes(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    seen: list[list[str]] = []
+    notes: list[str] = []
+    train = vocabulary.train_tokenizer
+    monkeypatch.setattr(vocabulary, "train_tokenizer", lambda texts, *rest: (seen.append(texts), train(texts, *rest)))
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE * (i % 5)}" for i in range(900)])
+    tokenizer = {"sample_bytes": 30_000, "vocab_size": 300}
+    for seed in (0, 0, 1):
+        data = {"inputs": [str(path)], "sequence_length": 32, "seed": seed}
+        config = Config.model_validate({"data": data, "tokenizer": tokenizer})
+        prepare(config, Artifacts(tmp_path / f"out-{len(seen)}"), Notes())
+    first, again, other = seen
+    assert first == again != other
+    assert all(20_000 < sum(map(len, texts)) < 40_000 for texts in seen)
+    places = [int(text.split()[1].rstrip(".")) for text in first]
+    assert min(places) < 100 and max(places) > 750, "drawn from all of it"
+    assert any("drawn evenly from 0.2 MB" in note for note in notes), notes
+
+
 def test_the_tokenizer_never_sees_the_held_out_tail_of_one_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
