@@ -74,6 +74,25 @@ def find_files(paths: Sequence[str], source: int = 0) -> list[InputFile]:
     return found
 
 
+def check_unchanged(files: Sequence[InputFile]) -> None:
+    """Compare the files of this machine with what they were when they were found.
+
+    Raises:
+        DataError: one has been written to since: what was read of it is neither the old nor the new text.
+    """
+    for file in files:
+        if file.path == STDIN or is_url(file.path) or not file.modified_ns:
+            continue
+        try:
+            now = Path(file.path).stat()
+        except OSError as error:
+            raise DataError(
+                f"{file.path} is gone: {error.strerror}.", "Run it again once the input is complete."
+            ) from error
+        if (now.st_size, now.st_mtime_ns) != (file.size, file.modified_ns):
+            raise DataError(f"{file.path} has changed while it was read.", "Run it again once the input is complete.")
+
+
 def _expand(path: str, source: int) -> list[InputFile]:
     if path == STDIN:
         return [InputFile(STDIN, -1, 0, "text", source=source)]

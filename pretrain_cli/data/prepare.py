@@ -7,7 +7,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretrain_cli.artifacts import Artifacts, lock, write_text, writing_to
+from pretrain_cli.artifacts import Artifacts, lock, writing_to
 from pretrain_cli.config.model import Config
 from pretrain_cli.data import ledger as ledgers
 from pretrain_cli.data.assemble import RowSettings, Shards, SplitCounts, locate, write_split
 from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files, hash_tokenizer
-from pretrain_cli.data.inputs import STDIN, InputFile, find_files
+from pretrain_cli.data.inputs import STDIN, InputFile, check_unchanged, find_files
 from pretrain_cli.data.pool import run_tasks
 from pretrain_cli.data.publish import Staging
 from pretrain_cli.data.sample import head_sample
@@ -34,6 +33,7 @@ from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
+NOTES_SHOWN = 5
 VERSION = 2
 """Of the manifest. Version 1 had no statistics."""
 
@@ -142,6 +142,7 @@ class _Prepare:
         self.config, self.artifacts, self.progress, self.started = config, artifacts, progress, started
         self.files, self.names, self.weights = files, names, weights
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.staging = Staging(artifacts)
 
     def run(self) -> PrepareResult:
@@ -260,6 +261,7 @@ class _Prepare:
         tasks = plan_tasks(self.files)
         key = fingerprint(
             {
+                "layout": 2,
                 "files": [file.to_dict() for file in self.files],
                 "settings": [settings.dtype, settings.separator, settings.column, settings.encoding, settings.on_error],
                 "cleaning": [*settings.cleaning, "near" if settings.near_dedup else ""],
@@ -283,8 +285,14 @@ class _Prepare:
             )
         data = self.config.data
         counts = run_tasks(tasks, settings, folder, data.workers, self.progress, data.executor)
-        for note in dict.fromkeys(note for count in counts for note in count.notes):
+        check_unchanged(self.files)
+        self.notes = list(dict.fromkeys(note for count in counts for note in count.notes))
+        for note in self.notes[:NOTES_SHOWN]:
             self._warn(note)
+        if len(self.notes) > NOTES_SHOWN:
+            self._warn(
+                f"… and {len(self.notes) - NOTES_SHOWN:,} more like these: all are in {self.artifacts.manifest}."
+            )
         return counts, folder
 
     def _pack(
@@ -315,7 +323,7 @@ class _Prepare:
                 f"The tokenizer has no token for {unwritable['bytes']} bytes in {unwritable['documents']} documents: "
                 "they are missing from the rows."
             )
-        _write_rejected(self.staging.rejected, counts)
+        _write_rejected(self.staging.rejected, work, len(counts))
         manifest = {
             "version": VERSION,
             "settings": {
@@ -341,10 +349,11 @@ class _Prepare:
             "base": self.config.model.base,
             **ledgers.summary(ledger, table, selection, train, validation, self.names),
             "statistics": ledgers.statistics(ledger, selection, train, validation, rows),
-            "rejected": _by_reason(counts),
+            "rejected": ledgers.merge([count.rejected for count in counts]),
             "ledger": ledger,
             "request": wanted,
             "warnings": self.warnings,
+            "notes": self.notes,
         }
         manifest["fingerprint"] = fingerprint(
             {name: manifest[name] for name in ("settings", "tokenizer", "train", "validation")} | {"inputs": hashes}
@@ -391,16 +400,14 @@ def _nothing_left(counts: list[TaskCounts], selection: Selection) -> str:
     return f"No text is left to train on ({told or 'no documents found'})."
 
 
-def _by_reason(counts: list[TaskCounts]) -> dict[str, int]:
-    """Bad records, those listed in rejected.jsonl, by reason."""
-    return dict(Counter(str(entry["reason"]) for count in counts for entry in count.rejected))
-
-
-def _write_rejected(path: Path, counts: list[TaskCounts]) -> None:
-    import json
-
-    lines = [json.dumps(entry, ensure_ascii=False) for count in counts for entry in count.rejected]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+def _write_rejected(path: Path, work: Path, many: int) -> None:
+    """The bad records of all shards, in order, in one file."""
+    with open(path, "wb") as out:
+        for index in range(many):
+            part = work / f"{shard_name(index)}.rejected"
+            if part.is_file():
+                with open(part, "rb") as lines:
+                    shutil.copyfileobj(lines, out, 1 << 20)
 
 
 def _result(manifest: dict[str, Any], artifacts: Artifacts, reused: bool, started: float) -> PrepareResult:

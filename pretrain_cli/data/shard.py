@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -45,7 +46,7 @@ class ShardSettings:
 
 @dataclass
 class TaskCounts:
-    """What a task read, kept and left out. Bytes are of UTF-8 text."""
+    """What a task read, kept and left out. Bytes are of UTF-8 text; ``rejected`` counts bad records by reason."""
 
     bytes_in: int = 0
     documents_in: int = 0
@@ -56,7 +57,7 @@ class TaskCounts:
     dropped_bytes: dict[str, int] = field(default_factory=dict)
     changed_bytes: int = 0
     notes: list[str] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    rejected: dict[str, int] = field(default_factory=dict)
 
     def drop(self, reason: str, size: int, documents: int = 1) -> None:
         self.dropped_bytes[reason] = self.dropped_bytes.get(reason, 0) + size
@@ -78,6 +79,7 @@ class Shard:
         self.counts = TaskCounts()
         self.cleaner = Cleaner(settings.cleaning)
         self.signatures: list[Signatures] = []
+        self.rejected: list[Rejected] = []
         self._whole_documents = bool(self.cleaner.steps or settings.near_dedup)
         self._encoding = _Encoding(encoder, settings.dtype, sink)
         self._sizes, self._sources = array("q"), array("h")
@@ -280,7 +282,8 @@ class Shard:
 
     def _reject(self, record: Rejected, size: int) -> None:
         self.counts.drop(record.reason, size)
-        self.counts.rejected.append(asdict(record))
+        self.counts.rejected[record.reason] = self.counts.rejected.get(record.reason, 0) + 1
+        self.rejected.append(record)
 
     def _flush(self) -> None:
         if self._texts:
@@ -364,6 +367,7 @@ def bad_record(record: Rejected) -> DataError:
     )
 
 
+@functools.lru_cache(maxsize=4)  # asked for at each bad record of a span
 def _lines_before(span: Span) -> int:
     if not span.start:
         return 0

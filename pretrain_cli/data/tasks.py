@@ -89,6 +89,8 @@ def run_task(
 ) -> TaskCounts:
     """Read, clean and encode one task into ``folder``: NAME.ids, NAME.documents.npy, and NAME.json last.
 
+    Bad records are listed in NAME.rejected, a JSON object a line.
+
     Once ``stop`` is set it ends at the next record with ``Stopped``.
 
     Raises:
@@ -106,6 +108,9 @@ def run_task(
         if settings.near_dedup:
             signatures = np.array(shard.signatures, np.uint32).reshape(-1, PERMUTATIONS)
             np.save(folder / f"{name}.signatures.npy", signatures)
+        if shard.rejected:
+            lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in shard.rejected)
+            (folder / f"{name}.rejected").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         record = folder / f"{name}.json.part"
         record.write_text(json.dumps(asdict(shard.counts)))
         os.replace(record, folder / f"{name}.json")

@@ -299,6 +299,34 @@ def test_a_bad_record_fails_with_its_place_or_is_counted_and_listed(preparing: P
     assert [(entry["line"], entry["offset"]) for entry in rejected] == [(2, 16), (3, 31)]
 
 
+def test_input_that_changes_while_it_is_read_is_an_error(tmp_path: Path, byte_level: Path) -> None:
+    (tmp_path / "log.txt").write_text(PROSE * 20)
+
+    class Writing(Progress):
+        def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
+            if name == "encoding":
+                with open(tmp_path / "log.txt", "a") as file:
+                    file.write("one more line\n")
+
+    data = {"inputs": [str(tmp_path / "log.txt")], "sequence_length": 32}
+    config = Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": data})
+    with pytest.raises(DataError, match="has changed while it was read"):
+        prepare(config, Artifacts(tmp_path / "out"), Writing())
+    assert not prepare(config, Artifacts(tmp_path / "out")).reused
+
+
+def test_a_warning_for_each_of_many_files_is_shown_for_some_and_kept_for_all(
+    preparing: Preparing, tmp_path: Path
+) -> None:
+    (tmp_path / "old").mkdir()
+    for number in range(9):
+        (tmp_path / "old" / f"{number}.txt").write_bytes(f"{number}. Ein Übel, naïve Käufer. {PROSE}".encode("cp1252"))
+    result, artifacts = preparing(tmp_path / "old")
+    assert sum("isn't UTF-8" in text for text in result.warnings) == 5
+    assert any("and 4 more like these" in text for text in result.warnings)
+    assert len(artifacts.read_manifest()["notes"]) == 9
+
+
 def test_a_second_prepare_into_the_folder_says_who_holds_it(preparing: Preparing, tmp_path: Path) -> None:
     from pretrain_cli.artifacts import lock
 
