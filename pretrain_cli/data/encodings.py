@@ -71,6 +71,11 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
         raise DataError(
             f"{path} is a binary file, not text (byte {bad}).", "Name text files, or set data.encoding if it is text."
         )
+    if _is_damaged_utf8(head):
+        raise DataError(
+            f"{path} is UTF-8, but damaged at byte {bad}.",
+            "Mend it (iconv -c -f utf-8 -t utf-8), name its encoding with data.encoding, or --on-error skip.",
+        )
     from charset_normalizer import from_bytes
 
     start = head[:262144]
@@ -89,6 +94,13 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
             f"{path} isn't UTF-8 (byte {bad}), and its encoding can't be told.", "Say it: --set data.encoding=latin-1"
         )
     return Encoding(best.encoding, guessed=True)
+
+
+def _is_damaged_utf8(raw: bytes) -> bool:
+    """Far more UTF-8 sequences than bytes that fit none; in other encodings' text such sequences hardly occur."""
+    text = raw.decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    return len(text.encode("ascii", "ignore")) + 11 * wrong < len(text)
 
 
 def _western(raw: bytes) -> bool:

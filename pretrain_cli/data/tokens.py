@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,37 +159,43 @@ def choose_encoder(file: Path, wanted: str, parse_special: bool, sample: Sequenc
     Returns:
         The settings and, where the exact engine had to be taken, the reason ("" otherwise).
     """
-    texts = [*sample, *ADVERSARIAL]
     exact = Encoder(EncoderSettings(file, "tokenizers", parse_special, ""), counts_lost=False)
-    cut = _find_cut(exact, file, sample)
     if wanted == "tokenizers":
-        return EncoderSettings(file, "tokenizers", parse_special, cut), ""
-    reason = ""
+        return replace(exact.settings, cut=_find_cut(exact, file, sample)), ""
+    reason = _why_not_fast(file, parse_special, exact, [*sample, *ADVERSARIAL])
+    if reason:
+        return replace(exact.settings, cut=_find_cut(exact, file, sample)), reason
+    fast = Encoder(replace(exact.settings, engine="fastokens"), counts_lost=False)
+    return replace(fast.settings, cut=_find_cut(fast, file, sample)), ""
+
+
+def _why_not_fast(file: Path, parse_special: bool, exact: Encoder, texts: Sequence[str]) -> str:
+    """What is wrong with fastokens' ids of ``texts``, "" if nothing is."""
     try:
         fast = load_fast(file)
-        for text in texts:
-            try:
-                ids, _ = encode_fast(fast, [text], parse_special)
-            except Exception:  # bytes outside the vocabulary: encode() sends such texts to tokenizers
-                continue
-            if not np.array_equal(ids, exact.encode([text])[0]):
-                reason = "fastokens gives other ids than tokenizers on a sample of this text"
-                break
     except Exception as error:
-        reason = f"fastokens can't load this tokenizer ({str(error).splitlines()[0] if str(error) else error!r})"
-    return EncoderSettings(file, "tokenizers" if reason else "fastokens", parse_special, cut), reason
+        return f"fastokens can't load this tokenizer ({str(error).splitlines()[0] if str(error) else error!r})"
+    ids, offsets = exact.encode(texts)  # in one call, which uses all cores
+    for text, (start, stop) in zip(texts, itertools.pairwise(offsets.tolist()), strict=True):
+        try:
+            own, _ = encode_fast(fast, [text], parse_special)
+        except Exception:  # bytes outside the vocabulary: encode() sends such texts to tokenizers
+            continue
+        if not np.array_equal(own, ids[start:stop]):
+            return "fastokens gives other ids than tokenizers on a sample of this text"
+    return ""
 
 
-def _find_cut(exact: Encoder, file: Path, sample: Sequence[str]) -> str:
+def _find_cut(encoder: Encoder, file: Path, sample: Sequence[str]) -> str:
     """Whether, and how, texts can be cut without a change of ids: tried out on the sample."""
-    spec = json.loads(file.read_text(encoding="utf-8"))
+    spec = _read_spec(file, file.stat().st_mtime_ns)
     if spec.get("truncation"):
         return ""
     # Without a pre-tokenizer a merge may reach over a space, which no sample can rule out: the vocabulary can.
     if not spec.get("pre_tokenizer") and any(re.search("[^▁]▁", token) for token in spec["model"].get("vocab", ())):
         return ""
     probe = [text[:CUT_CHARACTERS] for text in sample] + [CUT_PROBE]
-    whole = exact.encode(probe)[0]
+    whole = encoder.encode(probe)[0]
     for way, pattern in CUTS.items():
         parts: list[str] = []
         for text in probe:
@@ -197,14 +203,19 @@ def _find_cut(exact: Encoder, file: Path, sample: Sequence[str]) -> str:
             places = [0, *(found.start() for found in list(pattern.finditer(text))[::step]), len(text)]
             ends = itertools.pairwise(places)
             parts += [text[a + (a > 0 and way == "drop-space") : b] for a, b in ends]
-        if np.array_equal(whole, exact.encode(parts)[0]):
+        if np.array_equal(whole, encoder.encode(parts)[0]):
             return way
     return ""
 
 
+@functools.lru_cache(maxsize=1)
+def _read_spec(file: Path, modified_ns: int) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def lacks_bytes(file: Path) -> bool:
     """Whether this is a byte-level BPE without a token for every byte, as SmolLM2's: it lacks 21."""
-    spec = json.loads(file.read_text(encoding="utf-8"))
+    spec = _read_spec(file, file.stat().st_mtime_ns)
     if spec.get("normalizer") or '"ByteLevel"' not in json.dumps(spec.get("pre_tokenizer")):
         return False
     from tokenizers import pre_tokenizers

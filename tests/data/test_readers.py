@@ -99,6 +99,13 @@ def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
     assert documents(tmp_path / "a.txt") == [text]
 
 
+def test_a_wrong_byte_in_utf8_is_an_error_and_no_other_encoding(tmp_path: Path) -> None:
+    text = ("数据 テスト 데이터, naïve café. " * 50).encode()
+    (tmp_path / "a.txt").write_bytes(text + b"\xff\xfe" + text)
+    with pytest.raises(DataError, match=f"damaged at byte {len(text)}"):
+        documents(tmp_path / "a.txt")
+
+
 def test_a_separator_parts_documents_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pretrain_cli.data import readers
 
