@@ -110,6 +110,7 @@ class Shard:
             DataError: a bad record or file, where ``on_error`` is "fail".
         """
         reading = ReadSettings(self.settings.separator, self.settings.column, self.settings.encoding)
+        before = self.counts.documents_in
         try:
             records = read(span, reading)
             for record in join_parts(records) if self._whole_documents else records:
@@ -120,6 +121,10 @@ class Shard:
             if self.settings.on_error == "fail":
                 raise
             size = self._abandon()
+            if self.counts.documents_in == before:  # nothing of it was used: all of it is left out
+                rest = max(0, span.file.size - size)
+                self.counts.bytes_in += rest
+                size += rest
             self.counts.documents_in += 1
             self._reject(Rejected(span.file.path, 0, 0, size, "unreadable_file", error.message), size)
         for reason, size in reading.skipped_bytes.items():

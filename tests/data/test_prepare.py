@@ -299,6 +299,20 @@ def test_a_bad_record_fails_with_its_place_or_is_counted_and_listed(preparing: P
     assert [(entry["line"], entry["offset"]) for entry in rejected] == [(2, 16), (3, 31)]
 
 
+def test_a_file_that_cannot_be_read_is_left_out_with_its_size(preparing: Preparing, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(PROSE * 20)
+    (tmp_path / "texts" / "b.txt").write_bytes(b"\x89PNG" + bytes(996))
+    (tmp_path / "texts" / "c.txt").write_text("")
+    _, artifacts = preparing(tmp_path / "texts", on_error="skip", validation_fraction=0)
+    manifest = artifacts.read_manifest()
+    assert manifest["ledger"]["bytes"]["dropped"] == {"unreadable_file": 1000, "empty": 0}
+    assert manifest["ledger"]["bytes"]["in"] == 1000 + len(PROSE) * 20
+    listed = [json.loads(line) for line in artifacts.rejected.read_text().splitlines()]
+    assert [entry["reason"] for entry in listed] == ["unreadable_file", "empty"]
+    assert manifest["rejected"] == {"unreadable_file": 1, "empty": 1}
+
+
 def test_input_that_changes_while_it_is_read_is_an_error(tmp_path: Path, byte_level: Path) -> None:
     (tmp_path / "log.txt").write_text(PROSE * 20)
 
