@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +73,8 @@ def write_split(
     sizes = part.tokens + extra
     packer = PACKINGS[settings.packing](length)
     placed = done = 0
-    with RowWriter(folder, length, settings.dtype) as writer:
-        assembler = _Assembler(part, shards, settings, writer)
+    with RowWriter(folder, length, settings.dtype) as writer, _Behind(writer.write) as hand_over:
+        assembler = _Assembler(part, shards, settings, hand_over)
         for window in windows(sizes, max(WINDOW_TOKENS, 64 * length), length):
             placed += assembler.write(packer.add(window))
             done += int(window.sizes.sum())
@@ -81,11 +83,36 @@ def write_split(
     return SplitCounts(writer.rows, placed, len(part.documents), packer.tail, assembler.pieces)
 
 
+class _Behind:
+    """Writes batches in a thread of its own, in order, one behind: the next is put together meanwhile."""
+
+    def __init__(self, write: Callable[[PackedBatch], None]) -> None:
+        self._write, self._thread = write, ThreadPoolExecutor(1)
+        self._waiting: Future[None] | None = None
+
+    def __enter__(self) -> Callable[[PackedBatch], None]:
+        return self._take
+
+    def _take(self, batch: PackedBatch) -> None:
+        if self._waiting is not None:
+            self._waiting.result()
+        self._waiting = self._thread.submit(self._write, batch)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None and self._waiting is not None:
+            self._waiting.result()
+
+
 class _Assembler:
     """Copies the ids that a plan names into rows."""
 
-    def __init__(self, part: Part, shards: Shards, settings: RowSettings, writer: RowWriter) -> None:
-        self.part, self.shards, self.settings, self.writer = part, shards, settings, writer
+    def __init__(
+        self, part: Part, shards: Shards, settings: RowSettings, hand_over: Callable[[PackedBatch], None]
+    ) -> None:
+        self.part, self.shards, self.settings, self.hand_over = part, shards, settings, hand_over
         self.shard = shards.shard[part.rows]
         self.base = shards.offset[part.rows] + part.first
         self.pieces = 0
@@ -121,7 +148,7 @@ class _Assembler:
             last = starts + lengths == tokens + bos + 1
             flat[(places + lengths - 1)[last]] = settings.eos
         self._copy(flat, places + low - (starts - bos), documents, low, np.maximum(high - low, 0))
-        self.writer.write(
+        self.hand_over(
             PackedBatch(
                 flat.reshape(-1, length),
                 counts,
