@@ -377,7 +377,8 @@ class _Prepare:
 
     def _write(self, selection: Selection, name: str, shards: Shards, rows: RowSettings) -> SplitCounts:
         part = getattr(selection, name)
-        self.progress.stage(f"packing {name}", float(part.tokens.sum()), "tokens")
+        marks = ((rows.bos is not None) + (rows.eos is not None)) * len(part.tokens)
+        self.progress.stage(f"packing {name}", float(part.tokens.sum() + marks), "tokens")
         counts = write_split(part, shards, rows, self.staging.split(name), lambda done: self.progress.advance(done))
         self.progress.end_stage()
         return counts
