@@ -312,30 +312,12 @@ class _Prepare:
         rows = self._row_settings(info, settings.dtype)
         train = self._write(selection, "train", shards, rows)
         validation = self._write(selection, "validation", shards, rows)
-        if self.config.data.validation_fraction and not validation.rows:
-            self._warn(
-                f"The text is too small for a validation row of {rows.sequence_length} tokens: none is held out."
-            )
         ledger = ledgers.make_ledger(counts, table, selection, train, validation, rows)
-        unwritable = ledger["unwritable"]
-        if unwritable["bytes"]:
-            self._warn(
-                f"The tokenizer has no token for {unwritable['bytes']} bytes in {unwritable['documents']} documents: "
-                "they are missing from the rows."
-            )
+        self._warn_of_losses(ledger, validation, rows)
         _write_rejected(self.staging.rejected, work, len(counts))
         manifest = {
             "version": VERSION,
-            "settings": {
-                "sequence_length": rows.sequence_length,
-                "packing": rows.packing,
-                "add_bos": rows.bos is not None,
-                "add_eos": rows.eos is not None,
-                "dtype": rows.dtype,
-                "cleaning": list(settings.cleaning),
-                "split": selection.split,
-                "validation_fraction": self.config.data.validation_fraction,
-            },
+            "settings": self._shape(rows, settings, selection),
             "inputs": [
                 {"path": entry[0], "size": file.size, "hash": entry[1]}
                 for file, entry in zip(self.files, wanted["inputs"], strict=True)
@@ -359,6 +341,31 @@ class _Prepare:
             {name: manifest[name] for name in ("settings", "tokenizer", "train", "validation")} | {"inputs": hashes}
         )
         return manifest
+
+    def _warn_of_losses(self, ledger: dict[str, Any], validation: SplitCounts, rows: RowSettings) -> None:
+        if self.config.data.validation_fraction and not validation.rows:
+            self._warn(
+                f"The text is too small for a validation row of {rows.sequence_length} tokens: none is held out."
+            )
+        unwritable = ledger["unwritable"]
+        if unwritable["bytes"]:
+            self._warn(
+                f"The tokenizer has no token for {unwritable['bytes']} bytes in {unwritable['documents']} documents: "
+                "they are missing from the rows."
+            )
+
+    def _shape(self, rows: RowSettings, settings: ShardSettings, selection: Selection) -> dict[str, Any]:
+        """What was asked of the rows, `auto` resolved."""
+        return {
+            "sequence_length": rows.sequence_length,
+            "packing": rows.packing,
+            "add_bos": rows.bos is not None,
+            "add_eos": rows.eos is not None,
+            "dtype": rows.dtype,
+            "cleaning": list(settings.cleaning),
+            "split": selection.split,
+            "validation_fraction": self.config.data.validation_fraction,
+        }
 
     def _row_settings(self, info: TokenizerInfo, dtype: str) -> RowSettings:
         data = self.config.data
