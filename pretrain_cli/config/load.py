@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.model import TRAINER_KEYS, Config
 from pretrain_cli.errors import ConfigError
 
 DEFAULT_FILE = "ptk.toml"
@@ -204,6 +204,8 @@ def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _check_keys(values: Mapping[str, Any], layer: str) -> None:
     known = known_keys()
     for key, value in _leaves(values):
+        if own := TRAINER_KEYS.get(key.removeprefix("trainer.")) if key.startswith("trainer.") else None:
+            raise ConfigError(f"{layer}: '{key}' would have no effect: ptk sets it by '{own}'.", f"Set {own}.")
         if key in known or key.startswith("trainer."):
             continue
         if key in Config.model_fields:

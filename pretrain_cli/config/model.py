@@ -289,4 +289,21 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     generate: GenerateConfig = GenerateConfig()
     trainer: dict[str, Any] = Field(default_factory=dict)
-    """Passed to transformers' TrainingArguments by its own names; wins over what ptk derives."""
+    """Passed to transformers' TrainingArguments by its own names, as `adam_epsilon`; what ptk has a key for is set by that."""
+
+
+TRAINER_KEYS = {
+    "learning_rate": "train.learning_rate", "lr_scheduler_type": "train.schedule", "warmup_steps": "train.warmup_steps",
+    "warmup_ratio": "train.warmup_steps", "max_steps": "train.max_steps", "num_train_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.micro_batch", "per_device_eval_batch_size": "train.micro_batch",
+    "gradient_accumulation_steps": "train.gradient_accumulation", "weight_decay": "train.weight_decay",
+    "adam_beta1": "train.adam_beta1", "adam_beta2": "train.adam_beta2", "max_grad_norm": "train.max_grad_norm",
+    "optim": "train.optimizer", "bf16": "train.precision", "fp16": "train.precision", "use_cpu": "train.device",
+    "seed": "train.seed", "data_seed": "train.seed", "logging_steps": "train.logging_steps",
+    "logging_strategy": "train.logging_steps", "eval_steps": "train.eval_steps", "eval_strategy": "train.eval_steps",
+    "save_steps": "train.save_steps", "save_strategy": "train.save_steps", "save_total_limit": "train.keep",
+    "dataloader_num_workers": "train.workers", "gradient_checkpointing": "train.gradient_checkpointing",
+    "torch_compile": "train.compile", "use_liger_kernel": "train.liger", "fsdp": "train.shard_model",
+    "report_to": "tracking.report_to",
+}  # fmt: skip
+"""TrainingArguments that ptk decides itself: under [trainer] they would do nothing, or half of what they say."""

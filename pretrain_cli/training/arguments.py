@@ -29,7 +29,7 @@ def make_arguments(
     kernels: Kernels,
     liger_kernels: dict[str, bool],
 ) -> TrainingArguments:
-    """Trainer's arguments; ``[trainer]`` keys win over what is derived.
+    """Trainer's arguments; ``[trainer]`` adds those that ptk has no key for.
 
     Raises:
         MissingDependencyError: DeepSpeed is asked for and isn't installed.

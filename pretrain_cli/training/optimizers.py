@@ -61,7 +61,12 @@ def _weights(model: nn.Module, getter: str) -> set[int]:
 
 
 def make_optimizer(
-    model: nn.Module, name: str, train: TrainConfig, rates: Rates, newton_schulz: torch.dtype = torch.float32
+    model: nn.Module,
+    name: str,
+    train: TrainConfig,
+    rates: Rates,
+    newton_schulz: torch.dtype = torch.float32,
+    epsilon: float = EPSILON,
 ) -> torch.optim.Optimizer:
     """The optimizer called "adamw" or "muon"; weight decay on matrices only, never on norms, biases, embeddings.
 
@@ -71,6 +76,7 @@ def make_optimizer(
         train: weight decay and the second moment's decay.
         rates: peaks, and the first moment's decay.
         newton_schulz: what Muon computes in; bf16 where training has it too, as the machine then does it natively.
+        epsilon: AdamW's, ``[trainer] adam_epsilon``.
     """
     parts = split_parameters(model)
     betas = (rates.beta1, train.adam_beta2)
@@ -82,9 +88,9 @@ def make_optimizer(
     ]
     if muon:
         groups[-1]["muon"] = True
-        return MuonAdamW(groups, betas=betas, dtype=newton_schulz)
+        return MuonAdamW(groups, betas=betas, dtype=newton_schulz, epsilon=epsilon)
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=rates.main, betas=betas, eps=EPSILON, fused=True)
+    return torch.optim.AdamW(groups, lr=rates.main, betas=betas, eps=epsilon, fused=True)
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -95,12 +101,16 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, groups: Iterable[dict[str, Any]], betas: tuple[float, float], dtype: torch.dtype = torch.float32
+        self,
+        groups: Iterable[dict[str, Any]],
+        betas: tuple[float, float],
+        dtype: torch.dtype = torch.float32,
+        epsilon: float = EPSILON,
     ) -> None:
         self.dtype = dtype
         super().__init__(
             (group for group in groups if group["params"]),
-            {"lr": 0.0, "betas": betas, "weight_decay": 0.0, "muon": False, "momentum": MUON_MOMENTUM},
+            {"lr": 0.0, "betas": betas, "weight_decay": 0.0, "muon": False, "momentum": MUON_MOMENTUM, "eps": epsilon},
         )
 
     @torch.no_grad()
@@ -159,7 +169,7 @@ class MuonAdamW(torch.optim.Optimizer):
             beta2=group["betas"][1],
             lr=group["lr"],
             weight_decay=group["weight_decay"],
-            eps=EPSILON,
+            eps=group.get("eps", EPSILON),  # checkpoints of before had none
             maximize=False,
         )
 

@@ -86,6 +86,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 self.job.config.train,
                 plan.rates,
                 torch.bfloat16 if self.args.bf16 or self.model.dtype == torch.bfloat16 else torch.float32,
+                self.args.adam_epsilon,
             )
         return super().create_optimizer(model)
 

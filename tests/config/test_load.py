@@ -98,6 +98,13 @@ def test_trainer_takes_any_key() -> None:
     assert load(assignments=["trainer.adam_epsilon=1e-7"]).config.trainer == {"adam_epsilon": 1e-7}
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "max_steps", "bf16", "save_steps"])
+def test_a_trainer_key_that_ptk_sets_itself_is_refused_with_its_own_name(name) -> None:
+    with pytest.raises(ConfigError, match=f"'trainer.{name}' would have no effect") as caught:
+        load(assignments=[f"trainer.{name}=1"])
+    assert caught.value.hint.removeprefix("Set ").removesuffix(".") in known_keys()
+
+
 def test_a_changed_copy_is_validated() -> None:
     config = load().config
     assert changed(config, train__seed=5).train.seed == 5

@@ -54,11 +54,13 @@ def test_an_untied_embedding_has_a_rate_of_its_own(tmp_path) -> None:
         assert rates[id(model.get_output_embeddings().weight)] == RATES.main
 
 
-def test_muons_adamw_part_is_torchs_own(model) -> None:
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-2])
+def test_muons_adamw_part_is_torchs_own(model, epsilon: float) -> None:
     torch.manual_seed(0)
     other = AutoModelForCausalLM.from_pretrained(model.name_or_path)
-    muon = make_optimizer(model, "muon", TrainConfig(), RATES)
-    adamw = make_optimizer(other, "adamw", TrainConfig(), RATES)
+    muon = make_optimizer(model, "muon", TrainConfig(), RATES, epsilon=epsilon)
+    adamw = make_optimizer(other, "adamw", TrainConfig(), RATES, epsilon=epsilon)
+    assert {group["eps"] for group in muon.param_groups + adamw.param_groups} == {epsilon}
     for _ in range(3):
         for one, two in zip(model.parameters(), other.parameters(), strict=True):
             one.grad = torch.randn_like(one)
