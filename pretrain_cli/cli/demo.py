@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.cli.console import count, quiet_import
+from pretrain_cli.cli.console import count, quiet_import, shell
 from pretrain_cli.cli.options import Session, command, with_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
@@ -65,7 +65,9 @@ def demo(
         out.print(Text(f"\n{sample.prompt}{sample.text}\n"), soft_wrap=not out.is_terminal)
     say("The same with your own text:\n")
     if shutil.which("ptk") is None:  # the demo was run as .venv/bin/ptk
-        say(f"  . {Path(sys.executable).parent / 'activate'}")
+        activate = Path(sys.executable).parent / "activate"
+        near = activate.is_relative_to(Path.cwd())
+        say(f"  . {shell(str(activate.relative_to(Path.cwd()) if near else activate))}")
     for line in (
         "ptk prepare data.txt --artifacts mine",
         "ptk train --device auto --artifacts mine",
