@@ -37,10 +37,10 @@ def test_list_shows_each_run(ptk, two_runs) -> None:
 @pytest.mark.skipif(shutil.which("script") is None, reason="`script` makes the terminal")
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_a_narrow_terminal_shows_every_name_and_loss_whole(two_runs, columns: int) -> None:
-    """Through a real terminal of that width; the second run's loss has gone far."""
+    """In a real terminal, of the width that COLUMNS says; the second run's loss has gone far."""
     far = two_runs.run("second").metrics
     write_text(far, json.dumps({"step": 1, "loss": 3.4e22}) + "\n")
-    command = f"stty cols {columns}; {sys.executable} -m pretrain_cli runs list"
+    command = f"COLUMNS={columns} {sys.executable} -m pretrain_cli runs list"
     done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True)
     lines = [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in done.stdout.splitlines()]
     assert done.returncode == 0
