@@ -87,8 +87,9 @@ def template(session: Session) -> str:
         if table != section:
             section = table
             lines += ["", f"[{table}]"]
-        if not name:
+        if not name:  # [trainer], whose keys are the user's own
             lines += [f"# {config_field(key).description}"]
+            lines += [f"{own} = {_literal(item)}" for own, item in value.items()]
             continue
         mark = "" if session.chose(key) else "# "
         shown = "" if value is None else f" {_literal(value)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pretrain_cli.cli.console import count, megabytes
+from pretrain_cli.cli.console import count, megabytes, several
 from pretrain_cli.cli.options import Session, command
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _split(part: dict[str, Any]) -> str:
-    return f"{count(part['rows'])} rows, {count(part['documents'])} documents, {count(part['tokens'])} tokens"
+    return ", ".join(several(part[f"{thing}s"], thing) for thing in ("row", "document", "token"))
 
 
 def _reasons(reasons: dict[str, int]) -> str:

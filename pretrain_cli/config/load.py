@@ -90,6 +90,8 @@ def load_config(
         config = Config.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, origins) from error
+    for key in [key for key in origins if key.startswith("trainer.")]:  # one value for `config show`
+        origins["trainer"] = origins[key]
     return Resolved(config, {key: origins.get(key, "default") for key, _ in flatten(config)})
 
 

@@ -38,6 +38,13 @@ def test_init_keeps_what_was_chosen(ptk, empty) -> None:
     assert load_config(file=Path("mine.toml"), environ={}).config == load_config(preset="tinysolar", environ={}).config
 
 
+def test_trainer_keys_are_shown_and_kept(ptk, empty) -> None:
+    chosen = ("--set", "trainer.adam_epsilon=1e-7")
+    assert ptk("config", "show", "--changed", *chosen).out == "trainer = {adam_epsilon = 1e-07}  # --set\n"
+    assert ptk("config", "init", "mine.toml", *chosen).code == 0
+    assert load_config(file=Path("mine.toml"), environ={}).config.trainer == {"adam_epsilon": 1e-7}
+
+
 def test_keys_explain_one_or_a_section(ptk) -> None:
     assert "Peak learning rate" in ptk("config", "keys", "train.learning_rate").out
     assert set(ptk("config", "keys", "tokenizer", "--json").json) == {
