@@ -1,8 +1,8 @@
 """A decoding loop for Llama-, Mistral- and Qwen-shaped models: transformers' arithmetic without its imports.
 
 One token at a time, the time goes into streaming the weights from memory. torch's product of one row takes a single
-thread on many CPUs (10 GB/s here); multiplying the stored weights by the row and adding up takes all of them (21 GB/s),
-needs no other layout and no copy. A few milliseconds of timing tell which is faster on this machine at this time.
+thread on many CPUs (10 GB/s here). Two others take all of them over the weights as they are stored, without a copy;
+some milliseconds of timing tell which is the fastest on this machine at this time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ BATCH = 16
 """Rows computed together at most: enough to share the weights' way through memory, few enough for the cache."""
 CACHED_VALUES = 2_000_000
 """Products at a time, 8 MB: they are added up before they leave the cache."""
-TIMED_ROWS, TIMED_PASSES = 2048, 4
+TIMED_ROWS, TIMED_PASSES = 2048, 5
 
 
 @dataclass(frozen=True)
@@ -65,39 +66,54 @@ def lean_shape(config: dict[str, Any]) -> Shape | None:
     )
 
 
+Product = Callable[[Tensor, Tensor], Tensor]
+"""x [..., in], weight [out, in] -> [..., out], as ``F.linear``."""
+
+
 @dataclass(frozen=True)
 class Projection:
     """One or more linear maps of the same input, their outputs side by side.
 
-    ``weights`` are as stored, [out, in] each and memory-mapped; ``summed``: one row goes through `row_product`;
-    ``rows``: fewer rows are filled up to so many, 0: they aren't.
+    ``weights`` are as stored, [out, in] each and memory-mapped; ``product``: of a single row; ``rows``: fewer rows are
+    filled up to so many, 0: they aren't.
     """
 
     weights: tuple[Tensor, ...]
     bias: Tensor | None
-    summed: bool
+    product: Product
     rows: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        one_row = self.summed and x.numel() == x.shape[-1]
+        product = self.product if x.numel() == x.shape[-1] else F.linear
         count = x.shape[0]
         if count < self.rows and x.dim() > 1 and x.numel() == count * x.shape[-1]:
             x = torch.cat([x, x.new_zeros(self.rows - count, *x.shape[1:])])
-        parts = [row_product(x, weight) if one_row else F.linear(x, weight) for weight in self.weights]
+            product = F.linear
+        parts = [product(x, weight) for weight in self.weights]
         y = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))[:count]
         return y if self.bias is None else y + self.bias
 
 
-def row_product(x: Tensor, weight: Tensor) -> Tensor:
-    """``F.linear`` of one row [..., in], as a product that stays in the cache and its sums."""
+def summed_product(x: Tensor, weight: Tensor) -> Tensor:
+    """``F.linear`` of one row as a product that stays in the cache, and its sums."""
     rows = max(1, CACHED_VALUES // weight.shape[1])
     row = x.reshape(-1)
     sums = [(part * row).sum(dim=1) for part in torch.split(weight, rows)]
     return (sums[0] if len(sums) == 1 else torch.cat(sums)).view(*x.shape[:-1], -1)
 
 
-def fastest_product(weight: Tensor) -> tuple[bool, int]:
-    """Whether `row_product` is a fifth faster than torch's own product of one row here, and with how many threads.
+def shared_product(x: Tensor, weight: Tensor) -> Tensor:
+    """``F.linear`` of one row with the weight's rows shared out to the threads, as a batch of products."""
+    threads = torch.get_num_threads()
+    rows, width = weight.shape
+    if rows % threads:
+        return F.linear(x, weight)
+    parts = torch.bmm(weight.view(threads, -1, width), x.reshape(1, -1, 1).expand(threads, -1, 1))
+    return parts.view(*x.shape[:-1], rows)
+
+
+def fastest_product(weight: Tensor) -> tuple[Product, int]:
+    """The product of one row that is fastest here, torch's own unless another needs a fifth less; and its threads.
 
     Threads wait for each other: where another process holds a core, one alone is many times as fast as all together.
     """
@@ -105,22 +121,26 @@ def fastest_product(weight: Tensor) -> tuple[bool, int]:
     row = torch.ones(1, weight.shape[1], dtype=weight.dtype)
     threads = torch.get_num_threads()
 
-    def seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
-        started = time.perf_counter()
-        for _ in range(TIMED_PASSES):
+    def seconds(product: Product) -> list[float]:
+        times = []
+        for _ in range(TIMED_PASSES + 1):
+            started = time.perf_counter()
             for part in parts:
                 product(row, part)
-        return time.perf_counter() - started
+            times.append(time.perf_counter() - started)
+        return times[1:]  # the first pass reads the weights from the disk, wakes the threads, and gets its memory
 
-    seconds(F.linear)  # the first pass reads the weights from the disk and wakes the threads
-    linear, summed = seconds(F.linear), seconds(row_product)
+    times = {product: seconds(product) for product in (F.linear, summed_product, shared_product)}
+    best = min(times, key=lambda product: min(times[product]))
+    if min(times[best]) * 1.2 > min(times[F.linear]):
+        best = F.linear
     if threads > 1:
         torch.set_num_threads(1)
-        alone = seconds(F.linear), seconds(row_product)
+        alone = seconds(F.linear)
         torch.set_num_threads(threads)
-        if min(alone) * 2 < min(linear, summed):
-            return alone[1] * 1.2 < alone[0], 1
-    return summed * 1.2 < linear, threads
+        if median(alone) * 2 < median(times[best]):
+            return F.linear, 1
+    return best, threads
 
 
 @dataclass(frozen=True)
@@ -148,7 +168,10 @@ class LeanModel:
         self.norm = self._take(weights, "model.norm.weight")
         # fp32 on a CPU takes the fastest product; elsewhere all batches have one shape, so that rounding is the same.
         self.rounds = self.device.type == "cpu" and dtype == torch.float32
-        self.summed, self.threads = fastest_product(self.embedding) if self.rounds else (False, torch.get_num_threads())
+        self.product: Product = F.linear
+        self.threads = torch.get_num_threads()
+        if self.rounds:
+            self.product, self.threads = fastest_product(self.embedding)
         self.layers = [self._layer(weights, index) for index in range(shape.layers)]
         head = (
             self.embedding if shape.tied or "lm_head.weight" not in weights else self._take(weights, "lm_head.weight")
@@ -172,7 +195,7 @@ class LeanModel:
         return self._map(tuple(stacked), torch.cat(biases) if biases else None)
 
     def _map(self, weights: tuple[Tensor, ...], bias: Tensor | None) -> Projection:
-        return Projection(weights, bias, self.summed, 0 if self.rounds else BATCH)
+        return Projection(weights, bias, self.product, 0 if self.rounds else BATCH)
 
     def _layer(self, weights: dict[str, Tensor], index: int) -> Layer:
         at = f"model.layers.{index}."

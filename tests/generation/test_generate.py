@@ -10,7 +10,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.generation.conversation import Conversation
-from pretrain_cli.generation.lean import LeanModel, fastest_product, lean_shape, row_product
+from pretrain_cli.generation.lean import LeanModel, fastest_product, lean_shape, shared_product, summed_product
 from pretrain_cli.generation.prompts import fit_prompt
 from pretrain_cli.generation.results import Sample
 from pretrain_cli.generation.run import generate
@@ -210,35 +210,47 @@ def test_tokens_with_half_a_character_are_shown_whole_beside_their_probabilities
     assert pieces[-1] == "日" and not any(pieces[:-1])
 
 
+@pytest.mark.parametrize("product", [summed_product, shared_product])
 @pytest.mark.parametrize("shape", [(1, 48), (1, 1, 48)])
-def test_the_fast_product_of_one_row_equals_torchs_own(shape: tuple[int, ...], monkeypatch) -> None:
+@pytest.mark.parametrize("rows", [37, 40])
+def test_the_fast_products_of_one_row_equal_torchs_own(product, shape: tuple[int, ...], rows: int, monkeypatch) -> None:
     monkeypatch.setattr("pretrain_cli.generation.lean.CACHED_VALUES", 480)
-    x, weight = torch.randn(shape), torch.randn(37, 48)
-    torch.testing.assert_close(row_product(x, weight), torch.nn.functional.linear(x, weight))
+    x, weight = torch.randn(shape), torch.randn(rows, 48)
+    torch.set_num_threads(2)
+    try:
+        torch.testing.assert_close(product(x, weight), torch.nn.functional.linear(x, weight))
+    finally:
+        torch.set_num_threads(1)
 
 
-def test_greedy_ids_are_the_same_with_the_fast_product(model: Path, monkeypatch) -> None:
+def test_greedy_ids_are_the_same_with_the_fast_products(model: Path, monkeypatch) -> None:
     found = []
-    for pays in (True, False):
-        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda _, pays=pays: (pays, 1))
+    for product in (torch.nn.functional.linear, summed_product, shared_product):
+        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda _, product=product: (product, 1))
         found.append(write(model, ["Call me"], greedy=True)[0].ids)
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_one_thread_computes_where_another_process_holds_the_cores(busy: bool, monkeypatch) -> None:
     clock = [0.0]
 
-    def product(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        clock[0] += 5.0 if busy and torch.get_num_threads() > 1 else 1.0
-        return row
+    def taking(seconds: float):
+        def product(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            clock[0] += 9.0 if busy and torch.get_num_threads() > 1 else seconds
+            return row
 
+        return product
+
+    slow, fast, middle = taking(2.0), taking(1.0), taking(1.5)
     monkeypatch.setattr("pretrain_cli.generation.lean.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("pretrain_cli.generation.lean.row_product", product)
-    monkeypatch.setattr("pretrain_cli.generation.lean.F.linear", product)
+    monkeypatch.setattr("pretrain_cli.generation.lean.F.linear", slow)
+    monkeypatch.setattr("pretrain_cli.generation.lean.summed_product", fast)
+    monkeypatch.setattr("pretrain_cli.generation.lean.shared_product", middle)
     torch.set_num_threads(2)
     try:
-        assert fastest_product(torch.zeros(8, 4)) == (False, 1 if busy else 2)
+        assert fastest_product(torch.zeros(8, 4)) == ((slow, 1) if busy else (fast, 2))
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
 
