@@ -181,7 +181,7 @@ class LeanModel:
         self.inverse_frequency = shape.inverse_frequency.to(self.device)
         self.cos: Tensor | None = None
         self.sin: Tensor | None = None
-        self.keys = self.values = torch.empty(0, 0, 0, 0, 0)
+        self.layer_keys = self.layer_values = [torch.empty(0)] * shape.layers
         self.texts: list[list[int]] = []
 
     def _take(self, weights: dict[str, Tensor], name: str) -> Tensor:
@@ -218,12 +218,9 @@ class LeanModel:
         shape = self.shape
         capacity = max(map(len, prompts)) + max_new
         known = self._known(prompts)
-        old_keys, old_values = self.keys[:, :1, :, :known], self.values[:, :1, :, :known]
-        size = (shape.layers, len(prompts), shape.kv_heads, capacity, shape.head_dim)
-        self.keys = torch.zeros(size, dtype=self.dtype, device=self.device)
-        self.values = torch.zeros(size, dtype=self.dtype, device=self.device)
-        if known:
-            self.keys[:, :, :, :known], self.values[:, :, :, :known] = old_keys, old_values
+        size = (len(prompts), shape.kv_heads, capacity, shape.head_dim)
+        self.layer_keys = [self._room(size, old, known) for old in self.layer_keys]
+        self.layer_values = [self._room(size, old, known) for old in self.layer_values]
         self.texts = [list(prompt) for prompt in prompts]
         self._tables(capacity)
         logits: list[Tensor] = []
@@ -231,12 +228,20 @@ class LeanModel:
         for row, prompt in enumerate(prompts):
             twin = first_with.setdefault(tuple(prompt), row)
             if twin != row:
-                self.keys[:, row], self.values[:, row] = self.keys[:, twin], self.values[:, twin]
+                for cache in (*self.layer_keys, *self.layer_values):
+                    cache[row] = cache[twin]
                 logits.append(logits[twin])
                 continue
             ids = torch.tensor([prompt[known:]], device=self.device)
             logits.append(self._forward(ids, [row], [known])[0])
         return torch.stack(logits)
+
+    def _room(self, size: tuple[int, ...], old: Tensor, known: int) -> Tensor:
+        """A layer's keys or values [B, H, capacity, D], of one row the first ``known`` taken over."""
+        room = torch.zeros(size, dtype=self.dtype, device=self.device)
+        if known:
+            room[:, :, :known] = old[:, :, :known]
+        return room
 
     def _known(self, prompts: list[list[int]]) -> int:
         """Tokens at the beginning of a single prompt that are in the cache already, as in a conversation's next turn.
@@ -260,12 +265,12 @@ class LeanModel:
     @torch.inference_mode()
     def reread(self, ids: list[int]) -> Tensor:
         """Logits float32[V] after ``ids``, read at once; the batch being written stays as it is."""
-        kept = self.keys, self.values, self.texts
+        kept = self.layer_keys, self.layer_values, self.texts
         try:
             self.texts = []
             return self.start([ids], 0)[0]
         finally:
-            self.keys, self.values, self.texts = kept
+            self.layer_keys, self.layer_values, self.texts = kept
 
     def _tables(self, capacity: int) -> None:
         """Cosines and sines [capacity, D]; those that are there already are kept."""
@@ -274,6 +279,7 @@ class LeanModel:
         angles = torch.arange(capacity, device=self.device).float()[:, None] * self.inverse_frequency[None]
         angles = torch.cat([angles, angles], dim=-1)
         self.cos, self.sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        self.sin[:, : self.shape.head_dim // 2].neg_()  # the half that is turned from the second to the first
 
     def _forward(self, ids: Tensor, rows: list[int], starts: list[int]) -> Tensor:
         """ids int64[B, T], row b of them at position ``starts[b]`` of cache row ``rows[b]`` -> logits float32[B, V].
@@ -296,10 +302,11 @@ class LeanModel:
         shape = self.shape
         batch, length, _ = x.shape
         heads = layer.qkv(x).view(batch, length, shape.heads + 2 * shape.kv_heads, shape.head_dim).transpose(1, 2)
-        q, k, v = torch.split(heads, [shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+        turned, v = torch.split(heads, [shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)
-        q, k = _rotate(q, *turn), _rotate(k, *turn)
+            q, k = torch.split(turned, [shape.heads, shape.kv_heads], dim=1)
+            turned = torch.cat([self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)], dim=1)
+        q, k = torch.split(_rotate(turned, *turn), [shape.heads, shape.kv_heads], dim=1)
         mixed = [self._mix(index, q[group.here], k[group.here], v[group.here], group) for group in groups]
         whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
         return layer.out(whole.transpose(1, 2).reshape(batch, length, shape.heads * shape.head_dim))
@@ -307,12 +314,15 @@ class LeanModel:
     def _mix(self, index: int, q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
         """Put k and v [b, H, T, D] into the cache and attend to all of its rows up to there."""
         length, end = q.shape[2], group.start + q.shape[2]
-        self.keys[index, group.rows, :, group.start : end] = k
-        self.values[index, group.rows, :, group.start : end] = v
+        keys, values = self.layer_keys[index], self.layer_values[index]
+        if len(k) < len(keys):
+            keys, values = keys[group.rows], values[group.rows]
+        keys.narrow(2, group.start, length).copy_(k)
+        values.narrow(2, group.start, length).copy_(v)
         return F.scaled_dot_product_attention(
             q,
-            self.keys[index, group.rows, :, :end],
-            self.values[index, group.rows, :, :end],
+            keys.narrow(2, 0, end),
+            values.narrow(2, 0, end),
             attn_mask=_later_part(length, end, q.device) if length > 1 and group.start else None,
             is_causal=length > 1 and not group.start,
             enable_gqa=self.shape.heads != self.shape.kv_heads,
@@ -350,4 +360,4 @@ def _later_part(length: int, end: int, device: torch.device) -> Tensor:
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return x * cos + torch.cat([second, first], dim=-1) * sin
