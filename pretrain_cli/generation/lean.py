@@ -290,7 +290,9 @@ class LeanModel:
         assert self.cos is not None and self.sin is not None
         turn = self.cos[positions][:, None], self.sin[positions][:, None]
         activate = ACTIVATIONS[self.shape.activation]
-        groups = _groups(rows, starts, together=self.rounds)
+        groups: list[Group | Ragged] = [*_groups(rows, starts, together=self.rounds)]
+        if self.rounds and len(groups) > 1:
+            groups = [_ragged(rows, starts, everyone=len(rows) == len(self.texts))]
         x = self.embedding[ids]
         for index, layer in enumerate(self.layers):
             x = x + self._attend(layer, index, self._normed(x, layer.input_norm), groups, turn)
@@ -298,7 +300,9 @@ class LeanModel:
             x = x + layer.down(activate(gate) * up)
         return self.head(self._normed(x[:, -1], self.norm)).float()
 
-    def _attend(self, layer: Layer, index: int, x: Tensor, groups: list[Group], turn: tuple[Tensor, Tensor]) -> Tensor:
+    def _attend(
+        self, layer: Layer, index: int, x: Tensor, groups: list[Group | Ragged], turn: tuple[Tensor, Tensor]
+    ) -> Tensor:
         shape = self.shape
         batch, length, _ = x.shape
         heads = layer.qkv(x).view(batch, length, shape.heads + 2 * shape.kv_heads, shape.head_dim).transpose(1, 2)
@@ -307,7 +311,12 @@ class LeanModel:
             q, k = torch.split(turned, [shape.heads, shape.kv_heads], dim=1)
             turned = torch.cat([self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)], dim=1)
         q, k = torch.split(_rotate(turned, *turn), [shape.heads, shape.kv_heads], dim=1)
-        mixed = [self._mix(index, q[group.here], k[group.here], v[group.here], group) for group in groups]
+        mixed = [
+            self._mix_ragged(index, q, k, v, group)
+            if isinstance(group, Ragged)
+            else self._mix(index, q[group.here], k[group.here], v[group.here], group)
+            for group in groups
+        ]
         whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
         return layer.out(whole.transpose(1, 2).reshape(batch, length, shape.heads * shape.head_dim))
 
@@ -326,6 +335,17 @@ class LeanModel:
             attn_mask=_later_part(length, end, q.device) if length > 1 and group.start else None,
             is_causal=length > 1 and not group.start,
             enable_gqa=self.shape.heads != self.shape.kv_heads,
+        )
+
+    def _mix_ragged(self, index: int, q: Tensor, k: Tensor, v: Tensor, ragged: Ragged) -> Tensor:
+        """The same for a token of each of several rows that stand at different positions, in one call."""
+        seen = []
+        for cache, new in ((self.layer_keys[index], k), (self.layer_values[index], v)):
+            cache[ragged.rows, :, ragged.starts] = new[:, :, 0]
+            part = cache.narrow(2, 0, ragged.end)
+            seen.append(part if ragged.everyone else part[ragged.rows])
+        return F.scaled_dot_product_attention(
+            q, seen[0], seen[1], attn_mask=ragged.mask, enable_gqa=self.shape.heads != self.shape.kv_heads
         )
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -351,6 +371,23 @@ def _groups(rows: list[int], starts: list[int], together: bool) -> list[Group]:
         else:
             groups.append(Group(slice(here, here + 1), slice(row, row + 1), start))
     return groups
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """A batch whose rows stand at different positions: the cache is read up to the last of them, hidden by a mask."""
+
+    rows: Tensor
+    starts: Tensor
+    end: int
+    mask: Tensor
+    everyone: bool
+
+
+def _ragged(rows: list[int], starts: list[int], everyone: bool) -> Ragged:
+    end, places = max(starts) + 1, torch.tensor(starts)
+    mask = torch.arange(end)[None] <= places[:, None]
+    return Ragged(torch.tensor(rows), places, end, mask[:, None, None], everyone)
 
 
 def _later_part(length: int, end: int, device: torch.device) -> Tensor:
