@@ -10,7 +10,8 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.generation.conversation import Conversation
-from pretrain_cli.generation.lean import LeanModel, fastest_product, lean_shape, shared_product, summed_product
+from pretrain_cli.generation.lean import LeanModel, lean_shape
+from pretrain_cli.generation.products import fastest_product, shared_product, summed_product
 from pretrain_cli.generation.prompts import fit_prompt
 from pretrain_cli.generation.results import Sample
 from pretrain_cli.generation.run import generate
@@ -214,7 +215,7 @@ def test_tokens_with_half_a_character_are_shown_whole_beside_their_probabilities
 @pytest.mark.parametrize("shape", [(1, 48), (1, 1, 48)])
 @pytest.mark.parametrize("rows", [37, 40])
 def test_the_fast_products_of_one_row_equal_torchs_own(product, shape: tuple[int, ...], rows: int, monkeypatch) -> None:
-    monkeypatch.setattr("pretrain_cli.generation.lean.CACHED_VALUES", 480)
+    monkeypatch.setattr("pretrain_cli.generation.products.CACHED_VALUES", 480)
     x, weight = torch.randn(shape), torch.randn(rows, 48)
     torch.set_num_threads(2)
     try:
@@ -243,10 +244,10 @@ def test_one_thread_computes_where_another_process_holds_the_cores(busy: bool, m
         return product
 
     slow, fast, middle = taking(2.0), taking(1.0), taking(1.5)
-    monkeypatch.setattr("pretrain_cli.generation.lean.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("pretrain_cli.generation.lean.F.linear", slow)
-    monkeypatch.setattr("pretrain_cli.generation.lean.summed_product", fast)
-    monkeypatch.setattr("pretrain_cli.generation.lean.shared_product", middle)
+    monkeypatch.setattr("pretrain_cli.generation.products.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("pretrain_cli.generation.products.F.linear", slow)
+    monkeypatch.setattr("pretrain_cli.generation.products.summed_product", fast)
+    monkeypatch.setattr("pretrain_cli.generation.products.shared_product", middle)
     torch.set_num_threads(2)
     try:
         assert fastest_product(torch.zeros(8, 4)) == ((slow, 1) if busy else (fast, 2))
