@@ -1,0 +1,105 @@
+"""A disk that is full or sealed, and Ctrl-C at any moment: two lines and the right exit code, by the real command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from tests.test_road import ENVIRONMENT, SMALL, ok, ptk, refused
+from tests.training.test_faults import disk, fill, mount
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with text, prepared rows and a small run."""
+    folder = tmp_path_factory.mktemp("trained")
+    prose = (resources.files("pretrain_cli.texts") / "demo.txt").read_text(encoding="utf-8")
+    (folder / "data.txt").write_text(prose[:100_000], encoding="utf-8")
+    ok(folder, "prepare", "data.txt", "--vocab-size", "1000")
+    ok(folder, "train", "--max-steps", "2", "--run", "first", *SMALL)
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, trained: Path) -> Iterator[Path]:
+    """The same artifacts on a disk of 8 MB."""
+    with disk(tmp_path / "disk", 8) as folder:
+        for name in ("data", "tokenizer", "latest"):
+            copy = shutil.copytree if (trained / "artifacts" / name).is_dir() else shutil.copyfile
+            copy(trained / "artifacts" / name, folder / name)
+        model = folder / "runs" / "first" / "model"
+        shutil.copytree(trained / "artifacts" / "runs" / "first" / "model", model)
+        shutil.copyfile(trained / "artifacts" / "runs" / "first" / "run.json", model.parent / "run.json")
+        yield folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [("prepare", "data.txt", "--vocab-size", "900"), ("train", "--max-steps", "2", *SMALL), ("evaluate",)]
+)
+def test_no_space_left_is_two_lines_that_name_the_disk(small_disk: Path, trained: Path, command) -> None:
+    fill(small_disk)
+    refused(ptk(trained, *command, "--artifacts", str(small_disk)), 3, "No space left", str(small_disk))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("prepare", "data.txt", "--vocab-size", "900"), ("evaluate",)])
+def test_a_sealed_artifact_folder_is_refused(small_disk: Path, trained: Path, command) -> None:
+    assert mount("-o", "remount,ro", str(small_disk))
+    refused(ptk(trained, *command, "--artifacts", str(small_disk)), 2, "read-only", "--artifacts")
+
+
+def interrupted(folder: Path, *arguments: str, after: str | float) -> tuple[int, str]:
+    """Ctrl-C after so many seconds, or once stderr said so; exit code, and stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pretrain_cli", *arguments],
+        cwd=folder, env=ENVIRONMENT, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job in the background has none
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = ""
+    if isinstance(after, float):
+        time.sleep(after)
+    else:
+        while after not in said and (line := process.stderr.readline()):
+            said += line
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    return process.returncode, said + rest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("scoring validation", ("evaluate", "--set", "evaluate.stride=1")),
+        ("checking the input", ("demo", "--artifacts", "demo")),
+        ("training the tokenizer", ("prepare", "big.txt", "--artifacts", "big")),
+    ],
+)
+def test_ctrl_c_in_each_stage_is_two_lines_and_130(trained: Path, words: str, arguments) -> None:
+    (trained / "big.txt").write_text("".join(f"{n} {(trained / 'data.txt').read_text()}" for n in range(100)))
+    code, said = interrupted(trained, *arguments, after=words)
+    assert code == 130 and "Traceback" not in said, said
+    error, hint = said.strip().splitlines()[-2:]
+    assert error.startswith("Error: Stopped") and hint.startswith("Hint: "), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seconds", "arguments"),
+    [(0.7, ("train", "--max-minutes", "5")), (2.5, ("generate", "The", "--max-tokens", "100000"))],
+)
+def test_ctrl_c_while_libraries_load_leaves_no_traceback(trained: Path, seconds: float, arguments) -> None:
+    code, said = interrupted(trained, *arguments, after=seconds)
+    assert code == 130 and "Traceback" not in said, said
