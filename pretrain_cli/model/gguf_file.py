@@ -49,7 +49,7 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     if config.get("hidden_act", "silu") != "silu":
         raise ModelError(
             f"The model's activation '{config['hidden_act']}' has no place in a GGUF file: llama.cpp takes silu here.",
-            "Export with --to hf. A model for llama.cpp: ptk train --set model.activation=silu",
+            "Take --to hf, or --engine torch. A model for llama.cpp: ptk train --set model.activation=silu",
         )
     tensors = _read_tensors(folder)
     temporary = file.with_name(f".{file.name}.part")
