@@ -18,7 +18,7 @@ from pretrain_cli.errors import MissingDependencyError, ModelError
 from pretrain_cli.generation.prompts import check_prompt, encode_prompt, fit_prompt
 from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenProbability
 from pretrain_cli.generation.text import BROKEN
-from pretrain_cli.model.llama_cpp import is_installed, serve, stream
+from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stream
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
@@ -158,7 +158,9 @@ def open_llama(named: NamedModel, artifacts: Artifacts, progress: Progress = SIL
     if not folder.is_dir():
         raise ModelError(f"'{named.name}' isn't on this disk.", "Give llama.cpp a run, a folder or a .gguf file.")
     info = read_tokenizer(tokenizer_folder)
-    context = int(read_json(folder / "config.json").get("max_position_embeddings", 2048))
+    settings = read_json(folder / "config.json")
+    check_config(settings)
+    context = int(settings.get("max_position_embeddings", 2048))
     reader = Reader(Tokenizer.from_file(str(info.file)), info, context)
     return LlamaWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts, progress), reader)
 

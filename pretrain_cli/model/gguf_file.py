@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import MissingDependencyError, ModelError
 from pretrain_cli.model.gguf_tokenizer import write_tokenizer
-from pretrain_cli.model.rope import inverse_frequencies, is_known_rope, rope_settings
+from pretrain_cli.model.llama_cpp import FAMILIES, check_config
+from pretrain_cli.model.rope import inverse_frequencies, rope_settings
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -23,9 +24,6 @@ NAMES = {
 """transformers' names inside a layer -> GGUF's."""
 
 USE_ANOTHER = "It was cut short, or its training diverged: use another checkpoint."
-
-FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-"""transformers' model type -> llama.cpp's architecture."""
 
 
 def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = None) -> None:
@@ -43,14 +41,8 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
             "Writing a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
         ) from error
     config = read_json(folder / "config.json")
-    family = FAMILIES.get(config.get("model_type", ""))
-    if family is None:
-        raise ModelError(f"A '{config.get('model_type')}' model can't be written as GGUF.", "Export it with --to hf.")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ModelError(
-            f"The model's activation '{config['hidden_act']}' has no place in a GGUF file: llama.cpp takes silu here.",
-            "Take --to hf, or --engine torch. A model for llama.cpp: ptk train --set model.activation=silu",
-        )
+    check_config(config)
+    family = FAMILIES[config["model_type"]]
     tensors = _read_tensors(folder)
     temporary = file.with_name(f".{file.name}.part")
     writer = gguf.GGUFWriter(temporary, family)
@@ -145,17 +137,8 @@ def _head_dim(config: dict[str, Any]) -> int:
 
 
 def _write_rope(writer: Any, gguf: Any, config: dict[str, Any]) -> None:
-    """Base, scaling, and for Llama 3.1's kind a tensor of divisors, one for each pair of a head.
-
-    Raises:
-        ModelError: a rotary embedding of another kind.
-    """
+    """Base, scaling, and for Llama 3.1's kind a tensor of divisors, one for each pair of a head."""
     rope, head_dim = rope_settings(config), _head_dim(config)
-    if not is_known_rope(config):
-        raise ModelError(
-            f"A rotary embedding of the kind '{rope['rope_type']}' can't be written as GGUF.",
-            "Export with --to hf, and convert with llama.cpp.",
-        )
     writer.add_rope_dimension_count(head_dim)
     writer.add_rope_freq_base(rope["rope_theta"])
     if rope["rope_type"] == "linear":

@@ -11,11 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_cli.errors import ModelError
+from pretrain_cli.model.rope import is_known_rope, rope_settings
 from pretrain_cli.processes import available_cores
 
+FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+"""transformers' model type -> llama.cpp's architecture."""
 CHECKED_CONTEXT = 256
 LOOK_S = 0.1
 """Ctrl-C is noticed between two looks at what llama.cpp has written."""
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Raise ModelError if llama.cpp would compute something else than the model that this config.json describes."""
+    family, activation = config.get("model_type", ""), config.get("hidden_act", "silu")
+    if family not in FAMILIES:
+        raise ModelError(f"A '{family}' model can't be written as GGUF.", "Export it with --to hf.")
+    if activation != "silu":
+        raise ModelError(
+            f"The model's activation '{activation}' has no place in a GGUF file: llama.cpp takes silu here.",
+            "Take --to hf, or --engine torch. A model for llama.cpp: ptk train --set model.activation=silu",
+        )
+    if not is_known_rope(config):
+        raise ModelError(
+            f"A rotary embedding of the kind '{rope_settings(config)['rope_type']}' can't be written as GGUF.",
+            "Export with --to hf, and convert with llama.cpp.",
+        )
 
 
 def is_installed() -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KNOWN = ("default", "linear", "llama3")
 
@@ -32,6 +32,8 @@ def inverse_frequencies(config: dict[str, Any], head_dim: int) -> Tensor:
     The kind "llama3" leaves fast pairs as they are, slows slow ones by ``factor``, and blends between the two
     (Llama 3.1, 2024).
     """
+    import torch
+
     rope = rope_settings(config)
     steps = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     plain: Tensor = 1.0 / rope["rope_theta"] ** steps
@@ -43,6 +45,8 @@ def inverse_frequencies(config: dict[str, Any], head_dim: int) -> Tensor:
 
 
 def _llama3(plain: Tensor, rope: dict[str, Any]) -> Tensor:
+    import torch
+
     factor, low, high = (float(rope[name]) for name in ("factor", "low_freq_factor", "high_freq_factor"))
     context = float(rope["original_max_position_embeddings"])
     wavelength = 2 * math.pi / plain
