@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
@@ -235,7 +236,7 @@ def default_text(field: FieldInfo) -> str:
 
 
 def metavar(field: FieldInfo) -> str:
-    """What a value looks like: N, X, TEXT, or the words that are allowed."""
+    """What a value looks like: N, X, TEXT, TABLE, or the words that are allowed."""
     return "|".join(dict.fromkeys(_kinds(field.annotation)))
 
 
@@ -247,6 +248,8 @@ def _kinds(annotation: Any) -> list[str]:
         return [str(value) for value in typing.get_args(annotation)]
     if origin is tuple:
         return _kinds(typing.get_args(annotation)[0])
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return ["TABLE"]
     if origin is not None:
         return [kind for part in typing.get_args(annotation) if part is not type(None) for kind in _kinds(part)]
     return [{int: "N", float: "X", bool: "true|false"}.get(annotation, "TEXT")]
