@@ -55,6 +55,9 @@ def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = 
         )
     folder = Path(name)
     if folder.is_dir():
+        elsewhere = _run_at(folder)
+        if elsewhere is not None:
+            return _run_model(elsewhere, artifacts, None)
         return NamedModel(folder.name or name, str(folder), str(folder))
     if folder.is_file() or name == "smollm2":
         return _from_base(name, artifacts)
@@ -93,6 +96,12 @@ def base_name(run: RunFolder) -> str:
 def checkpoints_of(run: RunFolder) -> list[str]:
     """Names of the run's checkpoints, ascending: ``step-000100``, ..."""
     return [run.checkpoint(step).name for step in run.checkpoint_steps()]
+
+
+def _run_at(folder: Path) -> RunFolder | None:
+    """The run that ``folder`` or the folder of its model belongs to, in whichever artifact folder."""
+    own = folder.parent if folder.name == "model" else folder
+    return RunFolder(own) if (own / "run.json").is_file() and (own / "model").is_dir() else None
 
 
 def _find_run(name: str | None, artifacts: Artifacts) -> RunFolder | None:

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.evaluation.run import evaluate
@@ -139,3 +139,18 @@ def test_a_long_document_in_parts_gives_the_figures_of_the_whole(
     assert (parts.tokens, parts.bytes, parts.documents) == (whole.tokens, whole.bytes, 1)
     assert parts.loss == pytest.approx(whole.loss, abs=1e-6)
     assert parts.bits_per_byte_interval == pytest.approx(whole.bits_per_byte_interval, abs=1e-6)
+
+
+def test_a_run_of_another_artifact_folder_is_called_by_its_name(tmp_path: Path) -> None:
+    names = []
+    for place in ("one", "two"):
+        run = Artifacts(tmp_path / place).run(f"run-{place}")
+        make_model(run.model)
+        write_json(run.record, {"base": ""})
+        names.append(str(run.model if place == "one" else run.path))
+    text = tmp_path / "text.txt"
+    text.write_text(SAMPLE, "utf-8")
+    config = Config(evaluate=EvaluateConfig(on=(str(text),), samples=0))
+    result = evaluate(config, Artifacts(tmp_path / "three"), models=names)
+    assert [model.name for model in result.models] == ["run-one", "run-two"]
+    assert result.report == Path(names[0]).parent / "evaluation" / "report.json"
