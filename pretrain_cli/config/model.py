@@ -224,7 +224,7 @@ class EvaluateConfig(Section):
     stride: Positive | Auto = "auto"
     """New tokens in each window of a long document. `auto`: half the context."""
     context: Positive | Auto = "auto"
-    """Tokens a window holds. `auto`: the row length, or 1 024 for a model not trained here, within the model's own limit."""
+    """Tokens a window holds, the same for all models. `auto`: the shortest row length of the runs, or 1 024 for models not trained here, within a model's own limit."""
     batch_tokens: Positive | Auto = "auto"
     """Tokens that go through the model at once. `auto`: 8 192; on a CPU a window, or 1 024, on each core."""
     sample: Annotated[int, Field(ge=0)] = 0

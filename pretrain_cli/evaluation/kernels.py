@@ -109,7 +109,7 @@ def blockwise_causal_attention(
     rows = (query * scale).reshape(batch * groups, heads // groups, length, width)
     keys = key.reshape(batch * groups, length, width).transpose(1, 2)
     values = value.reshape(batch * groups, length, width)
-    out = torch.empty_like(rows)
+    out = query.new_empty(batch, length, groups, heads // groups, width)
     hidden = torch.full((BLOCK_ROWS, BLOCK_ROWS), -math.inf, dtype=query.dtype).triu(1)
     for start in range(0, length, BLOCK_ROWS):
         end = min(start + BLOCK_ROWS, length)
@@ -117,8 +117,9 @@ def blockwise_causal_attention(
         scores = torch.bmm(block, keys[:, :, :end]).view(batch * groups, -1, end - start, end)
         scores[..., start:] += hidden[: end - start, : end - start]
         weights = scores.softmax(dim=-1).view(batch * groups, -1, end)
-        out[:, :, start:end] = torch.bmm(weights, values[:, :end]).view(batch * groups, -1, end - start, width)
-    return out.view(batch, heads, length, width).transpose(1, 2).contiguous(), None
+        found = torch.bmm(weights, values[:, :end]).view(batch, groups, -1, end - start, width)
+        out[:, start:end] = found.permute(0, 3, 1, 2, 4)
+    return out.view(batch, length, heads, width), None
 
 
 def _register() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,8 @@ class OpenModel:
     device: torch.device
 
 
-def open_model(
-    named: NamedModel, artifacts: Artifacts, device: str, dtype: torch.dtype, context: int | str
-) -> OpenModel:
-    """Load weights and tokenizer of ``named``; ``context`` is a number of tokens or "auto".
+def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torch.dtype, context: int) -> OpenModel:
+    """Load weights and tokenizer of ``named``; ``context`` in tokens, within the model's own limit.
 
     Raises:
         ModelError: weights or tokenizer are missing, damaged, or don't fit each other.
@@ -102,7 +100,7 @@ def open_model(
         end_ids=_end_ids(model, info.eos_id),
         vocab_size=rows,
         parameters=parameters,
-        context=_choose_context(model, named, context),
+        context=_within_limit(model, context),
         device=torch.device(device),
     )
 
@@ -136,12 +134,19 @@ def _end_ids(model: Any, eos_id: int | None) -> frozenset[int]:
     return frozenset(found for found in (eos_id, *(own if isinstance(own, list) else [own])) if found is not None)
 
 
-def _choose_context(model: Any, named: NamedModel, context: int | str) -> int:
+def _within_limit(model: Any, context: int) -> int:
     limit = getattr(model.config, "max_position_embeddings", None)
-    limit = limit if isinstance(limit, int) and limit > 1 else UNTRAINED_CONTEXT
+    return max(2, min(context, limit if isinstance(limit, int) and limit > 1 else context))
+
+
+def shared_context(models: Sequence[NamedModel], context: int | str) -> int:
+    """Tokens of a window for all models alike: as asked, or the shortest rows that one of them was trained with.
+
+    More context makes any model better: models that see more of a text than others can't be compared on it.
+    """
     if isinstance(context, int):
-        return max(2, min(context, limit))
-    return max(2, min(_row_length(named) or UNTRAINED_CONTEXT, limit))
+        return context
+    return min((length for model in models if (length := _row_length(model))), default=UNTRAINED_CONTEXT)
 
 
 def _row_length(named: NamedModel) -> int | None:

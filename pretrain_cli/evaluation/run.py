@@ -14,7 +14,7 @@ import torch
 
 from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.config.model import Config
-from pretrain_cli.evaluation.opening import OpenModel, open_model
+from pretrain_cli.evaluation.opening import OpenModel, open_model, shared_context
 from pretrain_cli.evaluation.results import EvaluateResult, ModelScores, SampleTexts
 from pretrain_cli.evaluation.samples import choose_prompts, write_sample
 from pretrain_cli.evaluation.scoring import score_text, tokens_per_second, tokens_to_process
@@ -51,13 +51,14 @@ def evaluate(
     named = choose_models(config, artifacts, models)
     texts = collect_texts(config, artifacts)
     device, dtype, reason = _arithmetic(config)
+    context = shared_context(named, config.evaluate.context)
     warnings: list[str] = []
     scores: list[ModelScores] = []
     tallies: list[dict[str, Tally]] = []
     written: dict[str, dict[str, str]] = {}
     prompts = choose_prompts(_prompts(config, named[0]), texts, config.evaluate.samples)
     for entry in named:
-        opened = open_model(entry, artifacts, device, dtype, config.evaluate.context)
+        opened = open_model(entry, artifacts, device, dtype, context)
         if not scores:
             _announce(opened, texts, len(named), config, progress)
         found = {text.name: _score(opened, text, config, progress) for text in texts}

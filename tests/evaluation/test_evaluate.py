@@ -154,3 +154,15 @@ def test_a_run_of_another_artifact_folder_is_called_by_its_name(tmp_path: Path) 
     result = evaluate(config, Artifacts(tmp_path / "three"), models=names)
     assert [model.name for model in result.models] == ["run-one", "run-two"]
     assert result.report == Path(names[0]).parent / "evaluation" / "report.json"
+
+
+def test_models_that_are_compared_see_as_much_of_the_text(tmp_path: Path, model: Path) -> None:
+    run = Artifacts(tmp_path).run("short")
+    make_model(run.model)
+    write_json(run.record, {"base": str(model), "sequence_length": 32})
+    (tmp_path / "latest").write_text("short\n")
+    text = tmp_path / "text.txt"
+    text.write_text(SAMPLE, "utf-8")
+    result = evaluate(Config(evaluate=EvaluateConfig(on=(str(text),), samples=0)), Artifacts(tmp_path))
+    assert [scored.settings["context"] for scored in result.models] == [32, 32]
+    assert result.comparison[0].difference == 0
