@@ -46,6 +46,7 @@ class OpenModel:
         encoder: knows where a long text can be cut without a change of ids.
         token_bytes: bytes that each id stands for, where the vocabulary can't write every byte; else None.
         first_id: stands before each document, so that its first token is predicted too.
+        adds_first: whether the tokenizer itself puts BOS before a text, as a prompt then has it.
         end_ids: end a document.
     """
 
@@ -56,6 +57,7 @@ class OpenModel:
     encoder: Encoder
     token_bytes: NDArray[np.int64] | None
     first_id: int
+    adds_first: bool
     end_ids: frozenset[int]
     vocab_size: int
     parameters: int
@@ -97,6 +99,7 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
         encoder=Encoder(settings, counts_lost=False),
         token_bytes=token_bytes(info.file) if lacks_bytes(info.file) else None,
         first_id=first_id,
+        adds_first=info.adds_bos,
         end_ids=_end_ids(model, info.eos_id),
         vocab_size=rows,
         parameters=parameters,

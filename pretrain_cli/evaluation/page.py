@@ -93,14 +93,14 @@ def _before_and_after(result: EvaluateResult) -> list[str]:
             low_high = text.bits_per_byte_interval
             small = f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "too little text"
             rows.append(
-                (model.name, (f"{text.bits_per_byte:.4f}", small), f"{text.loss:.4f}", f"{text.perplexity:.2f}",
+                (model.name, (f"{text.bits_per_byte:.4f}", small), (f"{text.perplexity:.2f}", f"loss {text.loss:.3f}"),
                  f"{text.accuracy:.1%}", f"{text.accuracy_top5:.1%}")
             )  # fmt: skip
             values.setdefault(first.name, {})[model.name] = (
                 text.bits_per_byte,
                 *(low_high or (float("nan"), float("nan"))),
             )
-    header = ("model", "bits per byte", "loss", "perplexity", "top-1", "top-5")
+    header = ("model", "bits per byte", "perplexity", "top-1", "top-5")
     chart = interval_chart("Bits per byte, with 95 % intervals", "less is better", values)
     heading = "Before and after" if len(models) == 2 and result.comparison else "Scores"
     return [f"<h2>{heading}</h2>", table(header, rows), charts([chart])]

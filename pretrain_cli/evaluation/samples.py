@@ -26,8 +26,10 @@ def choose_prompts(given: Sequence[str], texts: list[Text], count: int) -> list[
 
 @torch.inference_mode()
 def write_sample(model: OpenModel, prompt: str) -> str:
-    """The prompt's greedy continuation, SAMPLE_TOKENS tokens or up to the document's end."""
-    ids = [model.first_id, *model.tokenizer.encode(prompt, add_special_tokens=False).ids]
+    """The prompt's greedy continuation as `ptk generate` writes it, SAMPLE_TOKENS tokens or up to the document's end."""
+    ids = model.tokenizer.encode(prompt, add_special_tokens=False).ids
+    if model.adds_first or not ids:
+        ids = [model.first_id, *ids]
     started, cache = len(ids), None
     window = torch.tensor([ids], device=model.device)
     for _ in range(min(SAMPLE_TOKENS, model.context - started)):
