@@ -26,7 +26,7 @@ def choose_prompts(given: Sequence[str], texts: list[Text], count: int) -> list[
 
 @torch.inference_mode()
 def write_sample(model: OpenModel, prompt: str) -> str:
-    """The prompt's greedy continuation as `ptk generate` writes it, SAMPLE_TOKENS tokens or up to the document's end."""
+    """The prompt's greedy continuation as `ptk generate` writes it: SAMPLE_TOKENS tokens, or up to the end."""
     ids = model.tokenizer.encode(prompt, add_special_tokens=False).ids
     if model.adds_first or not ids:
         ids = [model.first_id, *ids]
