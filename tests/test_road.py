@@ -246,7 +246,21 @@ def test_doctor_says_that_the_default_road_can_run(tmp_path) -> None:
     value = ok(tmp_path, "doctor")
     names = {check["name"] for check in value["checks"]}
     assert value["ok"] is True
-    assert {"python", "torch", "device", "precision", "cores", "memory", "disk", "wandb", "smollm2"} <= names
+    assert {
+        "python",
+        "torch",
+        "device",
+        "precision",
+        "cores",
+        "memory",
+        "disk",
+        "wandb",
+        "smollm2",
+        "compiler",
+    } <= names
+    bare = ok(tmp_path, "doctor", CXX="no-such-compiler")
+    (compiler,) = [check for check in bare["checks"] if check["name"] == "compiler"]
+    assert bare["ok"] is True and compiler["state"] == "optional" and "g++" in compiler["hint"]
 
 
 @pytest.mark.slow

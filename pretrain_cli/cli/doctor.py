@@ -126,6 +126,14 @@ def _device() -> Iterator[Check]:
         yield Check("gpu", "extra, not here (liger_kernel)", "optional", 'pip install "pretrain-cli[gpu]"')
     precision = devices.choose_precision("auto", device.value)
     yield Check("precision", f"{precision.value}: {precision.reason}")
+    if device.value == "cpu":
+        compiler = shutil.which(os.environ.get("CXX", "g++"))
+        yield Check(
+            "compiler",
+            compiler or "no g++: training on this CPU isn't compiled, and takes about a quarter longer",
+            "ok" if compiler else "optional",
+            "" if compiler else "install a C++ compiler, as with: apt install g++",
+        )
 
 
 def _tracking() -> Iterator[Check]:
