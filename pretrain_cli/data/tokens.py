@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,17 +110,17 @@ class Encoder:
         """Characters left out at a cut: with "drop-space" each piece gets its first space from the tokenizer."""
         return int(self.settings.cut == "drop-space")
 
-    def pieces(self, text: str) -> list[str]:
+    def pieces(self, text: str) -> Iterator[str]:
         """``text`` in pieces whose ids, end to end, are the text's ids."""
         if not self.settings.cut or len(text) <= PIECE_CHARACTERS:
-            return [text]
-        pieces, start, pattern = [], 0, CUTS[self.settings.cut]
+            yield text
+            return
+        start, pattern = 0, CUTS[self.settings.cut]
         while start < len(text):
             found = pattern.search(text, start + PIECE_CHARACTERS) if len(text) - start > PIECE_CHARACTERS else None
             stop = found.start() if found else len(text)
-            pieces.append(text[start:stop])
+            yield text[start:stop]
             start = stop + self.skips if found else stop
-        return pieces
 
     def last_cut(self, text: str) -> int:
         """The last place where ``text`` may be cut, 0 if there is none: what comes after can wait for more text."""
