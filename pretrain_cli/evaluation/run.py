@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 import tomllib
 from collections.abc import Sequence
@@ -26,7 +27,11 @@ from pretrain_cli.model.devices import choose_device, choose_precision, choose_t
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model
 from pretrain_cli.progress import SILENT, Progress
 
+Compared = tuple[str, dict[str, Tally]]
+"""A model's name, and what it made of each text."""
+
 BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 1024
+EVERY_PAIR_UP_TO = 3
 FIRST_VERDICT_S = 60
 PROBED_FROM_TOKENS = 4096
 """Fewer tokens than this take less time than asking how long they take."""
@@ -37,8 +42,8 @@ def evaluate(
 ) -> EvaluateResult:
     """Score ``models`` on the texts of ``config.evaluate`` and write report.json and report.html.
 
-    Without names, the latest run is scored, and beside it the base it continued from. The first model is compared
-    with each of the others, paired over the same passages.
+    Without names, the latest run is scored, and beside it the base it continued from. Two or three models are compared
+    pair by pair, of more the first with each of the others, over the same passages.
 
     Raises:
         ModelError: a model isn't there, is damaged, or gives probabilities that aren't finite.
@@ -78,9 +83,10 @@ def evaluate(
             written.setdefault(prompt, {})[entry.name] = write_sample(opened, prompt)
         del opened
         gc.collect()
+    named_tallies = [(entry.name, tally) for entry, tally in zip(named, tallies, strict=True)]
     comparison = [
-        compare(text.name, (named[0].name, tallies[0][text.name]), (other.name, tally[text.name]), config.evaluate.seed)
-        for other, tally in zip(named[1:], tallies[1:], strict=True)
+        compare(text.name, (one, first[text.name]), (two, second[text.name]), config.evaluate.seed)
+        for (one, first), (two, second) in _pairs(named_tallies)
         for text in texts
     ]
     folder = _report_folder(named[0], artifacts)
@@ -98,6 +104,13 @@ def evaluate(
         progress.warn(warning)
     _write(result, config, named[0])
     return result
+
+
+def _pairs(models: list[Compared]) -> list[tuple[Compared, Compared]]:
+    """Every pair of up to three models; of more, the first with each of the others."""
+    if len(models) <= EVERY_PAIR_UP_TO:
+        return list(itertools.combinations(models, 2))
+    return [(models[0], other) for other in models[1:]]
 
 
 def choose_models(config: Config, artifacts: Artifacts, names: Sequence[str]) -> list[NamedModel]:

@@ -83,6 +83,14 @@ def test_a_much_worse_model_is_called_worse(tmp_path: Path, model: Path) -> None
     assert result.comparison[0].interval is not None and result.comparison[0].interval[0] > 0
 
 
+def test_three_models_are_compared_pair_by_pair(tmp_path: Path, model: Path) -> None:
+    others = [make_model(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))]
+    result = evaluate_file(tmp_path, model, SAMPLE * 10, *others, context=64, samples=0)
+    assert [(entry.first, entry.second) for entry in result.comparison] == [
+        ("tiny", "one"), ("tiny", "two"), ("one", "two"),
+    ]  # fmt: skip
+
+
 def test_the_report_is_strict_json_and_the_page_needs_no_network(tmp_path: Path, model: Path) -> None:
     result = evaluate_file(tmp_path, model, SAMPLE * 10, model, context=64)
     report = json.loads(result.report.read_text())
