@@ -33,7 +33,7 @@ td,th{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--line);v
 th{font-weight:600}td:first-child,th:first-child{text-align:left}
 tr.group th{text-align:left;background:var(--soft)}td small{display:block;white-space:nowrap}
 table.facts td{text-align:left}table.facts td:first-child{opacity:.72;white-space:nowrap;width:1%}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr));gap:.6rem}
+.charts{margin:.8rem 0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr));gap:.6rem}
 figure{margin:0}svg{display:block;width:100%;height:auto}
 .texts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:.8rem}
 blockquote{margin:0;padding:.5rem .8rem;background:var(--soft);border-radius:.4rem;white-space:pre-wrap}
