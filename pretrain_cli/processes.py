@@ -19,9 +19,13 @@ from pretrain_cli.errors import PtkError
 
 ERRORS = "PTK_ERRORS"
 """Folder in which the processes that ptk started leave their errors; unset under any other launcher."""
+LAUNCHER = "PTK_LAUNCHER"
+"""Number of the process that started this one as one of several: also known to one that was orphaned at its birth."""
 PARENT_LOOK_S = 0.5
 OTHERS_SPEAK_S = 2.0
 """A launcher ends the others within this time: what is said later is news."""
+STEP_APART = 7919
+"""Between the ports of two steps of one SLURM job."""
 LOST_PEER = ("DistBackendError", "DistNetworkError", "DistStoreError")
 
 
@@ -82,10 +86,28 @@ def join_launcher(environ: MutableMapping[str, str] | None = None) -> None:
     environ = os.environ if environ is None else environ
     environ.update(slurm_variables(environ))
     if int(environ.get("WORLD_SIZE") or 1) > 1:
-        environ.setdefault(
-            "OMP_NUM_THREADS", str(max(1, available_cores() // int(environ.get("LOCAL_WORLD_SIZE") or 1)))
-        )
-        _end_with_parent()
+        if "OMP_NUM_THREADS" not in environ or _torchruns_own_threads(environ):
+            environ["OMP_NUM_THREADS"] = str(share_of_cores(environ))
+        _end_with_parent(int(environ.get(LAUNCHER) or os.getppid()))
+
+
+def share_of_cores(environ: Mapping[str, str]) -> int:
+    """Cores for each of the processes on this machine: what srun gives a task, else an even share."""
+    if "TORCHELASTIC_RUN_ID" not in environ and environ.get("SLURM_CPUS_PER_TASK", "").isdecimal():
+        return max(1, min(int(environ["SLURM_CPUS_PER_TASK"]), available_cores()))
+    return max(1, available_cores() // int(environ.get("LOCAL_WORLD_SIZE") or 1))
+
+
+def _torchruns_own_threads(environ: Mapping[str, str]) -> bool:
+    """Whether OMP_NUM_THREADS=1 is torchrun's own: it sets that, however many cores there are, where it isn't set."""
+    if environ["OMP_NUM_THREADS"] != "1" or "TORCHELASTIC_RUN_ID" not in environ or ERRORS in environ:
+        return False
+    import psutil
+
+    try:
+        return "OMP_NUM_THREADS" not in psutil.Process().parent().environ()  # what torchrun itself was started with
+    except (psutil.Error, AttributeError):
+        return False
 
 
 def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -97,14 +119,14 @@ def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
     if tasks < 2 or "RANK" in environ or "SLURM_PROCID" not in environ:
         return {}
     per_node = re.match(r"\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    job = int(environ.get("SLURM_JOB_ID") or 0)
+    job, step = (int(environ.get(name) or 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     return {
         "RANK": environ["SLURM_PROCID"],
         "WORLD_SIZE": str(tasks),
         "LOCAL_RANK": environ.get("SLURM_LOCALID", "0"),
         "LOCAL_WORLD_SIZE": per_node[0] if per_node else "1",
         "MASTER_ADDR": environ.get("MASTER_ADDR") or first_host(environ.get("SLURM_STEP_NODELIST", "")),
-        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + job % 20_000),
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + (job + STEP_APART * step) % 20_000),
     }
 
 
@@ -115,12 +137,11 @@ def first_host(nodes: str) -> str:
     return host or "127.0.0.1"
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """End this process at once when the one that started it is gone, so that nothing goes on writing.
 
     Also where the launcher was killed by SIGKILL. A thread, since not every system can tell a child.
     """
-    parent = os.getppid()
 
     def look() -> None:
         while os.getppid() == parent:

@@ -19,7 +19,7 @@ import torch
 
 from pretrain_cli import processes
 from pretrain_cli.config.model import TrainConfig
-from pretrain_cli.errors import PtkError
+from pretrain_cli.errors import ConfigError, PtkError
 from pretrain_cli.model.devices import Choice, available_cores, choose_device
 from pretrain_cli.processes import ProcessDied
 
@@ -32,10 +32,18 @@ def wanted_processes(train: TrainConfig) -> Choice[int]:
 
     One on a CPU: torch's threads use all its cores already, and two processes here made fewer tokens a second
     (benchmarks/scaling.py).
+
+    Raises:
+        ConfigError: more are asked for than there are GPUs.
     """
-    if isinstance(train.processes, int):
-        return Choice(train.processes, "as asked")
     device = choose_device(train.device).value
+    if isinstance(train.processes, int):
+        if device.startswith("cuda") and train.processes > torch.cuda.device_count():
+            raise ConfigError(
+                f"{train.processes} processes need as many GPUs, and here are {torch.cuda.device_count()}.",
+                "Use --processes auto, or --device cpu.",
+            )
+        return Choice(train.processes, "as asked")
     if device == "cuda" and torch.cuda.device_count() > 1:
         return Choice(torch.cuda.device_count(), "one for each GPU")
     return Choice(1, "one GPU" if device.startswith("cuda") else "one process uses all cores")
@@ -49,13 +57,29 @@ def unheard_launcher() -> str:
         line = psutil.Process().parent().cmdline()
     except (psutil.Error, AttributeError):
         return ""
-    asked = re.search(r"--num_processes[= ](\d+)", " ".join(line))
-    if not asked or int(asked[1]) < 2:
+    asked = _asked_of_accelerate(" ".join(line))
+    if asked < 2:
         return ""
     return (
-        f"accelerate launch was asked for {asked[1]} processes and has started one, as it does on a CPU. This training "
-        f"runs on one; for more: ptk train --processes {asked[1]}"
+        f"accelerate launch was asked for {asked} processes and has started one, as it does on a CPU. This training "
+        f"runs on one; for more: ptk train --processes {asked}"
     )
+
+
+def _asked_of_accelerate(line: str) -> int:
+    """Processes that a command line of accelerate launch asks for, itself or by its config file; 0 where neither."""
+    if given := re.search(r"--num[-_]processes[= ](\d+)", line):
+        return int(given[1])
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+
+    named = re.search(r"--config[-_]file[= ](\S+)", line)
+    path = named[1] if named else default_config_file
+    if not Path(path).is_file():
+        return 0
+    try:
+        return int(load_config_from_file(path).num_processes)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return 0
 
 
 def launch(count: int, words: Sequence[str], debug: bool = False) -> None:
@@ -107,28 +131,29 @@ def first_failure(folder: Path, ends: dict[int, Any], told_to_stop: bool = False
     said = processes.failures(folder)
     if said and (told_to_stop or not said[0].secondary):
         return processes.as_error(said[0])
-    killed = [end for end in ends.values() if end.exitcode < 0]
-    if killed:
-        first = min(killed, key=lambda end: end.timestamp)
+    # A launcher ends the others by SIGTERM, and after a while by SIGKILL: whoever ended otherwise was the first.
+    silent = {rank: end for rank, end in ends.items() if rank not in {failure.rank for failure in said}}
+    silent = {rank: end for rank, end in silent.items() if end.exitcode != -signal.SIGTERM} or silent
+    rank, first = min(silent.items(), key=lambda item: (item[1].exitcode < 0, item[1].timestamp), default=(0, None))
+    if first is not None and first.exitcode < 0:
         name = signal.Signals(-first.exitcode).name
-        rank = next(rank for rank, end in ends.items() if end is first)
         memory = " Most often the memory has run out." if name == "SIGKILL" else ""
         return ProcessDied(
             f"The training's process {rank} was ended by {name}; the others were stopped.{memory}",
             "Go on from the last checkpoint: ptk train --resume",
             128 - first.exitcode,
         )
-    if said:
+    if first is None:
         return processes.as_error(said[0])
-    rank, end = next(iter(ends.items()))
-    return ProcessDied(f"The training's process {rank} ended with code {end.exitcode}.", "", end.exitcode)
+    hint = "What it said stands above; ptk train --debug says more."
+    return ProcessDied(f"The training's process {rank} ended with code {first.exitcode}.", hint, first.exitcode)
 
 
 @contextmanager
 def _environment(count: int, folder: str) -> Iterator[None]:
     """What the processes find in their environment: where errors go, and each its share of the cores."""
     before = dict(os.environ)
-    os.environ[processes.ERRORS] = folder
+    os.environ[processes.ERRORS], os.environ[processes.LAUNCHER] = folder, str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // count)))
     try:
         yield

@@ -14,13 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pretrain_cli import processes
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, DataError
-from pretrain_cli.training.launch import first_failure
+from pretrain_cli.training.launch import first_failure, unheard_launcher, wanted_processes
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Facts, make_plan
 from pretrain_cli.training.record import read_lines, read_record
@@ -114,9 +115,70 @@ def test_srun_is_read_as_torchrun_would_say_it() -> None:
         "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "gpu07",
         "MASTER_PORT": "24711",
     }  # fmt: skip
+    second = {**step, "SLURM_STEP_ID": "1"}
+    assert processes.slurm_variables(second)["MASTER_PORT"] != "24711"
     batch_script = {"SLURM_NTASKS": "16", "SLURM_PROCID": "0", "SLURM_JOB_ID": "4711"}
     assert processes.slurm_variables(batch_script) == {}
     assert processes.slurm_variables({**step, "RANK": "0"}) == {}
+
+
+def test_each_process_gets_its_share_of_the_cores(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "available_cores", lambda: 16)
+    assert processes.share_of_cores({"LOCAL_WORLD_SIZE": "8"}) == 2
+    assert processes.share_of_cores({"LOCAL_WORLD_SIZE": "64"}) == 1
+    assert processes.share_of_cores({"LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_PER_TASK": "12"}) == 12
+    assert processes.share_of_cores({"LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_PER_TASK": "96"}) == 16  # all it is bound to
+    within_a_job = {"LOCAL_WORLD_SIZE": "8", "SLURM_CPUS_PER_TASK": "12", "TORCHELASTIC_RUN_ID": "none"}
+    assert processes.share_of_cores(within_a_job) == 2
+
+
+@pytest.mark.parametrize(("own", "threads"), [("", "8"), ("1", "1")])
+def test_torchruns_one_thread_gives_way_to_the_share_unless_a_user_asked_for_it(
+    tmp_path, own: str, threads: str
+) -> None:
+    """torchrun sets OMP_NUM_THREADS=1 itself, in the environment of its children alone."""
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import os\nfrom pretrain_cli import processes\nprocesses.available_cores = lambda: 16\n"
+        "processes.join_launcher()\nprint(os.environ['OMP_NUM_THREADS'])\n"
+    )
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+    launcher = (
+        "import os, subprocess, sys\n"
+        f"env = {{**os.environ, **{variables!r}}}; env.setdefault('OMP_NUM_THREADS', '1')\n"
+        f"subprocess.run([sys.executable, {str(child)!r}], env=env, check=True)\n"
+    )
+    start = environment()
+    start.pop("OMP_NUM_THREADS")
+    start |= {"OMP_NUM_THREADS": own} if own else {}
+    done = subprocess.run([sys.executable, "-c", launcher], env=start, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == threads
+
+
+@pytest.mark.parametrize("asked", ["--num_processes 4", "--num-processes=4", "--config_file FILE"])
+def test_what_accelerate_was_asked_for_is_read_in_any_spelling(asked: str, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: 'no'\nuse_cpu: true\n"
+        "num_processes: 4\nmachine_rank: 0\nnum_machines: 1\ndebug: false\n"
+    )
+    line = ["accelerate", "launch", "--cpu", *asked.replace("FILE", str(file)).split(), "-m", "pretrain_cli", "train"]
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    parent = type("Parent", (), {"cmdline": lambda self: line})
+    monkeypatch.setattr(psutil.Process, "parent", lambda self: parent())
+    assert "asked for 4 processes and has started one" in unheard_launcher()
+    line[:] = ["accelerate", "launch", "--cpu", "--num_processes", "1"]
+    assert unheard_launcher() == ""
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert wanted_processes(TrainConfig()).value == 4 and wanted_processes(TrainConfig(processes=2)).value == 2
+    assert wanted_processes(TrainConfig(processes=8, device="cpu")).value == 8
+    with pytest.raises(ConfigError, match="8 processes need as many GPUs, and here are 4"):
+        wanted_processes(TrainConfig(processes=8))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +221,10 @@ def test_of_several_failures_the_one_with_an_error_of_its_own_is_shown(tmp_path:
     leave(0, 1.0, "error", 1, True)
     killed = first_failure(tmp_path, {0: end(1, 2), 1: end(-9, 1)})
     assert killed.exit_code == 137 and "process 1" in killed.message and "SIGKILL" in killed.message
+    silent = first_failure(tmp_path, {1: end(-15, 1), 2: end(7, 1), 3: end(-9, 1)})
+    assert silent.exit_code == 7 and "process 2 ended with code 7" in silent.message
+    assert first_failure(tmp_path, {1: end(-15, 1), 2: end(-11, 1)}).exit_code == 139
+    assert first_failure(tmp_path, {0: end(1, 1)}).message == "from 0"
     leave(1, 2.0, "data", 3, False)
     own = first_failure(tmp_path, {0: end(1, 1), 1: end(3, 2)})
     assert (own.exit_code, own.message, own.kind) == (3, "from 1", "data")
@@ -228,6 +294,16 @@ def test_a_killed_launcher_leaves_no_process_that_goes_on_writing(rows: Artifact
     size = run.metrics.stat().st_size
     time.sleep(0.5)
     assert run.metrics.stat().st_size == size
+
+
+@pytest.mark.slow
+def test_processes_that_are_orphaned_at_their_birth_end_too(rows: Artifacts) -> None:
+    process = start(rows, "--run", "stillborn", *COMMON, "--processes", "2")
+    while process.poll() is None and len(children := psutil.Process(process.pid).children()) < 2:
+        time.sleep(0.002)
+    process.kill()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert not rows.run("stillborn").path.exists()
 
 
 @pytest.mark.slow
