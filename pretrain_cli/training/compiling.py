@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pretrain_cli.model.devices import Choice
+from pretrain_cli.training.kernels import c_compiler
 from pretrain_cli.training.machine import Machine
 from pretrain_cli.training.plan import Plan
 from pretrain_cli.training.processes import world_size
@@ -19,7 +20,15 @@ PAYS_AFTER_S = 120.0
 """Compiling took 9 to 32 s on two cores and made steps 1.25 to 1.37 times as fast: even after about a minute."""
 
 
-def choose_compile(setting: bool | str, machine: Machine, plan: Plan, seconds: float) -> Choice[bool]:
+def choose_compile(
+    setting: bool | str,
+    machine: Machine,
+    plan: Plan,
+    seconds: float,
+    *,
+    processes: int | None = None,
+    compiler: bool | None = None,
+) -> Choice[bool]:
     """Whether to compile the model's body.
 
     Args:
@@ -27,14 +36,16 @@ def choose_compile(setting: bool | str, machine: Machine, plan: Plan, seconds: f
         machine: what the run computes on.
         plan: of the run.
         seconds: that the run will take, about.
+        processes: of the run; None: as many as train together now.
+        compiler: whether there is one; None: look for it here.
     """
     if isinstance(setting, bool):
         return Choice(setting, "as asked")
     if seconds < PAYS_AFTER_S:
         return Choice(False, "the run is too short to pay for it")
-    if world_size() > 1 or plan.gradient_checkpointing:
+    if (processes or world_size()) > 1 or plan.gradient_checkpointing:
         return Choice(False, "not with several processes or gradient checkpointing")
-    if not _compiler(machine):
+    if not (_compiler(machine) if compiler is None else compiler):
         return Choice(False, "no compiler for this device")
     return Choice(True, "steps take about a quarter less, the first one some 10 to 30 s more")
 
@@ -42,7 +53,7 @@ def choose_compile(setting: bool | str, machine: Machine, plan: Plan, seconds: f
 def _compiler(machine: Machine) -> bool:
     kind = torch.device(machine.device).type
     if kind == "cuda":
-        return importlib.util.find_spec("triton") is not None
+        return importlib.util.find_spec("triton") is not None and c_compiler()
     return kind == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
 
 

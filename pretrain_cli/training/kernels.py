@@ -7,6 +7,8 @@ that it can be tested without the hardware.
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,13 +26,17 @@ FP8_MULTIPLE = 16
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the choices follow from: a device's kind and CUDA capability, and which libraries are installed."""
+    """What the choices follow from: a device's kind and CUDA capability, and which libraries are installed.
+
+    ``compiler``: whether there is a C compiler, with which Triton builds what starts its kernels.
+    """
 
     kind: str = "cpu"
     capability: tuple[int, int] = (0, 0)
     flash_attention: bool = False
     liger: bool = False
     torchao: bool = False
+    compiler: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,13 @@ def hardware_of(device: str) -> Hardware:
         flash_attention=importlib.util.find_spec("flash_attn") is not None,
         liger=importlib.util.find_spec("liger_kernel") is not None,
         torchao=importlib.util.find_spec("torchao") is not None,
+        compiler=c_compiler(),
     )
+
+
+def c_compiler() -> bool:
+    """Whether Triton finds a C compiler, as it looks for one: CC, gcc or clang. Slim images have none."""
+    return bool(os.environ.get("CC")) or any(shutil.which(name) for name in ("gcc", "clang"))
 
 
 def choose_kernels(hardware: Hardware, train: TrainConfig, model_type: str, parameters: float) -> Kernels:
@@ -95,9 +107,12 @@ def _liger(hardware: Hardware, train: TrainConfig, model_type: str, reasons: dic
         raise MissingDependencyError("Liger's kernels aren't installed.", "pip install 'pretrain-cli[gpu]'")
     if train.liger is True and (hardware.kind != "cuda" or not known):
         raise ConfigError(f"Liger's kernels need a GPU and know no '{model_type}' on '{hardware.kind}'.", "Use auto.")
-    taken = train.liger is not False and hardware.kind == "cuda" and hardware.liger and known
+    if train.liger is True and not hardware.compiler:
+        raise ConfigError("Liger's kernels need a C compiler, and there is none.", "Install gcc, or use auto.")
+    taken = train.liger is not False and hardware.kind == "cuda" and hardware.liger and known and hardware.compiler
     if hardware.kind == "cuda":
         lacking = f"it doesn't know '{model_type}'" if hardware.liger else "not installed (extra `gpu`)"
+        lacking = lacking if hardware.compiler else "there is no C compiler (gcc) for its kernels"
         reasons["liger"] = "on" if taken else "off: " + _why(train.liger, lacking)
     return taken
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ def test_each_is_left_out_for_a_reason_that_is_said() -> None:
     assert chosen(BARE).attention == "sdpa" and "isn't installed" in chosen(BARE).reasons["attention"]
     assert not chosen(BARE).liger and "extra `gpu`" in chosen(BARE).reasons["liger"]
     assert not chosen(HOPPER, model="mamba").liger
+    slim = replace(HOPPER, compiler=False)
+    assert not chosen(slim).liger and "no C compiler" in chosen(slim).reasons["liger"]
     assert not chosen(HOPPER, parameters=1e8).fp8 and not chosen(TURING).fp8 and "fp8" not in chosen(TURING).reasons
 
 
@@ -45,6 +48,7 @@ def test_what_is_asked_for_is_taken_or_refused() -> None:
         (TURING, {"attention": "flash"}),
         (TURING, {"fp8": True}),
         (Hardware(liger=True), {"liger": True}),
+        (replace(HOPPER, compiler=False), {"liger": True}),
     ):
         with pytest.raises(ConfigError):
             chosen(hardware, **setting)
@@ -60,5 +64,9 @@ def test_ligers_mlp_is_used_for_swiglu_only() -> None:
 
 def test_deepspeed_that_is_not_installed_is_said_with_the_way_to_get_it(rows) -> None:
     with pytest.raises(MissingDependencyError, match="deepspeed") as caught:
-        train(small(train__max_steps=1, trainer={"deepspeed": "deepspeed.json"}), rows, run_name="deepspeed")
+        train(
+            small(train__max_steps=1, trainer={"deepspeed": {"zero_optimization": {"stage": 1}}}),
+            rows,
+            run_name="deepspeed",
+        )
     assert caught.value.exit_code == 6 and "pip install deepspeed" in caught.value.hint
