@@ -33,7 +33,7 @@ from pretrain_cli.training.processes import rank, same, world_size
 from pretrain_cli.training.record import Metrics
 from pretrain_cli.training.results import TrainResult
 from pretrain_cli.training.samples import write_sample
-from pretrain_cli.training.sharding import shard
+from pretrain_cli.training.sharding import WEIGHTS_IN_PARTS, shard, zero_stage
 from pretrain_cli.training.start import Start
 from pretrain_cli.training.state import RunState, load_state
 from pretrain_cli.training.tracking import WandbTracker, other_trackers, wants_wandb
@@ -66,7 +66,9 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
     tracker = _start_tracker(start)
     metrics = Metrics(run.metrics, state.step if folder else 0, writes=rank() == 0)
     wanted, code = config.train.chunked_loss, 1
-    chunked = head_is_plain(model) if wanted == "auto" else wanted
+    # ZeRO's third stage puts the head's weights together for the head's own forward alone.
+    gathered = zero_stage(config.trainer) != WEIGHTS_IN_PARTS
+    chunked = gathered and head_is_plain(model) if wanted == "auto" else wanted
     _shard(start, model)
     try:
         while True:

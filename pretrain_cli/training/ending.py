@@ -13,7 +13,7 @@ from pretrain_cli.training.finish import draw_curves, model_card, save_model
 from pretrain_cli.training.processes import rank
 from pretrain_cli.training.record import now
 from pretrain_cli.training.results import TrainResult, finite
-from pretrain_cli.training.sharding import is_sharded, whole_model
+from pretrain_cli.training.sharding import is_sharded, split_by_deepspeed, whole_model
 from pretrain_cli.training.start import Start
 from pretrain_cli.training.trainer import PackedTrainer
 from pretrain_cli.training.validation import Validation
@@ -50,7 +50,10 @@ def _finish(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) ->
     found = _final_validation(trainer, start.progress)
     detach()
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model = whole_model(model) if is_sharded(model) else model
+    if is_sharded(model):
+        model = whole_model(model)
+    elif split_by_deepspeed(model):
+        model = whole_model(model, trainer.accelerator.get_state_dict(trainer.model_wrapped))
     if found is not None:
         state.validation_loss = found.loss
     result = TrainResult(

@@ -41,6 +41,7 @@ class Facts:
         memory_bytes: free on the device of one process.
         world_size: processes.
         on_cpu: whether the device is a CPU.
+        deepspeed: whether DeepSpeed holds the weights, as flat parts.
         base_parameters: weights of the base; 0 from scratch.
         base_hidden, base_layers: its shape; 0 from scratch.
     """
@@ -52,6 +53,7 @@ class Facts:
     memory_bytes: float
     world_size: int = 1
     on_cpu: bool = True
+    deepspeed: bool = False
     base_parameters: int = 0
     base_hidden: int = 0
     base_layers: int = 0
@@ -223,7 +225,7 @@ def _batch(
             f"{train.batch_tokens}.",
             "Leave one of train.batch_tokens, train.micro_batch and train.gradient_accumulation at auto.",
         )
-    pieces = f"{micro} rows of {row}" + (f" × {accumulation}" if accumulation > 1 else "")
+    pieces = f"{micro} {'row' if micro == 1 else 'rows'} of {row}" + (f" × {accumulation}" if accumulation > 1 else "")
     reasons["batch"] = f"{total} tokens ({pieces}{f' on {world} processes' if world > 1 else ''}): {reason}"
     return micro, accumulation, total
 
@@ -263,17 +265,19 @@ def _checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | 
 
 def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[str, str]) -> tuple[str, Rates]:
     optimizer = train.optimizer
-    if optimizer == "muon" and train.shard_model:
+    in_parts = train.shard_model or facts.deepspeed
+    if optimizer == "muon" and in_parts:
+        holder = "DeepSpeed" if facts.deepspeed else "a sharded model"
         raise ConfigError(
-            "Muon needs whole matrices, and a sharded model holds parts of them.", "Use --set train.optimizer=adamw."
+            f"Muon needs whole matrices, and {holder} holds parts of them.", "Use --set train.optimizer=adamw."
         )
     if optimizer == "auto":
-        optimizer = "adamw" if facts.base_parameters or train.shard_model else "muon"
+        optimizer = "adamw" if facts.base_parameters or in_parts else "muon"
         reasons["optimizer"] = (
             "adamw: a base was made with it"
             if facts.base_parameters
             else "adamw: muon needs whole matrices"
-            if train.shard_model
+            if in_parts
             else "muon: learns most in the same time"
         )
     found = choose_rates(optimizer, shape.hidden if shape else facts.base_hidden, facts.base_parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,10 +26,11 @@ from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.course import run_course
 from pretrain_cli.training.machine import choose_machine
 from pretrain_cli.training.prepared import check_prepared, open_prepared, other_inputs, prepared_tokenizer
-from pretrain_cli.training.processes import rank, same, together, wait_for_all
+from pretrain_cli.training.processes import rank, same, together, wait_for_all, world_size
 from pretrain_cli.training.record import RunRecord, now, read_record
 from pretrain_cli.training.results import TrainResult
 from pretrain_cli.training.resume import check_unchanged, find_run, merge, read_config, result_of
+from pretrain_cli.training.sharding import check_zero_layout, refuse_other_sharding
 from pretrain_cli.training.signals import StopRequests
 from pretrain_cli.training.start import Start, begin_record, model_and_plan, settings_to_keep
 from pretrain_cli.training.state import RunState, load_state
@@ -76,6 +78,7 @@ def train(
     check_prepared(config, manifest)
     if elsewhere := other_inputs(config, manifest):
         progress.warn(elsewhere)
+    refuse_other_sharding(config.trainer, os.environ)
     with contextlib.ExitStack() as held:
         held.enter_context(together(choose_device(config.train.device).value == "cpu"))
         run = run or same(lambda: _new_run(artifacts, run_name))
@@ -89,6 +92,7 @@ def train(
             return done
         earlier = read_record(run) if resume is not None else {}
         start = _open(config, artifacts, progress, run, manifest, stop, started, tuple(command), earlier)
+        check_zero_layout(config.trainer, earlier.get("world_size", world_size()), world_size())
         folder, state = _find_checkpoint(start, checkpoint) if resume is not None else (None, RunState())
         with _recorded(start.record, run):
             return _train(start, folder, state, earlier)

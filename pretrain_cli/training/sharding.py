@@ -7,6 +7,8 @@ which reads a tensor's parts back whatever the number of processes was.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,70 @@ from torch.distributed.tensor import DTensor
 
 from pretrain_cli.errors import ConfigError, ModelError
 
+WEIGHTS_IN_PARTS = 3
+"""The stage of DeepSpeed's ZeRO that shares out the weights too (Rajbhandari et al. 2020, arXiv 1910.02054)."""
+ACCELERATES_OWN = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG")
 PARTS = "sharded"
 """Folder of a checkpoint that was saved in parts."""
+
+
+def refuse_other_sharding(trainer: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Accelerate's own ways to split a model are asked for: on a CPU they silently don't, and checkpoints are in parts.
+
+    Args:
+        trainer: the config's ``[trainer]``.
+        environ: of this process; `accelerate launch` says there what it was told.
+
+    Raises:
+        ConfigError: one is.
+    """
+    asked = [f"[trainer] {key}" for key in ("fsdp_config", "parallelism_config") if trainer.get(key)]
+    asked += [name for name in ACCELERATES_OWN if _on(name, environ)]
+    if not trainer.get("deepspeed") and _on("ACCELERATE_USE_DEEPSPEED", environ):
+        raise ConfigError(
+            "accelerate launch asks for DeepSpeed, and the config doesn't.",
+            "Name DeepSpeed's own file in the config: --set trainer.deepspeed=FILE.json",
+        )
+    if asked:
+        raise ConfigError(
+            f"{asked[0]} asks accelerate to split the model; ptk does that itself, so that checkpoints stay whole.",
+            "Leave it out, and use --shard-model.",
+        )
+
+
+def _on(name: str, environ: Mapping[str, str]) -> bool:
+    return environ.get(name, "").lower() in ("1", "true", "yes")
+
+
+def zero_stage(trainer: Mapping[str, Any]) -> int | None:
+    """The stage of ZeRO that ``[trainer] deepspeed`` names, a file or the settings themselves; None without it.
+
+    Raises:
+        ConfigError: the file isn't there, or isn't JSON.
+    """
+    named = trainer.get("deepspeed")
+    if not named:
+        return None
+    try:
+        settings = named if isinstance(named, Mapping) else json.loads(Path(named).read_text("utf-8"))
+        return int(settings.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"[trainer] deepspeed = {named} can't be read: {error}.", "Name a JSON file of DeepSpeed's settings."
+        ) from error
+
+
+def check_zero_layout(trainer: Mapping[str, Any], before: int, now: int) -> None:
+    """DeepSpeed's checkpoints of ZeRO go on on as many processes as wrote them.
+
+    Raises:
+        ConfigError: there are ``now``, and there were ``before``.
+    """
+    if before != now and zero_stage(trainer):
+        raise ConfigError(
+            f"DeepSpeed's checkpoints go on on as many processes as wrote them: {before}; here are {now}.",
+            f"Start {before}, as with --processes {before}.",
+        )
 
 
 def shard(model: Any, device_type: str, processes: int) -> float:
@@ -64,20 +128,38 @@ def is_sharded(model: Any) -> bool:
     return bool(getattr(model, "_is_fsdp_managed_module", False))
 
 
-def whole_model(model: Any) -> Any:
-    """A plain copy on the CPU with all weights, on rank 0; the other processes only help, and get None."""
-    from transformers import AutoModelForCausalLM
+def split_by_deepspeed(model: Any) -> bool:
+    """Whether DeepSpeed holds the weights in parts: it marks each one."""
+    return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights: dict[str, Any] = get_model_state_dict(model, options=options)
+
+def whole_model(model: Any, weights: dict[str, Any] | None = None) -> Any:
+    """A plain copy on the CPU with all weights, on rank 0; the other processes only help, and get None.
+
+    Args:
+        model: sharded.
+        weights: all of them by name, where another library has put them together.
+    """
+    if weights is None and is_sharded(model):
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(model, options=options)
     if not weights:
         return None
-    plain = AutoModelForCausalLM.from_config(model.config).to(next(iter(weights.values())).dtype)
+    plain = _unsharded(model).to(next(iter(weights.values())).dtype)
     lacking = plain.load_state_dict(weights, strict=False).missing_keys
     plain.tie_weights()
     if lacking and not (plain.config.tie_word_embeddings and lacking == ["lm_head.weight"]):
         raise ModelError(f"The parts of the model lack {lacking[0]}.", "This is a bug in ptk: please report it.")
     return plain
+
+
+def _unsharded(model: Any) -> Any:
+    """A model of the same kind with random weights, by this process alone."""
+    if split_by_deepspeed(model):
+        return type(model)(model.config)  # from_config would share it out again, and wait for the others
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(model.config)  # sharding has changed the model's own class
 
 
 def save_parts(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:

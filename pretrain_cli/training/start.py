@@ -18,6 +18,7 @@ from pretrain_cli.training.prepared import Prepared
 from pretrain_cli.training.processes import rank, same, world_size
 from pretrain_cli.training.record import RunRecord, new_record, now
 from pretrain_cli.training.resume import settled
+from pretrain_cli.training.sharding import zero_stage
 from pretrain_cli.training.signals import StopRequests
 
 
@@ -70,6 +71,7 @@ def model_and_plan(start: Start) -> tuple[Any, Plan]:
         memory_bytes=memory,
         world_size=world_size(),
         on_cpu=machine.on_cpu,
+        deepspeed=zero_stage(config.trainer) is not None,
     )
 
     def build(shape: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -12,6 +13,7 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.plan import Facts, make_plan
 from pretrain_cli.training.record import read_record
+from pretrain_cli.training.sharding import check_zero_layout, refuse_other_sharding, zero_stage
 from tests.training.test_processes import COMMON, furthest, ptk, start, trained, wait_for_step
 
 SHARDED = ("--shard-model", "--processes", "2")
@@ -37,6 +39,35 @@ def test_muon_is_not_taken_where_matrices_are_in_parts() -> None:
     assert make_plan(facts, TrainConfig(shard_model=True, max_steps=3)).optimizer == "adamw"
     with pytest.raises(ConfigError, match="Muon needs whole matrices"):
         make_plan(facts, TrainConfig(shard_model=True, optimizer="muon", max_steps=3))
+    under_deepspeed = replace(facts, deepspeed=True)
+    assert make_plan(under_deepspeed, TrainConfig(max_steps=3)).optimizer == "adamw"
+    with pytest.raises(ConfigError, match="DeepSpeed holds parts"):
+        make_plan(under_deepspeed, TrainConfig(optimizer="muon", max_steps=3))
+
+
+def test_accelerates_own_sharding_is_refused_and_ours_named() -> None:
+    refuse_other_sharding({"deepspeed": "file.json"}, {"ACCELERATE_USE_FSDP": "false"})
+    for trainer, environ in (({"fsdp_config": "fsdp.json"}, {}), ({}, {"ACCELERATE_USE_FSDP": "true"})):
+        with pytest.raises(ConfigError, match="ptk does that itself") as caught:
+            refuse_other_sharding(trainer, environ)
+        assert "--shard-model" in caught.value.hint
+    with pytest.raises(ConfigError, match="accelerate launch asks for DeepSpeed"):
+        refuse_other_sharding({}, {"ACCELERATE_USE_DEEPSPEED": "true"})
+
+
+def test_the_stage_of_deepspeed_is_read_from_a_file_or_a_table(tmp_path) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text('{"zero_optimization": {"stage": 3}}')
+    assert zero_stage({"deepspeed": str(file)}) == 3 and zero_stage({"deepspeed": {"fp16": {}}}) == 0
+    assert zero_stage({}) is None
+    check_zero_layout({"deepspeed": str(file)}, 2, 2)
+    check_zero_layout({}, 2, 1)
+    with pytest.raises(ConfigError, match="as many processes as wrote them: 2; here are 1"):
+        check_zero_layout({"deepspeed": str(file)}, 2, 1)
+    file.write_text("not json")
+    for path in (file, tmp_path / "nothing.json"):
+        with pytest.raises(ConfigError, match="can't be read"):
+            zero_stage({"deepspeed": str(path)})
 
 
 @pytest.mark.slow
