@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import count, duration, megabytes, quiet_import
+from pretrain_cli.cli.console import count, duration, megabytes, quiet_import, several, shell
 from pretrain_cli.cli.options import Session, command, with_config
 
 
@@ -65,7 +65,28 @@ def plan(
             watts=watts,
         )
     session.console.result(_title(result), _facts(result), result)
-    session.console.next("ptk train" if not inputs else f"ptk prepare {' '.join(inputs)} && ptk train")
+    session.console.next(_next(session, inputs or []))
+
+
+PLANS_OWN = ("--for", "--hourly-rate", "--watts", "--mfu", "--measure")
+SAYS_HOW = ("--json", "--quiet", "-q", "--plain", "--debug")
+
+
+def _next(session: Session, inputs: list[str]) -> str:
+    """The commands that do what was planned, with the options that shaped the plan."""
+    words = list(session.command[1 + session.command.index("plan") :]) if "plan" in session.command else []
+    kept: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word in PLANS_OWN:
+            words[:1] = []
+        elif word not in (*SAYS_HOW, *inputs) and not word.startswith(tuple(f"{name}=" for name in PLANS_OWN)):
+            kept.append(word)
+    train = shell("ptk", "train", *kept)
+    if not inputs:
+        return train
+    base = ("--base", session.config.model.base) if session.config.model.base else ()
+    return f"{shell('ptk', 'prepare', *inputs, *base)} && {train}"
 
 
 def _title(result: Any) -> str:
@@ -74,28 +95,55 @@ def _title(result: Any) -> str:
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
-    pieces = f"{result.micro_batch} rows of {result.sequence_length}"
+    pieces = f"{several(result.micro_batch, 'row')} of {result.sequence_length}"
     pieces += f" × {result.accumulation}" if result.accumulation > 1 else ""
-    pieces += f" on {result.processes} processes" if result.processes > 1 else ""
+    pieces += f" on each of {result.processes} processes" if result.processes > 1 else ""
     kinds = ("weights", "gradients", "optimizer", "activations", "logits", "program")
     parts = ", ".join(f"{kind} {megabytes(getattr(result.memory, kind))}" for kind in kinds)
     peak = result.measured_peak_bytes or result.memory.peak
     source = "measured" if result.measured_peak_bytes else "estimated"
+    room = f"{megabytes(result.available_bytes)}{' on each' if result.processes > 1 else ''}"
     facts = [
-        ("tokens", f"{count(result.tokens)} in {count(result.steps)} steps of {count(result.batch_tokens)} ({pieces})"),
-        ("arithmetic", f"{result.flops:.3g} FLOPs, {result.precision}, {result.optimizer}"),
-        ("memory", f"{megabytes(peak)} at the peak ({source}) of {megabytes(result.available_bytes)}"),
-        ("", parts),
+        (
+            "tokens",
+            f"{count(result.tokens)} in {several(result.steps, 'step')} of {count(result.batch_tokens)} ({pieces})",
+        ),
+        ("arithmetic", f"{_power(result.flops)} FLOPs, {result.precision}, {result.optimizer}"),
+        ("memory", f"{megabytes(peak)} at the peak ({source}) of {room}"),
+        ("", f"estimated: {parts}"),
         *[("would fit", text) for text in result.fixes],
-        ("disk", f"{megabytes(result.disk_bytes)} for checkpoints and model"),
+        ("disk", f"{megabytes(result.disk_bytes)} for checkpoints and model{_disk(result)}"),
         ("step", f"{_step(result.step_seconds)}, {count(result.tokens_per_second)} tokens/s: {result.step_source}"),
-        ("energy", f"{result.energy_kwh:.3g} kWh"),
+        ("time", f"{duration(result.seconds)}: {_pieces(result.duration)}"),
+        ("energy", f"{result.energy_kwh:.3g} kWh at {count(result.watts)} W"),
     ]
     if result.price is not None:
-        facts.append(("price", f"{result.price:.2f}"))
+        facts.append(("price", f"{result.price:,.2f} at {result.hourly_rate:g} an hour"))
     chosen = [("chosen", f"{name} {reason}") for name, reason in result.choices.items()]
     return [*facts, *chosen, *[("assumed", text) for text in result.assumptions]]
 
 
+def _pieces(parts: Any) -> str:
+    named = {
+        "start": parts.start,
+        "steps": parts.stepping,
+        "validations": parts.validating,
+        "checkpoints": parts.saving,
+    }
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds >= 0.05)
+
+
+def _disk(result: Any) -> str:
+    if result.disk_free_bytes is None:
+        return ""
+    lacking = "" if result.disk_bytes <= result.disk_free_bytes else "ONLY "
+    return f"; {lacking}{megabytes(result.disk_free_bytes)} are free"
+
+
+def _power(number: float) -> str:
+    """8.63e+14 → "8.63e14"."""
+    return f"{number:.3g}".replace("e+", "e")
+
+
 def _step(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else duration(seconds)

@@ -11,7 +11,7 @@ from pretrain_cli.errors import UsageError
 GPUS_PER_NODE = 8
 MFU_SOURCES = (
     "38 to 43 % on 8 192 to 16 384 H100 (Llama 3, arXiv 2407.21783, table 4), 46 % on 6 144 TPU v4 "
-    "(PaLM, arXiv 2204.02311, table 3); small models keep a GPU less busy"
+    "(PaLM, arXiv 2204.02311, table 3); small models reach less"
 )
 
 
@@ -22,6 +22,7 @@ class Accelerator:
     Attributes:
         name: as typed.
         flops: dense bf16 (fp16 where it has no bf16) products a second, without sparsity, summed in fp32.
+        fp32_flops: the same in plain fp32; TF32 is another precision, which torch takes only where asked.
         memory_bytes: of the device.
         watts: board power at full load.
         link_bytes: a second to the others of its node, one way.
@@ -31,6 +32,7 @@ class Accelerator:
 
     name: str
     flops: float
+    fp32_flops: float
     memory_bytes: float
     watts: float
     link_bytes: float
@@ -38,26 +40,30 @@ class Accelerator:
     bf16: bool = True
     fp8: bool = False
 
+    def rate(self, precision: str) -> float:
+        """Operations a second of matrix products in ``precision``, as ptk names them."""
+        return self.fp32_flops if precision == "fp32" else self.flops
+
 
 ACCELERATORS = {
     entry.name: entry
     for entry in (
         # NVIDIA's data sheets; NVLink counted one way (half of the sheet's total), PCIe 4 ×16 as 25 GB/s in practice.
-        Accelerator("b200", 2250e12, 180e9, 1000, 900e9, fp8=True),
-        Accelerator("h200", 989e12, 141e9, 700, 450e9, fp8=True),
-        Accelerator("h100", 989e12, 80e9, 700, 450e9, fp8=True),
-        Accelerator("h100-pcie", 756e12, 80e9, 350, 50e9, 25e9, fp8=True),
-        Accelerator("a100", 312e12, 80e9, 400, 300e9, 25e9),
-        Accelerator("a100-40", 312e12, 40e9, 400, 300e9, 25e9),
-        Accelerator("l40s", 362e12, 48e9, 350, 25e9, 12.5e9, fp8=True),
-        Accelerator("l4", 121e12, 24e9, 72, 25e9, 12.5e9, fp8=True),
-        Accelerator("a10", 125e12, 24e9, 150, 25e9, 12.5e9),
-        Accelerator("v100", 125e12, 32e9, 300, 150e9, 12.5e9, bf16=False),
-        Accelerator("t4", 65e12, 16e9, 70, 12.5e9, 6e9, bf16=False),
-        Accelerator("rtx5090", 209e12, 32e9, 575, 50e9, 12.5e9, fp8=True),
-        Accelerator("rtx4090", 165e12, 24e9, 450, 25e9, 12.5e9, fp8=True),
-        Accelerator("rtx3090", 71e12, 24e9, 350, 25e9, 12.5e9),
-        Accelerator("mi300x", 1307e12, 192e9, 750, 448e9, fp8=True),
+        Accelerator("b200", 2250e12, 75e12, 180e9, 1000, 900e9, fp8=True),
+        Accelerator("h200", 989e12, 67e12, 141e9, 700, 450e9, fp8=True),
+        Accelerator("h100", 989e12, 67e12, 80e9, 700, 450e9, fp8=True),
+        Accelerator("h100-pcie", 756e12, 51e12, 80e9, 350, 50e9, 25e9, fp8=True),
+        Accelerator("a100", 312e12, 19.5e12, 80e9, 400, 300e9, 25e9),
+        Accelerator("a100-40", 312e12, 19.5e12, 40e9, 400, 300e9, 25e9),
+        Accelerator("l40s", 362e12, 91.6e12, 48e9, 350, 25e9, 12.5e9, fp8=True),
+        Accelerator("l4", 121e12, 30.3e12, 24e9, 72, 25e9, 12.5e9, fp8=True),
+        Accelerator("a10", 125e12, 31.2e12, 24e9, 150, 25e9, 12.5e9),
+        Accelerator("v100", 125e12, 15.7e12, 32e9, 300, 150e9, 12.5e9, bf16=False),
+        Accelerator("t4", 65e12, 8.1e12, 16e9, 70, 12.5e9, 6e9, bf16=False),
+        Accelerator("rtx5090", 209e12, 104.8e12, 32e9, 575, 50e9, 12.5e9, fp8=True),
+        Accelerator("rtx4090", 165e12, 82.6e12, 24e9, 450, 25e9, 12.5e9, fp8=True),
+        Accelerator("rtx3090", 71e12, 35.6e12, 24e9, 350, 25e9, 12.5e9),
+        Accelerator("mi300x", 1307e12, 163.4e12, 192e9, 750, 448e9, fp8=True),
     )
 }
 

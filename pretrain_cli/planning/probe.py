@@ -32,7 +32,9 @@ RESULT = "measured.json"
 LEAST_ROWS = 256
 WARM_UP_STEPS = 2
 TIME_OUT_S = 600
-"""One step of a model that is far too large for the machine may take this long."""
+"""The first step of a model that is far too large for the machine may take this long."""
+LONG_STEP = 3
+"""A first step that takes so many times the whole measurement is enough: warming up is little of it."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,13 @@ class Enough(Exception):
 
 
 class Watch(Progress):
-    """Notes the time of each step; ends the training ``seconds`` after the first, which also compiles and imports."""
+    """Notes the time of each step; ends the training ``seconds`` after the first, which also compiles and imports.
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    A first step that is very long ends it too.
+    """
+
+    def __init__(self, seconds: float, compiled: bool) -> None:
+        self._seconds, self._compiled = seconds, compiled
         self.times = [time.perf_counter()]
 
     def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
@@ -61,7 +66,9 @@ class Watch(Progress):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.times.append(time.perf_counter())
-        if len(self.times) > 2 and self.times[-1] - self.times[1] >= self._seconds:
+        first, since = self.times[1] - self.times[0], self.times[-1] - self.times[1]
+        long = first >= LONG_STEP * self._seconds and not self._compiled
+        if long or (len(self.times) > 2 and since >= self._seconds):
             raise Enough
 
 
@@ -77,14 +84,19 @@ def measure(config: Config, model_config: Any, manifest: dict[str, Any], tokeniz
 
     Raises:
         PtkError: the training itself fails; its own error.
-        ModelError: it was killed, most often for its memory.
+        ModelError: it was killed, most often for its memory; or one step takes too long to wait for.
     """
     with tempfile.TemporaryDirectory(prefix="ptk-plan-") as name:
         folder = Path(name)
         _fill(folder, config, model_config, manifest, tokenizer)
-        process = subprocess.run(
-            [sys.executable, "-m", __name__, name, str(seconds)], capture_output=True, text=True, timeout=TIME_OUT_S
-        )
+        line = [sys.executable, "-m", __name__, name, str(seconds)]
+        try:
+            process = subprocess.run(line, capture_output=True, text=True, timeout=TIME_OUT_S)
+        except subprocess.TimeoutExpired:
+            raise ModelError(
+                f"One step of this training takes more than {TIME_OUT_S // 60} minutes here.",
+                "Plan without real steps: ptk plan --measure 0; or take a smaller model or train.batch_tokens.",
+            ) from None
         if process.returncode or not (folder / RESULT).is_file():
             last = (process.stderr.strip().splitlines() or ["it was killed: most often the memory has run out"])[-1]
             raise ModelError(
@@ -99,13 +111,13 @@ def run(folder: Path, seconds: float) -> None:
     from pretrain_cli.training.run import train
 
     config = load_config(file=folder / "config.toml", environ={}).config
-    watch = Watch(seconds)
+    watch = Watch(seconds, config.train.compile is True)
     try:
         train(config, Artifacts(folder), watch, run_name="probe")
     except Enough:
         pass
     steps = np.diff(watch.times).tolist()
-    steady = steps[WARM_UP_STEPS if len(steps) > 2 * WARM_UP_STEPS else 1 :]
+    steady = steps[WARM_UP_STEPS if len(steps) > 2 * WARM_UP_STEPS else 1 :] or steps
     step = statistics.median(steady)
     result = Measured(step, len(steps), _peak_bytes(), watch.times[0] - began + max(0.0, steps[0] - step))
     write_json(folder / RESULT, result.__dict__)

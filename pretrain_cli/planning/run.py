@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+import shutil
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,75 +13,41 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.model import devices
+from pretrain_cli.model.devices import Choice
 from pretrain_cli.planning.accelerators import (
     MFU_SOURCES,
     Machine,
     assumed_mfu,
     parse_machine,
 )
-from pretrain_cli.planning.estimate import Counts, Memory, Setup, count_model, memory_needed, ways_to_fit
+from pretrain_cli.planning.duration import whole_duration
+from pretrain_cli.planning.estimate import Counts, Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.probe import Measured, measure
+from pretrain_cli.planning.result import TrainingPlan
 from pretrain_cli.planning.scaling import step_on
 from pretrain_cli.planning.shape import Outline, outline_of
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.checkpoints import bytes_needed
-from pretrain_cli.training.clock import FORWARD_SHARE, WRITE_BYTES_PER_SECOND
 from pretrain_cli.training.compiling import choose_compile
 from pretrain_cli.training.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.machine import Machine as TrainingMachine
 from pretrain_cli.training.plan import UTILISATION, Facts, Plan, make_plan
 from pretrain_cli.training.resume import settled
+from pretrain_cli.training.sharding import zero_stage
 
 CPU_WATTS_PER_CORE = 5.0
 """Between a laptop's 28 W for 8 cores and a server's 360 W for 96 (their data sheets)."""
 HOST_SHARE = 0.4
 """What a node's CPUs, memory, network and fans draw beside its accelerators: at most a DGX H100 takes 10.2 kW for
 5.6 kW of GPUs, on average less."""
+GPU_WATTS = 400.0
+GRADIENT_BYTES, SHARDED_TRAFFIC = 4.0, 1.5
+"""Gradients travel in fp32; with weights gathered twice and gradients scattered once it is half as much again as an
+all-reduce (Rajbhandari et al. 2020, arXiv 1910.02054)."""
+BUSY_TOKENS = 8192
+"""Tokens at once on an accelerator below which the assumed share of its speed is too kind: a rule of thumb."""
 USABLE = 0.95
 """Share of a device's memory that training can fill before fragments are in the way."""
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What a training takes. Seconds, bytes, FLOPs; ``memory`` is of one device.
-
-    Attributes:
-        machine: what it would run on.
-        rows, tokens: training rows of one epoch, and tokens of the whole training.
-        step_source: how ``step_seconds`` was found.
-        measured_peak_bytes: what a few real steps took here; None where none were made.
-        fixes: what would make it fit; empty where it does.
-        assumptions: everything that isn't known for sure, one sentence each.
-    """
-
-    machine: str
-    processes: int
-    size: str
-    parameters: int
-    rows: int
-    sequence_length: int
-    tokens: int
-    steps: int
-    batch_tokens: int
-    micro_batch: int
-    accumulation: int
-    precision: str
-    optimizer: str
-    flops: float
-    memory: Memory
-    measured_peak_bytes: float | None
-    available_bytes: float
-    fits: bool
-    fixes: list[str]
-    disk_bytes: float
-    step_seconds: float
-    step_source: str
-    seconds: float
-    tokens_per_second: float
-    energy_kwh: float
-    price: float | None
-    choices: dict[str, str] = field(default_factory=dict)
-    assumptions: list[str] = field(default_factory=list)
 
 
 def plan_training(
@@ -139,9 +105,13 @@ class _Work:
         self.device = "cuda" if target else devices.choose_device(config.train.device).value
         self.on_cpu = torch.device(self.device).type == "cpu"
         self.processes = target.count if target else self._processes()
-        self.precision, self.threads = self._precision(), 1
+        precision = self._precision()
+        self.precision, self.threads = precision.value, 1
+        self.choices = {"precision": f"{precision.value}: {precision.reason}"}
         if target is None and self.on_cpu:
-            self.threads = devices.choose_threads(config.train.threads).value
+            threads = devices.choose_threads(config.train.threads)
+            self.threads = threads.value
+            self.choices["threads"] = f"{threads.value}: {threads.reason}"
             torch.set_num_threads(max(1, self.threads // self.processes))
         self.available = self._available()
         self.peak_flops = self._peak_flops()
@@ -156,6 +126,7 @@ class _Work:
                 memory_bytes=self.available,
                 world_size=self.processes,
                 on_cpu=self.on_cpu,
+                deepspeed=zero_stage(config.trainer) is not None,
                 base_parameters=base.parameters if base else 0,
                 base_hidden=base.hidden if base else 0,
                 base_layers=base.layers if base else 0,
@@ -164,12 +135,22 @@ class _Work:
             config.model.size,
             config.model.layers,
         )
-        self.counts = base or self._count(outline.scratch_config(self.plan.shape, config.model.family))
+        self.counts = base or self._count(outline.scratch_config(self.plan.shape, config.model))
         assumed = mfu if mfu is not None else assumed_mfu(self.counts.parameters)
         self.mfu = assumed if target else UTILISATION
         if target:
-            source = "as given" if mfu is not None else f"assumed: {MFU_SOURCES}"
-            self.assumptions.append(f"MFU {self.mfu:.0%} ({source}).")
+            self.assumptions += self._assumed_there(mfu is not None)
+
+    def _assumed_there(self, mfu_given: bool) -> list[str]:
+        """What isn't known of a machine that isn't here."""
+        said = [f"MFU {self.mfu:.0%}" + (", as given." if mfu_given else f". Published: {MFU_SOURCES}.")]
+        at_once = self.plan.micro_batch * self.outline.sequence_length
+        if at_once < BUSY_TOKENS:
+            said.append(
+                f"Each device has {at_once} tokens at a time, which keeps it less busy than that: the steps will take "
+                "longer. A larger train.batch_tokens or fewer devices use them better."
+            )
+        return [*said, "The extra `gpu` is installed there; flash-attn and torchao aren't."]
 
     def _processes(self) -> int:
         wanted = self.config.train.processes
@@ -177,14 +158,13 @@ class _Work:
             return wanted
         return 1 if self.on_cpu else max(1, torch.cuda.device_count())
 
-    def _precision(self) -> str:
+    def _precision(self) -> Choice[str]:
         wanted = self.config.train.precision
-        if self.target is None:
-            return devices.choose_precision(wanted, self.device).value
-        if not wanted.startswith("auto"):
-            return wanted
-        bf16 = "bf16" if wanted == "auto" else "bf16-weights"
-        return bf16 if self.target.accelerator.bf16 else "fp32"
+        if self.target is None or not wanted.startswith("auto"):
+            return devices.choose_precision(wanted, self.device)
+        if not self.target.accelerator.bf16:
+            return Choice("fp32", "the GPU would emulate bf16")
+        return Choice("bf16" if wanted == "auto" else "bf16-weights", "the GPU computes it natively")
 
     def _available(self) -> float:
         """Bytes that training may fill on one device."""
@@ -197,7 +177,7 @@ class _Work:
 
     def _peak_flops(self) -> float:
         if self.target:
-            return self.target.accelerator.flops * self.target.count
+            return self.target.accelerator.rate(self.precision) * self.target.count
         kind = torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
         return devices.matmul_flops(kind, self.device) * self.processes
 
@@ -239,7 +219,7 @@ class _Work:
             "settings": {"sequence_length": self.outline.sequence_length, "packing": self.outline.packing},
             "tokenizer": {"vocab_size": self.outline.vocabulary},
         }
-        config = settled(self.config, self.plan, self.precision, manifest, self._compiled())
+        config = settled(self.config, self.plan, self.precision, manifest, self._compile().value)
         if self.on_cpu:
             config = changed(config, train__threads=max(1, self.threads // self.processes))
         # One process trains its own share of the batch.
@@ -252,23 +232,39 @@ class _Work:
         self.progress.end_stage()
         return measured
 
-    def _compiled(self) -> bool:
+    def _compile(self) -> Choice[bool]:
         """Whether training would compile the model."""
         steps = self.plan.expected_steps
         seconds = self.plan.seconds or steps * self.step_seconds(None)[0]
-        machine = TrainingMachine(self.device, self.precision)
-        return choose_compile(self.config.train.compile, machine, self.plan, seconds).value
+        return choose_compile(
+            self.config.train.compile,
+            TrainingMachine(self.device, self.precision),
+            self.plan,
+            seconds,
+            processes=self.processes,
+            compiler=True if self.target else None,
+        )
 
     def step_seconds(self, measured: Measured | None) -> tuple[float, str]:
         """Seconds of one optimizer step, and where the figure is from."""
         assert self.counts is not None
         if measured is not None:
-            return measured.step_seconds, f"measured: median of {measured.steps} steps on random rows"
+            many = f"median of {measured.steps} steps" if measured.steps > 1 else "one step"
+            return measured.step_seconds, f"measured: {many} on random rows"
         flops = self.counts.flops_per_token(self.outline.sequence_length) * self.plan.batch_tokens
         if self.target is None:
             return flops / (self.peak_flops * self.mfu), f"{self.mfu:.0%} of the speed of a matrix product here"
-        step = step_on(self.target, flops, self.mfu, self.counts.parameters)
-        speed = f"{self.mfu:.0%} of the data sheet's {self.target.accelerator.flops / 1e12:.0f} TFLOP/s"
+        sharded = self.config.train.shard_model and self.target.count > 1
+        step = step_on(
+            self.target,
+            flops,
+            self.mfu,
+            self.counts.parameters,
+            GRADIENT_BYTES * (SHARDED_TRAFFIC if sharded else 1),
+            self.precision,
+        )
+        rate = self.target.accelerator.rate(self.precision)
+        speed = f"{self.mfu:.0%} of the data sheet's {rate / 1e12:.3g} TFLOP/s"
         waits = f", and {1 - step.efficiency:.0%} of the time waiting for gradients" if self.target.count > 1 else ""
         return step.seconds, speed + waits
 
@@ -282,8 +278,19 @@ class _Work:
         start = measured.start_seconds if measured else 15.0
         weight_bytes = 2 if self.precision == "bf16-weights" else 4
         checkpoint = bytes_needed(counts.parameters, weight_bytes, plan.optimizer)
-        steps, seconds = self._length(step, start, checkpoint)
+        duration = whole_duration(
+            plan,
+            self.config.train,
+            step,
+            start,
+            checkpoint,
+            plan.batch_tokens / outline.sequence_length,
+            outline.held_out,
+        )
+        steps, seconds = duration.steps, min(duration.seconds, plan.seconds or duration.seconds)
         power = watts if watts is not None else self._watts()
+        if watts is None:
+            self.assumptions.append(f"Power {power:.0f} W: {self._watts_source()}.")
         return TrainingPlan(
             machine=self.target.name if self.target else f"this machine ({self.device})",
             processes=self.processes,
@@ -304,47 +311,43 @@ class _Work:
             available_bytes=self.available,
             fits=peak <= self.available,
             fixes=ways_to_fit(counts, self.setup(), self.available),
-            disk_bytes=float(checkpoint * (self.config.train.keep + 1) + weight_bytes * counts.parameters),
+            disk_bytes=float(checkpoint * (self.config.train.keep + 1) + 2 * weight_bytes * counts.parameters),
+            disk_free_bytes=None if self.target else float(_free_disk(self.artifacts.root)),
             step_seconds=step,
             step_source=source,
             seconds=seconds,
+            duration=duration,
             tokens_per_second=plan.batch_tokens / step,
+            watts=power,
             energy_kwh=power * seconds / 3.6e6,
+            hourly_rate=hourly_rate,
             price=hourly_rate * seconds / 3600 if hourly_rate is not None else None,
-            choices={**plan.reasons, **self._kernels()},
-            assumptions=[*self.assumptions, f"Power: {power:.0f} W, {'as given' if watts is not None else 'assumed'}."],
+            choices={**self.choices, **plan.reasons, **self._faster_ways()},
+            assumptions=self.assumptions,
         )
 
-    def _length(self, step: float, start: float, checkpoint: float) -> tuple[int, float]:
-        """(optimizer steps, seconds with start, validations and checkpoints)."""
-        plan, train = self.plan, self.config.train
-        rows = plan.batch_tokens / self.outline.sequence_length
-        validation = FORWARD_SHARE * step / rows * train.eval_rows if self.outline.held_out else 0.0
-        saving = checkpoint / WRITE_BYTES_PER_SECOND
-        ends = start + 10 * validation + saving  # the last validation takes ten times the rows
-        if plan.seconds is not None:
-            fitting = max(1, int((plan.seconds - ends) / step)) if math.isfinite(plan.seconds) else 1
-            steps = min(plan.steps or fitting, fitting)
-        else:
-            assert plan.steps is not None
-            steps = plan.steps
-        times = [_count_of(every, steps) for every in (plan.eval_every, plan.save_every)]
-        seconds = ends + steps * step + times[0] * validation + times[1] * saving
-        return steps, min(seconds, plan.seconds) if plan.seconds is not None else seconds
-
-    def _kernels(self) -> dict[str, str]:
-        """A GPU's faster ways to compute, as training would choose them; elsewhere with the extra `gpu` installed."""
+    def _faster_ways(self) -> dict[str, str]:
+        """Compiling, and a GPU's own ways, as training would choose them; elsewhere with the extra `gpu` installed."""
         assert self.counts is not None
+        compile_it = self._compile()
+        compiling = {"compile": f"{'on' if compile_it.value else 'off'}: {compile_it.reason}"}
         hardware = hardware_of(self.device) if self.target is None else _hardware(self.target)
         family = self.outline.model_config.model_type if self.outline.model_config else self.config.model.family
-        return choose_kernels(hardware, self.config.train, family, self.counts.parameters).reasons
+        return compiling | choose_kernels(hardware, self.config.train, family, self.counts.parameters).reasons
 
     def _watts(self) -> float:
         if self.target:
             return self.target.accelerator.watts * self.target.count * (1 + HOST_SHARE)
         if self.on_cpu:
             return CPU_WATTS_PER_CORE * devices.available_cores()
-        return 400.0 * self.processes
+        return GPU_WATTS * self.processes
+
+    def _watts_source(self) -> str:
+        if self.target:
+            return (
+                f"the boards' {self.target.accelerator.watts:.0f} W each, and {HOST_SHARE:.0%} for the machine around"
+            )
+        return f"assumed, {CPU_WATTS_PER_CORE:.0f} W a core" if self.on_cpu else f"assumed, {GPU_WATTS:.0f} W a GPU"
 
 
 def _hardware(machine: Machine) -> Hardware:
@@ -353,8 +356,8 @@ def _hardware(machine: Machine) -> Hardware:
     return Hardware("cuda", capability, liger=True)
 
 
-def _count_of(every: int | None, steps: int) -> int:
-    """Times that something comes up before the end: every so many steps, or (None) each tenth of the time."""
-    if every is None:
-        return 9
-    return (steps - 1) // every if every else 0
+def _free_disk(folder: Path) -> int:
+    """Bytes that are free where ``folder`` is, or would be made."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free

@@ -35,7 +35,14 @@ class Step:
         return self.compute / self.seconds
 
 
-def step_on(machine: Machine, flops: float, mfu: float, parameters: float, gradient_bytes: float = 4.0) -> Step:
+def step_on(
+    machine: Machine,
+    flops: float,
+    mfu: float,
+    parameters: float,
+    gradient_bytes: float = 4.0,
+    precision: str = "bf16",
+) -> Step:
     """One step of ``flops`` operations on all of ``machine``.
 
     Args:
@@ -44,8 +51,9 @@ def step_on(machine: Machine, flops: float, mfu: float, parameters: float, gradi
         mfu: share of the data sheet's rate that one accelerator alone reaches.
         parameters: whose gradients are summed.
         gradient_bytes: of one gradient as it travels.
+        precision: of the matrix products.
     """
-    compute = flops / (machine.accelerator.flops * machine.count * mfu)
+    compute = flops / (machine.accelerator.rate(precision) * machine.count * mfu)
     if machine.count == 1:
         return Step(compute, 0.0, 0.0)
     exchange = all_reduce_seconds(gradient_bytes * parameters, machine)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.model import Config, ModelConfig
 from pretrain_cli.data.inputs import find_files
 from pretrain_cli.errors import DataError
 from pretrain_cli.tokenizer.load import read_tokenizer
@@ -24,20 +24,23 @@ SCRATCH_LENGTH, BASE_LENGTH = 256, 512
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of the data and the model. ``model_config`` is the base's; None from scratch."""
+    """What is known of the data and the model.
+
+    ``held_out`` counts the rows held out; ``model_config`` is the base's, None from scratch.
+    """
 
     rows: int
     sequence_length: int
     vocabulary: int
     packing: str
-    held_out: bool
+    held_out: int
     base: str
     model_config: Any
     assumptions: tuple[str, ...] = ()
 
-    def scratch_config(self, shape: Any, family: str) -> Any:
+    def scratch_config(self, shape: Any, model: ModelConfig) -> Any:
         """transformers' config of a model from scratch."""
-        return self._build_scratch(shape, family).config
+        return self._build_scratch(shape, model).config
 
     def build(self, model_config: Any) -> Any:
         """A model of that config with random weights."""
@@ -45,14 +48,14 @@ class Outline:
 
         return AutoModelForCausalLM.from_config(model_config)
 
-    def _build_scratch(self, shape: Any, family: str) -> Any:
+    def _build_scratch(self, shape: Any, model: ModelConfig) -> Any:
         from torch import device
 
         from pretrain_cli.model.build import scratch_model
 
         ids: Any = SimpleNamespace(bos_id=0, eos_id=1, pad_id=2)
         with device("meta"):
-            return scratch_model(shape, family, self.vocabulary, self.sequence_length, ids)
+            return scratch_model(shape, model.family, self.vocabulary, self.sequence_length, ids, model.activation)
 
 
 def outline_of(config: Config, artifacts: Artifacts) -> Outline:
@@ -74,7 +77,7 @@ def outline_of(config: Config, artifacts: Artifacts) -> Outline:
         sequence_length=int(settings["sequence_length"]),
         vocabulary=read_tokenizer(artifacts.tokenizer).vocab_size,
         packing=str(settings.get("packing", "best-fit")),
-        held_out=bool(manifest.get("validation", {}).get("rows")),
+        held_out=int(manifest.get("validation", {}).get("rows") or 0),
         base=base,
         model_config=base_config(base, config, artifacts) if base else None,
     )
@@ -99,7 +102,7 @@ def _from_text(config: Config, artifacts: Artifacts) -> Outline:
         sequence_length=length,
         vocabulary=vocabulary,
         packing="best-fit" if data.packing == "auto" else data.packing,
-        held_out=data.validation_fraction > 0,
+        held_out=int(size * data.validation_fraction / per_token / length),
         base=base,
         model_config=model_config,
         assumptions=(f"The text isn't prepared yet: {per_token} bytes a token are assumed.",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +15,16 @@ import torch
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.cli.app import run
 from pretrain_cli.config.load import changed
-from pretrain_cli.config.model import Config
-from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.config.model import Config, TrainConfig
+from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.model.build import scratch_model
 from pretrain_cli.model.sizes import named_shape
+from pretrain_cli.planning import probe
 from pretrain_cli.planning.accelerators import ACCELERATORS, Machine, all_reduce_seconds, parse_machine
+from pretrain_cli.planning.duration import Duration, whole_duration
 from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.run import plan_training
+from pretrain_cli.training.plan import Facts, make_plan
 from tests.tiny import make_model
 
 TEXT = "To be, or not to be, that is the question.\n" * 4000
@@ -87,6 +91,24 @@ def test_what_does_not_fit_comes_with_ways_that_do() -> None:
     assert half.weights == needed.weights / 2 and half.optimizer == needed.optimizer / 2
 
 
+def test_the_time_counts_validations_and_checkpoints_as_training_makes_them() -> None:
+    facts = Facts(train_rows=9000, sequence_length=256, vocab_size=4096, flops=190e9, memory_bytes=8e9)
+
+    def whole(step: float, checkpoint: float, **train: Any) -> Duration:
+        config = TrainConfig(batch_tokens=2048, **train)
+        return whole_duration(make_plan(facts, config, "tiny"), config, step, 5.0, checkpoint, 8, 500)
+
+    short = whole(0.001, 3e9, max_steps=100)
+    assert short.saving == pytest.approx(2 * 20)  # the last checkpoint and the model: no other is worth 20 s
+    long = whole(10.0, 3e9, max_steps=1000)
+    assert long.saving == pytest.approx((2 + 9) * 20) and long.validating > 0
+    asked = whole(0.001, 3e9, max_steps=100, save_steps=10)
+    assert asked.saving == pytest.approx((2 + 9) * 20)
+    timed = whole(0.5, 1e6, max_minutes=2)
+    assert timed.seconds == pytest.approx(120, abs=1) and timed.steps * 0.5 == timed.stepping
+    assert timed.validating <= 0.1 * 120
+
+
 def test_a_plan_for_a_machine_that_is_not_here_has_time_energy_and_price(tmp_path, text, capfd) -> None:
     words = ["plan", str(text), "--for", "h100x8", "--size", "large", "--max-tokens", "1000000000", "--json"]
     assert run([*words, "--hourly-rate", "20", "--artifacts", str(tmp_path / "artifacts")]) == 0
@@ -97,7 +119,37 @@ def test_a_plan_for_a_machine_that_is_not_here_has_time_energy_and_price(tmp_pat
     assert plan["steps"] * plan["batch_tokens"] == plan["tokens"] == pytest.approx(1e9, rel=0.01)
     assert plan["memory"]["weights"] == 4 * plan["parameters"]
     assert any("MFU" in line for line in plan["assumptions"])
+    assert {"precision", "compile", "attention", "liger", "fp8"} <= set(plan["choices"])
+    assert plan["seconds"] == pytest.approx(sum(v for k, v in plan["duration"].items() if k != "steps"))
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_the_next_command_is_the_one_that_was_planned(tmp_path, text, capfd, monkeypatch) -> None:
+    words = ["plan", str(text), "--for", "h100", "--size", "mini", "--max-steps", "10", "--hourly-rate=3"]
+    monkeypatch.setattr(sys, "argv", ["ptk", *words])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*words, "--artifacts", str(tmp_path / "artifacts")]) == 0
+    out, err = capfd.readouterr()
+    assert f"Next: ptk prepare {text} && ptk train --size mini --max-steps 10\n" in err
+    assert "tokens at a time, which keeps it less busy" in out and " at 3 an hour" in out
+
+
+def test_a_step_that_takes_very_long_is_measured_once(monkeypatch) -> None:
+    clock = iter([0.0, 0.0, 203.0])
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(clock))
+    watch = probe.Watch(20.0, compiled=False)
+    watch.stage("training")
+    with pytest.raises(probe.Enough):
+        watch.log(1, {})
+    assert watch.times == [0.0, 203.0]
+
+
+def test_a_step_without_end_is_said_and_not_waited_for(tmp_path, text, monkeypatch) -> None:
+    monkeypatch.setattr(probe, "TIME_OUT_S", 0.2)
+    config = changed(Config(), data__inputs=[str(text)], train__max_steps=10, model__size="tiny")
+    with pytest.raises(ModelError, match="One step of this training takes more than") as caught:
+        plan_training(config, Artifacts(tmp_path / "artifacts"))
+    assert "--measure 0" in caught.value.hint
 
 
 def test_without_text_or_prepared_rows_a_plan_says_what_it_lacks(tmp_path) -> None:
