@@ -4,7 +4,9 @@
     python benchmarks/scaling.py --paper    1 to 1 024 accelerators, on paper
 
 Measured: tokens a second of one process; of two that know nothing of each other (what sharing memory and caches
-costs); of two that train together (what talking costs on top); and the time of the exchange alone.
+costs); of two that train together (what talking costs on top); and the time of the exchange alone. The four take
+turns, and of all steps of a kind the lower quartile counts: other work on the machine makes steps slower, nothing makes
+them faster.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from pathlib import Path
 from pretrain_cli.planning.accelerators import parse_machine
 from pretrain_cli.planning.scaling import step_on
 
-SECONDS = "15"
+STEPS = 12
+WARM_UP_STEPS = 2
 SIZE = "mini"
 BATCH = 1024
 ROUNDS = 3
@@ -45,41 +48,49 @@ def main() -> None:
         text = Path(name) / "text.txt"
         text.write_text((resources.files("pretrain_cli.texts") / "demo.txt").read_text("utf-8"), "utf-8")
         ptk(folder, "prepare", str(text), "--vocab-size", "4096").wait()
-        measured = {"alone": [], "side by side": [], "together": [], "one with two threads": []}
+        kinds = {
+            "alone": (1, BATCH, ()),
+            "side by side": (2, BATCH, ()),
+            "together": (1, 2 * BATCH, ("--processes", "2")),
+            "one with two threads": (1, 2 * BATCH, ("--set", "train.threads=2")),
+        }
+        steps: dict[str, list[float]] = {kind: [] for kind in kinds}
         for turn in range(ROUNDS):
-            tag = f"-{turn}"
-            measured["alone"].append(sum(run(folder, ("a" + tag,), BATCH)))
-            measured["side by side"].append(sum(run(folder, ("b" + tag, "c" + tag), BATCH)))
-            measured["together"].append(sum(run(folder, ("d" + tag,), 2 * BATCH, "--processes", "2")))
-            measured["one with two threads"].append(sum(run(folder, ("e" + tag,), 2 * BATCH, threads="2")))
-        report({name: statistics.median(values) for name, values in measured.items()}, parameters(folder))
+            for kind, (count, batch, more) in kinds.items():
+                names = tuple(f"{kind.replace(' ', '-')}-{turn}-{index}" for index in range(count))
+                steps[kind] += run(folder, names, batch, *more)
+        seconds = {kind: statistics.quantiles(values, n=4)[0] for kind, values in steps.items()}
+        rates = {kind: count * batch / seconds[kind] for kind, (count, batch, _) in kinds.items()}
+        report(rates, parameters(folder))
 
 
-def ptk(folder: Path, *words: str, threads: str = "1") -> subprocess.Popen[bytes]:
+def ptk(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """A command, started; it computes with one thread where it isn't told otherwise."""
     line = [sys.executable, "-m", "pretrain_cli", *words, "--artifacts", str(folder), "--quiet"]
-    return subprocess.Popen(line, env={**os.environ, "OMP_NUM_THREADS": threads})
+    return subprocess.Popen(line, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def run(folder: Path, names: tuple[str, ...], batch: int, *more: str, threads: str = "1") -> list[float]:
-    """Tokens a second of runs at the same time, after their first steps."""
-    words = (*COMMON, "--batch-tokens", str(batch), "--max-minutes", str(float(SECONDS) / 60), *more)
-    started = [ptk(folder, "train", "--run", name, *words, threads=threads) for name in names]
+def run(folder: Path, names: tuple[str, ...], batch: int, *more: str) -> list[float]:
+    """Seconds of the steps of runs at the same time, without the first ones."""
+    words = (*COMMON, "--batch-tokens", str(batch), "--max-steps", str(STEPS), *more)
+    started = [ptk(folder, "train", "--run", name, *words) for name in names]
     for process in started:
         assert process.wait() == 0
-    rates = []
+    seconds = []
     for name in names:
         lines = (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
-        rates.append(statistics.median(json.loads(line)["tokens_per_second"] for line in lines[2:] or lines[-1:]))
-    return rates
+        seconds += [batch / json.loads(line)["tokens_per_second"] for line in lines[WARM_UP_STEPS:]]
+    return seconds
 
 
 def parameters(folder: Path) -> int:
-    return int(json.loads((folder / "runs" / "a-0" / "run.json").read_text())["parameters"])
+    return int(json.loads((folder / "runs" / "alone-0-0" / "run.json").read_text())["parameters"])
 
 
 def report(rates: dict[str, float], weights: int) -> None:
     alone, apart, together = rates["alone"], rates["side by side"], rates["together"]
-    exchange, step = exchange_seconds(weights), 2 * BATCH / together
+    exchange = exchange_seconds(weights)
+    single, step_apart, step = BATCH / alone, 2 * BATCH / apart, 2 * BATCH / together
     print(f"{SIZE}, {weights / 1e6:.1f}M weights, {BATCH} tokens a process and step, fp32, AdamW\n")
     print("| processes | tokens/s | of twice one |\n| --- | --- | --- |")
     names = {
@@ -90,12 +101,22 @@ def report(rates: dict[str, float], weights: int) -> None:
     }
     for name, text in names.items():
         print(f"| {text} | {rates[name]:.0f} | {rates[name] / 2 / alone:.0%} |")
-    print(f"\nlost to sharing the machine: {1 - apart / 2 / alone:.1%}")
-    print(f"lost to communication: {1 - together / apart:.1%}")
+    lost = step - step_apart
+    print("\n| a step of two together | ms | share |\n| --- | --- | --- |")
+    parts = {
+        "computing, as one alone": single,
+        "sharing memory and caches: two that know nothing of each other": step_apart - single,
+        "communication: what training together adds": lost,
+        "whole": step,
+    }
+    for text, seconds in parts.items():
+        print(f"| {text} | {seconds * 1e3:.0f} | {seconds / step:.1%} |")
+    hidden = max(0.0, exchange - lost)
     print(
-        f"a step takes {step * 1e3:.0f} ms; summing {4 * weights / 1e6:.0f} MB alone {exchange * 1e3:.0f} ms of them,"
+        f"\nSumming {4 * weights / 1e6:.0f} MB of gradients by itself takes {exchange * 1e3:.0f} ms: "
+        f"{hidden * 1e3:.0f} ms of it hide behind the backward pass, "
+        f"{max(0.0, lost - exchange) * 1e3:.0f} ms beyond it go into waiting for the slower process and copying."
     )
-    print(f"{exchange / step:.1%}, if nothing hid it")
 
 
 def exchange_seconds(weights: int) -> float:
