@@ -165,17 +165,37 @@ class _Assembler:
             chosen = np.flatnonzero((shard_of == shard) & (sizes > 0))
             if not len(chosen):
                 continue
-            ids, source, size = (
-                _map(self.shards.files[shard], self.shards.dtype),
-                (self.base[documents] + low)[chosen],
-                sizes[chosen],
-            )
-            if size.mean() > 128:  # long pieces: a slice each; short ones: one gather, no Python per piece
-                for at, start, many in zip(to[chosen].tolist(), source.tolist(), size.tolist(), strict=True):
-                    flat[at : at + many] = ids[start : start + many]
+            file, dtype = self.shards.files[shard], self.shards.dtype
+            place, source, size = _runs(to[chosen], (self.base[documents] + low)[chosen], sizes[chosen])
+            # A read costs 3 us, a slice of a mapping 0.5 and up to 64 kB of pages that stay until the mapping goes.
+            if size.mean() > 1024 or len(size) < 256:
+                _read_into(flat, file, place, source, size)
                 continue
-            within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-            flat[np.repeat(to[chosen], size) + within] = ids[np.repeat(source, size) + within]
+            ids = _map(file, dtype)
+            if size.mean() > 128:  # long pieces: a slice each; short ones: one gather, no Python per piece
+                for at, start, many in zip(place.tolist(), source.tolist(), size.tolist(), strict=True):
+                    flat[at : at + many] = ids[start : start + many]
+            else:
+                within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+                flat[np.repeat(place, size) + within] = ids[np.repeat(source, size) + within]
+            del ids  # before the next is mapped
+
+
+def _runs(place: Ints, source: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:
+    """The pieces with those put together that follow each other in both the rows and the shard."""
+    joined = (place[1:] == place[:-1] + size[:-1]) & (source[1:] == source[:-1] + size[:-1])
+    firsts = np.flatnonzero(np.concatenate([[True], ~joined]))
+    return place[firsts], source[firsts], np.add.reduceat(size, firsts)
+
+
+def _read_into(flat: npt.NDArray[np.unsignedinteger], path: Path, place: Ints, source: Ints, size: Ints) -> None:
+    """Read long pieces straight to their places: nothing is mapped, nothing is copied twice."""
+    view, width = flat.view(np.uint8).data, flat.itemsize
+    with open(path, "rb", buffering=0) as file:
+        for at, start, many in zip(place.tolist(), source.tolist(), size.tolist(), strict=True):
+            file.seek(start * width)
+            if file.readinto(view[at * width : (at + many) * width]) != many * width:
+                raise OSError(f"{path} is shorter than it was written")
 
 
 def _map(path: Path, dtype: str) -> npt.NDArray[np.unsignedinteger]:
