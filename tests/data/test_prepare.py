@@ -43,6 +43,19 @@ def test_the_text_comes_back_byte_for_byte(preparing: Preparing, tmp_path: Path)
     assert result.validation_rows > 0 and not result.reused
 
 
+@pytest.mark.parametrize("times", [1, 20])
+def test_many_documents_short_or_not_come_back_whole(preparing: Preparing, tmp_path: Path, times: int) -> None:
+    documents = [f"{number}. {PROSE * times}" for number in range(600)]
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    for packing in ("best-fit", "concat"):
+        _, artifacts = preparing(path, packing=packing, sequence_length=4096, validation_fraction=0, into=packing)
+        found = texts(artifacts) if packing == "best-fit" else []
+        assert sorted(found) == sorted(documents) or packing == "concat"
+    stored = np.concatenate([document.ids for document in iterate_documents(artifacts.train_rows)])
+    whole = np.concatenate([document.ids for document in iterate_documents(tmp_path / "best-fit" / "data" / "train")])
+    assert np.array_equal(stored, whole[: len(stored)]) and len(whole) - len(stored) < 4096
+
+
 def test_a_single_document_gives_its_tail_from_the_start_of_a_line(preparing: Preparing, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("".join(f"Line {number} is here.\n" for number in range(400)))
     _, artifacts = preparing(tmp_path / "book.txt")
