@@ -69,7 +69,7 @@ EXIT_CODES = {
     4: "model or checkpoint",
     5: "training diverged",
     6: "an optional dependency is missing",
-    130: "Ctrl-C (143: SIGTERM)",
+    130: "Ctrl-C (143: SIGTERM, 129: a training whose terminal was closed)",
 }
 
 

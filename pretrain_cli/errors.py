@@ -68,7 +68,7 @@ class MissingDependencyError(PtkError):
 
 
 class Interrupted(PtkError):
-    """The user, or a scheduler, asked to stop: exit code 130 for Ctrl-C, 143 for SIGTERM."""
+    """The user, or a scheduler, asked to stop: exit code 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
 
     exit_code = 130
     kind = "interrupted"

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pretrain_cli import __version__, processes
-from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.console import Console, let_go
 from pretrain_cli.cli.options import SHARED_OPTIONS
 from pretrain_cli.errors import Interrupted, PtkError, UsageError
 
@@ -167,7 +167,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(console, Interrupted("Stopped by Ctrl-C.", "What was complete is kept."))
     except BrokenPipeError:
         # The reader (`| head`) has gone: nothing to say, and Python's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go(sys.stdout)
         return 0
     except OSError as error:
         return _fail(console, _system_error(error), error)
@@ -188,7 +188,11 @@ def _fail(console: Console, error: PtkError, cause: BaseException | None = None)
         traceback.print_exception(cause or error)
     shown = processes.report(error, cause or error.__cause__) if processes.world_size() > 1 else error
     if shown is not None:
-        console.error(shown)
+        try:
+            console.error(shown)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            let_go(sys.stdout)
     return error.exit_code
 
 

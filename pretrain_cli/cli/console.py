@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -44,6 +44,39 @@ class Stream(RichConsole):
         raise BrokenPipeError
 
 
+class Stderr:
+    """Where progress and errors go, for as long as somebody reads it.
+
+    A terminal that was closed, or a `tee` that the same Ctrl-C has ended, must not end a training before it has
+    saved: from the first line that can't be written on, stderr leads to nothing.
+    """
+
+    def __init__(self) -> None:
+        # Under a live view sys.stderr is rich's proxy, which writes to this.
+        self._stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            let_go(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            let_go(self._stream)
+
+
+def let_go(stream: Any) -> None:
+    """Send what a stream whose reader has gone still holds, and all that follows, to nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @dataclass(frozen=True)
 class Console:
     """The one sink of a command's output.
@@ -68,7 +101,7 @@ class Console:
     @property
     def err(self) -> RichConsole:
         """stderr; its width follows the terminal, or COLUMNS."""
-        return Stream(file=sys.stderr, highlight=False, no_color=self.plain or None)
+        return Stream(file=cast(IO[str], Stderr()), highlight=False, no_color=self.plain or None)
 
     @property
     def speaks(self) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain_cli.training.order import RowOrder, continued
+from pretrain_cli.training.signals import STOPS
 
 PR_SET_PDEATHSIG = 1
 HANG_SECONDS = 120
@@ -21,13 +22,13 @@ HANG_SECONDS = 120
 
 
 def begin_worker(_worker: int) -> None:
-    """A worker ignores Ctrl-C and SIGTERM, which go to the whole process group, and dies with its parent.
+    """A worker ignores the signals that stop a training, which go to the whole group, and dies with its parent.
 
     The parent stops its workers itself, after saving. Where it is killed, Linux ends them at once; elsewhere they
     notice within 5 s. Until then they hold the run's lock.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

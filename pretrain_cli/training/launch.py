@@ -22,6 +22,7 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, PtkError
 from pretrain_cli.model.devices import Choice, available_cores, choose_device
 from pretrain_cli.processes import ProcessDied
+from pretrain_cli.training.signals import STOPS
 
 GRACE_S = 10
 """Seconds that the other processes have to end when one has failed; after a Ctrl-C they take what saving needs."""
@@ -164,7 +165,7 @@ def _environment(count: int, folder: str) -> Iterator[None]:
 
 @contextmanager
 def _passing_on() -> Iterator[list[int]]:
-    """Give Ctrl-C and SIGTERM to the processes and wait: the first saves and stops, the second stops at once."""
+    """Give Ctrl-C and its like to the processes and wait: the first saves and stops, the second stops at once."""
     sent: list[int] = []
 
     def send(number: int, frame: FrameType | None) -> None:
@@ -172,9 +173,7 @@ def _passing_on() -> Iterator[list[int]]:
         for child in psutil.Process().children():
             child.send_signal(number)
 
-    before: dict[int, Callable[..., Any] | int | None] = {
-        number: signal.signal(number, send) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before: dict[int, Callable[..., Any] | int | None] = {number: signal.signal(number, send) for number in STOPS}
     try:
         yield sent
     finally:

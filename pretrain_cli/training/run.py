@@ -84,7 +84,7 @@ def train(
         run = run or same(lambda: _new_run(artifacts, run_name))
         held.callback(_leave_nothing, run)
         held.enter_context(writing_to(artifacts.root))
-        stop = held.enter_context(StopRequests(progress.warn))
+        stop = held.enter_context(StopRequests(progress.warn, run))
         held.enter_context(_run_lock(run))
         wait_for_all()  # under the lock
         if resume is not None and (done := result_of(run, config)) is not None:
@@ -148,13 +148,7 @@ def _recorded(record: RunRecord, run: RunFolder) -> Any:
     try:
         yield
         return
-    except Interrupted as error:
-        status = "interrupted"
-        if run.name not in error.hint:
-            hint = f"Go on with: ptk train --resume {run.name}"
-            raise Interrupted(error.message, hint, error.exit_code) from None
-        raise
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         status = "interrupted"
         raise
     except DivergedError:

@@ -1,35 +1,55 @@
-"""What does a Ctrl-C or a scheduler's SIGTERM do to a training?"""
+"""What does a Ctrl-C, a scheduler's SIGTERM or a closed terminal do to a training?"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import Interrupted
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+STOPS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))  # Windows has no SIGHUP
+"""What asks a training to save and stop."""
+SAME_SECONDS = 0.25
+"""A wrapper or launcher may pass on what the terminal has sent already: nobody presses Ctrl-C twice so fast."""
+
+
+class StoppedAtOnce(KeyboardInterrupt):
+    """Raised in the middle of anything; no Exception, so that nothing on the way takes it for a failure of its own."""
 
 
 class StopRequests:
     """The first signal asks the loop to save and stop; the second, or one outside the loop, stops at once.
 
-    A context manager: outside it, and in threads other than the main one, the process's own handlers stay.
+    A context manager: outside it, and in threads other than the main one, the process's own handlers stay. A SIGHUP
+    that is ignored, as under nohup, stays ignored.
+
+    Args:
+        say: receives the line that answers the first signal.
+        run: whose name the hint gives.
+
+    Raises:
+        Interrupted: at its end, where the training was stopped at once.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], run: RunFolder | None = None) -> None:
+        self._say, self._run = say, run
         self._before: dict[int, Any] = {}
+        self._heard_at = 0.0
         self.requested: int | None = None
         self.agreed: bool | None = None
         self.in_loop = False
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
-            for number in EXIT_CODES:
-                self._before[number] = signal.signal(number, self._receive)
+            for number in STOPS:
+                if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -37,6 +57,8 @@ class StopRequests:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if isinstance(error, StoppedAtOnce):
+            raise Interrupted("Stopped at once.", self._hint(), self.exit_code) from None
 
     @property
     def heard(self) -> bool:
@@ -45,13 +67,22 @@ class StopRequests:
 
     @property
     def exit_code(self) -> int:
-        return EXIT_CODES.get(self.requested or signal.SIGINT, 130)  # type: ignore[call-overload, no-any-return]
+        """What a shell expects of a process that a signal ended."""
+        return 128 + (self.requested or signal.SIGINT)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        again = self.requested is not None
-        self.requested = number
+        again, self.requested = self.requested is not None, number
+        now = time.monotonic()
+        if again and now - self._heard_at < SAME_SECONDS:
+            return
+        self._heard_at = now
         if again or not self.in_loop:
-            raise Interrupted(
-                "Stopped at once.", "What was saved is kept; go on with: ptk train --resume", self.exit_code
-            )
-        self._say("Stopping: this step is finished and saved first. Once more stops at once.")
+            raise StoppedAtOnce
+        # From a thread: the one that was interrupted may be in the middle of a line, and hold the screen's locks.
+        text = "Stopping: this step is finished and saved first. Once more stops at once."
+        threading.Thread(target=self._say, args=(text,), daemon=True).start()
+
+    def _hint(self) -> str:
+        if self._run is None or not self._run.record.is_file():
+            return "Nothing had begun, so nothing is to be resumed."
+        return f"What was saved is kept; go on with: ptk train --resume {self._run.name}"

@@ -108,6 +108,27 @@ def test_ctrl_c_ends_with_130(ptk, monkeypatch) -> None:
     assert len(outcome.error_lines) == 2
 
 
+def test_progress_that_nobody_reads_any_more_ends_nothing() -> None:
+    """As after a Ctrl-C that has ended the `tee` beside a training too, or in a terminal that was closed."""
+    program = (
+        "import sys; from pretrain_cli.cli.console import Console\n"
+        "from pretrain_cli.cli.progress import LiveProgress, PlainProgress\n"
+        "from pretrain_cli.errors import Interrupted; from pretrain_cli.cli.app import _fail\n"
+        "live = LiveProgress(Console().err); live.stage('training', 9, 'steps')\n"
+        "input(); live.note('w'); live.close()\n"
+        "PlainProgress().note('x'); Console().warn('y'); print('still here', file=sys.stderr)\n"
+        "print('done'); sys.exit(_fail(Console(), Interrupted('a', 'b')))"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stderr.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stdout.read() == "done\n"
+        assert process.wait() == 130
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

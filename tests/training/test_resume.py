@@ -18,6 +18,7 @@ from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
 from pretrain_cli.training.record import read_lines, read_record
 from pretrain_cli.training.run import train
+from pretrain_cli.training.signals import SAME_SECONDS, StopRequests
 from tests.training.conftest import Heard, prepare_text, small
 
 STEPS = {"train__max_steps": 10, "train__save_steps": 2, "train__eval_steps": 3}
@@ -149,7 +150,7 @@ def test_other_data_than_the_run_began_with_is_refused(tmp_path, prose) -> None:
         train(small(), artifacts, resume="moved")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_says_how_to_go_on(rows, straight, number, code) -> None:
     name = f"stopped-{code}"
     heard = Heard(step_5=lambda: os.kill(os.getpid(), number))
@@ -161,6 +162,21 @@ def test_a_signal_saves_and_says_how_to_go_on(rows, straight, number, code) -> N
     assert rows.run(name).checkpoint_steps()[-1] == step and read_record(rows.run(name))["status"] == "interrupted"
     train(small(), rows, resume=name)
     assert course(rows.run(name)) == course(straight) and weights_equal(rows.run(name), straight)
+
+
+def test_a_second_signal_stops_at_once_even_where_failures_are_caught(rows) -> None:
+    stop = StopRequests(lambda text: None, rows.run("never-begun"))
+    with pytest.raises(Interrupted, match="at once") as caught, stop:
+        stop.in_loop = True
+        for _ in range(3):  # a launcher that passes on what the terminal has sent already
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.heard
+        time.sleep(1.1 * SAME_SECONDS)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:
+            pytest.fail("what guards a tracker took the signal for the tracker's failure")
+    assert caught.value.exit_code == 143 and "Nothing had begun" in caught.value.hint
 
 
 def test_two_processes_cannot_train_one_run(rows) -> None:
