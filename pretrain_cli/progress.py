@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 
 class Progress:
@@ -33,8 +34,20 @@ class Progress:
     def warn(self, text: str) -> None:
         """Something the user should know and may want to act on."""
 
-    def status(self, name: str, text: str) -> None:
-        """A lasting state shown beside the bars, such as ("wandb", "online")."""
+    def status(self, name: str, text: str, said: bool = False) -> None:
+        """A lasting state shown beside the bars, such as ("wandb", "online"); empty: no longer.
+
+        ``said``: a note tells it in words, or a log needn't have it.
+        """
+
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Show ``what`` beside the bars for as long as the block takes: it holds up the stage."""
+        self.status("now", what, said=True)
+        try:
+            yield
+        finally:
+            self.status("now", "", said=True)
 
     def sample(self, prompt: str, text: str, step: int) -> None:
         """Text the model wrote during training."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, ConsoleRenderable, Group, RenderResult
@@ -18,7 +19,7 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
-from pretrain_cli.cli.console import Console, count, duration, is_later_rank, megabytes
+from pretrain_cli.cli.console import Console, Stderr, count, duration, is_later_rank, megabytes
 from pretrain_cli.progress import SILENT, Progress
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -28,6 +29,20 @@ PLAIN_INTERVAL_S = 1.0
 """Plain log lines are at least this far apart, unless logging_steps was chosen: a run may log each step."""
 STAGE_INTERVAL_S = 10.0
 """A long stage says in a pipe this often how far it is."""
+REFRESHES = 4
+"""A second; drawing takes 2.5 ms of a core on which the training may be."""
+SPARK_CELLS = 16
+MOST_LOSSES = 1024
+"""That the sparkline is drawn from."""
+FIGURES = ("loss", "validation_loss", "validation_bits_per_byte", "learning_rate", "grad_norm", "epoch")
+"""In this order; what else a run logs comes after them."""
+HIDDEN = ("step", "tokens", "elapsed_s", "grad_norm_clipped")
+LABELS = {
+    "learning_rate": "lr", "validation_loss": "validation", "validation_bits_per_byte": "bits/byte",
+    "grad_norm": "grad norm", "mfu": "MFU", "memory_mb": "memory", "skipped_steps": "skipped steps",
+}  # fmt: skip
+COMMAND = re.compile(r": (ptk|wandb|pip) \S")
+"""A line that ends in a command is broken by the terminal alone, so that it is copied whole."""
 
 
 def make_progress(console: Console, every_line: bool = False) -> Progress:
@@ -90,15 +105,16 @@ class PlainProgress(Progress):
     def warn(self, text: str) -> None:
         self._print(f"Warning: {text}")
 
-    def status(self, name: str, text: str) -> None:
-        self._print(f"{name}: {text}")
+    def status(self, name: str, text: str, said: bool = False) -> None:
+        if not said:
+            self._print(f"{name}: {text}")
 
     def sample(self, prompt: str, text: str, step: int) -> None:
         self._print(f"step={step} sample: {prompt!r} -> {text!r}")
 
     @staticmethod
     def _print(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=cast(IO[str], Stderr()), flush=True)
 
 
 class LiveProgress(Progress):
@@ -112,7 +128,7 @@ class LiveProgress(Progress):
     def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
         self._close()
         self._view.start(name, total, unit)
-        self._live = SteadyLive(self._view, console=self._console, transient=True, refresh_per_second=8)
+        self._live = SteadyLive(self._view, console=self._console, transient=True, refresh_per_second=REFRESHES)
         self._live.start()
 
     def advance(self, completed: float, **facts: float | str) -> None:
@@ -130,14 +146,24 @@ class LiveProgress(Progress):
         self._view.log(step, values)
 
     def note(self, text: str) -> None:
-        self._console.print(f"[dim]·[/] {escape(text)}")
+        self._say("[dim]·[/]", text)
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]Warning:[/] {escape(text)}")
+        self._say("[yellow]Warning:[/]", text)
 
-    def status(self, name: str, text: str) -> None:
+    def _say(self, mark: str, text: str) -> None:
+        if COMMAND.search(text):
+            self._console.print(f"{mark} {escape(text)}", soft_wrap=True)
+            return
+        line = Table.grid(padding=(0, 1))
+        line.add_row(mark, escape(text))
+        self._console.print(line)
+
+    def status(self, name: str, text: str, said: bool = False) -> None:
         self._view.states[name] = text
-        if self._live is None:
+        if not text:
+            del self._view.states[name]
+        elif self._live is None and not said:
             self.note(f"{name}: {text}")
 
     def sample(self, prompt: str, text: str, step: int) -> None:
@@ -183,6 +209,8 @@ class StageView:
         self.facts: dict[str, float | str] = {}
         self.values: dict[str, float] = {}
         self.losses: list[float] = []
+        """For the sparkline: each of them, or in a long run every 2nd, 4th, ..."""
+        self._seen, self._every = 0, 1
         self._started = time.monotonic()
 
     @property
@@ -192,8 +220,11 @@ class StageView:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Keep the newest of each value, and the losses for the sparkline."""
         self.values.update({key: value for key, value in values.items() if value is not None})
-        if "loss" in values:
-            self.losses.append(values["loss"])
+        if values.get("loss") is not None:
+            self._seen += 1
+            self.losses += [values["loss"]] if self._seen % self._every == 0 else []
+            if len(self.losses) > MOST_LOSSES:
+                self.losses, self._every = self.losses[1::2], 2 * self._every
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(Group(*self._parts(options.max_width)), options, pad=False)
@@ -251,25 +282,28 @@ class StageView:
 
     def _figures(self, width: int) -> Iterator[Text]:
         shown: list[Text] = []
-        if self.losses:
-            shown.append(
-                Text.assemble(
-                    ("loss ", "dim"), (f"{self.losses[-1]:.3f} ", "bold"), (sparkline(self.losses, 16), "cyan")
-                )
-            )
-        for key, value in self.values.items():
-            if key not in ("loss", "step", "tokens", "elapsed_s", "grad_norm_clipped"):
-                shown.append(Text.assemble((f"{label(key)} ", "dim"), readable(value)))
-        shown.extend(Text.assemble((f"{name} ", "dim"), (text, "magenta")) for name, text in self.states.items())
-        line = Text()
-        for part in shown:
-            if line and line.cell_len + part.cell_len + 3 > width:
-                yield line
-                line = Text()
-            line = Text.assemble(line, "   " if line else "", part)
-        if line:
-            line.truncate(width, overflow="ellipsis")
+        if "loss" in self.values:
+            spark = sparkline(self.losses, SPARK_CELLS).ljust(SPARK_CELLS)
+            shown.append(Text.assemble(_figure("loss", self.values["loss"]), " ", (spark, "cyan")))
+        shown.extend(
+            _figure(key, self.values[key]) for key in sorted(self.values, key=_place) if key not in ("loss", *HIDDEN)
+        )
+        yield from lines_of(shown, width)
+        states = [Text.assemble((f"{name} ", "dim"), (text, "magenta")) for name, text in list(self.states.items())]
+        yield from lines_of(states, width)
+
+
+def lines_of(parts: list[Text], width: int) -> Iterator[Text]:
+    """As many parts in a line as fit into ``width``."""
+    line = Text()
+    for part in parts:
+        if line and line.cell_len + part.cell_len + 3 > width:
             yield line
+            line = Text()
+        line = Text.assemble(line, "   " if line else "", part)
+    if line:
+        line.truncate(width, overflow="ellipsis")
+        yield line
 
 
 def bar_line(name: str, completed: float, total: float | None, beside: str, width: int) -> Table:
@@ -298,9 +332,24 @@ def sparkline(values: list[float], width: int) -> str:
 
 def label(key: str) -> str:
     """A metric's key in words: tokens_per_second → "tokens/s"."""
-    return {"learning_rate": "lr", "validation_loss": "validation", "grad_norm": "grad norm"}.get(
-        key, key.replace("_per_second", "/s").replace("_", " ")
-    )
+    return LABELS.get(key, key.replace("_per_second", "/s").replace("_", " "))
+
+
+def _place(key: str) -> int:
+    return FIGURES.index(key) if key in FIGURES else len(FIGURES)
+
+
+def _figure(key: str, value: float) -> Text:
+    """A metric's label and value, as wide as its usual values, so that what stands beside it doesn't move."""
+    if key in ("loss", "validation_loss", "validation_bits_per_byte"):
+        text = f"{value:.3f}"
+    elif key == "mfu":
+        text = f"{value:.1%}"
+    elif key == "memory_mb":
+        text = megabytes(value * 1e6)
+    else:
+        text = readable(value)
+    return Text.assemble((f"{label(key)} ", "dim"), (text.ljust(6), "bold" if key == "loss" else ""))
 
 
 def readable(value: float) -> str:

@@ -72,10 +72,12 @@ def _finish(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) ->
     )
     record.update(steps=state.step, tokens=state.tokens)
     if rank() == 0:
+        start.progress.stage("saving the model")
         figures = {"loss": result.validation_loss, "bits_per_byte": result.validation_bits_per_byte}
         save_model(model, run, start.artifacts, model_card(run, record.values, start.prepared.manifest, figures))
         write_text(start.artifacts.latest, run.name + "\n")
         draw_curves(run)
+        start.progress.end_stage()
     result = replace(result, seconds=job.clock.elapsed_s)
     record.update(
         status="finished",
@@ -104,10 +106,11 @@ def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation 
     job = trainer.job
     if job.validation_rows is None:
         return None
-    progress.stage("validating")
+    rows = min(trainer.validator.rows_at_the_end(), len(job.validation_rows))
+    progress.stage("validating", rows, "rows")
     # On a machine that has become busy it takes longer than planned: the model still has to be saved in time.
     seconds = job.clock.left_s - 0.5 - trainer.saver.estimate_s()
-    found = trainer.validator.run(trainer.model_wrapped, trainer.validator.rows_at_the_end(), seconds)
+    found = trainer.validator.run(trainer.model_wrapped, rows, seconds, progress.advance)
     progress.end_stage()
     if found is not None:
         values = {"step": job.state.step, "validation_loss": found.loss}

@@ -46,11 +46,12 @@ class Saver:
             job.progress.note("No time is left for a last checkpoint: only the model is saved.")
             return
         began = time.monotonic()
-        if agree(job.rank == 0 and self._disk_has_room()) and self._stage():
-            self._saved_step = state.step
-            self._say_state("")
-            if job.rank == 0:
-                rotate(job.run, job.config.train.keep, state.best_step, job.progress.warn)
+        with job.progress.doing("saving"):
+            if agree(job.rank == 0 and self._disk_has_room()) and self._stage():
+                self._saved_step = state.step
+                self._say_state("")
+                if job.rank == 0:
+                    rotate(job.run, job.config.train.keep, state.best_step, job.progress.warn)
         self._seconds = time.monotonic() - began
 
     def _stage(self) -> bool:
@@ -76,7 +77,7 @@ class Saver:
     def _say_state(self, text: str) -> None:
         if text != self._state:
             self._state = text
-            self.job.progress.status("saving", text or "works again")
+            self.job.progress.status("saving", text or "works again", said=bool(text))
 
     def _disk_has_room(self) -> bool:
         needed = 1.1 * self.checkpoint_bytes

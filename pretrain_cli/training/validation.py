@@ -37,6 +37,7 @@ def validate(
     world_size: int = 1,
     stop: Callable[[], bool] = lambda: False,
     seconds: float = math.inf,
+    scored: Callable[[int], None] = lambda rows: None,
 ) -> Validation | None:
     """Score ``rows`` rows spread evenly over the split; draws no random numbers. None if ``stop`` said so.
 
@@ -53,6 +54,7 @@ def validate(
         world_size: processes.
         stop: asked between batches.
         seconds: to take at most.
+        scored: told after each batch how many rows are done.
     """
     count = min(rows, len(dataset))
     places = _spread(torch.linspace(0, len(dataset) - 1, count).round().long().tolist())[rank::world_size]
@@ -74,12 +76,13 @@ def validate(
                 if not part:
                     batch["labels"].fill_(IGNORED)
                 labels = batch["labels"]
-                scored = int((following(labels) != IGNORED).sum())
+                due = int((following(labels) != IGNORED).sum())
                 inputs = {name: tensor.to(device) for name, tensor in batch.items()}
                 sums[0] += model(**inputs)["total"].to(sums)
-                sums[1] += scored
+                sums[1] += due
                 scored_rows += len(labels)
                 longest = max(longest, time.monotonic() - batch_began)
+                scored(min(count, scored_rows * world_size))
     finally:
         model.train(training)
     nats, tokens = totals(*sums.tolist())

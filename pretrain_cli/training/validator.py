@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,8 +31,13 @@ class Validator:
         self.job, self.device, self.meter = job, device, meter
         self._seconds_per_row = 0.0
 
-    def run(self, model: Any, rows: int, seconds: float = math.inf) -> Validation | None:
-        """Loss on ``rows`` held-out rows, or what ``seconds`` allow; None where there are none, or a signal came."""
+    def run(
+        self, model: Any, rows: int, seconds: float = math.inf, scored: Callable[[int], None] = lambda rows: None
+    ) -> Validation | None:
+        """Loss on ``rows`` held-out rows, or what ``seconds`` allow; None where there are none, or a signal came.
+
+        ``scored`` is told from time to time how many rows are done.
+        """
         job = self.job
         if job.validation_rows is None:
             return None
@@ -47,6 +53,7 @@ class Validator:
             world_size=job.world_size,
             stop=lambda: job.stop.requested is not None,
             seconds=seconds,
+            scored=scored,
         )
         if found is not None:
             self._seconds_per_row = (time.monotonic() - began) / max(1, found.rows)
@@ -55,7 +62,8 @@ class Validator:
     def measure(self, model: Any, line: dict[str, float]) -> bool:
         """Validate in the middle of the run and put the result into ``line``; False where a signal broke it off."""
         job, state = self.job, self.job.state
-        found = self.run(model, self.rows_now())
+        with job.progress.doing("validating"):
+            found = self.run(model, self.rows_now())
         if found is None:
             return job.validation_rows is None
         line.setdefault("step", state.step)

@@ -98,6 +98,50 @@ def test_a_narrower_terminal_keeps_no_rest_of_the_last_frame() -> None:
     progress.close()
 
 
+def test_figures_stay_where_they_are_when_their_values_change() -> None:
+    view = StageView()
+    view.start("training", 500, "steps")
+    frames = []
+    for speed, norm in ((8123.0, 1.234), (812.0, 0.9), (12_345.0, 12.0)):
+        view.log(1, {**VALUES, "tokens_per_second": speed, "grad_norm": norm, "mfu": speed / 1e5})
+        frames.append(
+            [[line.find(word) for word in ("lr", "grad norm", "tokens/s", "MFU")] for line in render(view, 80)]
+        )
+    assert frames[0] == frames[1] == frames[2]
+
+
+def test_a_long_course_is_drawn_from_a_part_of_it() -> None:
+    view = StageView()
+    view.start("training", 10**5, "steps")
+    for step in range(10**5):
+        view.log(step, {"loss": 9 - step / 2e4})
+    assert len(view.losses) <= 1024 and sparkline(view.losses, 8) == "█▇▆▅▄▃▂▁"
+    assert "loss 4.000" in "\n".join(render(view, 80))
+
+
+@pytest.mark.parametrize("say", ["note", "warn"])
+def test_a_command_stays_in_one_piece_and_prose_is_indented(say: str) -> None:
+    stream = io.StringIO()
+    progress = LiveProgress(RichConsole(file=stream, width=40, force_terminal=True, color_system=None))
+    command = "wandb sync artifacts/runs/first/wandb/offline-run-20261124_120000-abcdef12"
+    getattr(progress, say)(f"W&B is offline. Send the run later: {command}")
+    assert command in stream.getvalue()
+    stream.truncate(0)
+    getattr(progress, say)("a remark [odd] that is somewhat longer than the terminal is wide")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) >= 2 and lines[1].startswith("  ") and "[odd]" in "".join(lines)
+
+
+def test_what_holds_up_a_stage_is_shown_until_it_is_done() -> None:
+    stream = io.StringIO()
+    progress = LiveProgress(RichConsole(file=stream, width=80, force_terminal=True))
+    progress.stage("training", 10, "steps")
+    with progress.doing("saving"):
+        assert progress._view.states == {"now": "saving"}
+    assert progress._view.states == {}
+    progress.close()
+
+
 def test_numbers_for_people() -> None:
     assert [count(4321), count(12_345_678)] == ["4 321", "12.3M"]
     assert [megabytes(412_000), megabytes(10_761_624), megabytes(123e6)] == ["412 kB", "10.8 MB", "123 MB"]
@@ -129,5 +173,5 @@ def test_the_view_of_a_training_fits_the_terminal(width: int) -> None:
     text = stream.getvalue()
     for part in ("123/500", "1:15 left", "1:40 of 5:00", "loss 4.1", "validation 5.5", "lr 3.0e-04", "grad norm"):
         assert part in text, part
-    for part in ("tokens/s", "mfu", "memory", "wandb", "PAUSED", "The whale"):
+    for part in ("tokens/s", "MFU 41.0%", "memory 812 MB", "wandb", "PAUSED", "The whale"):
         assert part in text, part

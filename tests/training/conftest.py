@@ -47,7 +47,7 @@ class Heard(Progress):
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def status(self, name: str, text: str) -> None:
+    def status(self, name: str, text: str, said: bool = False) -> None:
         self.states[name] = text
 
     def log(self, step: int, values: Any) -> None:
