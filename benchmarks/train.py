@@ -1,6 +1,6 @@
 """How fast is training, and how much memory does it take?
 
-`python benchmarks/train.py loops|recipe|tinysolar TEXT_FILE [STEPS]` or `… memory`.
+`python benchmarks/train.py loops|recipe|tinysolar|batch TEXT_FILE [STEPS]` or `… memory`.
 Loops that are compared (train_loops.py) are processes of their own that take turns, step by step, and medians are
 printed: other work on the machine then meets all of them.
 """
@@ -29,8 +29,7 @@ from pretrain_cli.model.devices import matmul_flops
 from pretrain_cli.model.sizes import named_shape
 from pretrain_cli.tokenizer.load import read_tokenizer
 from pretrain_cli.training.loss import attach_loss
-from pretrain_cli.training.record import read_lines
-from pretrain_cli.training.run import train
+from pretrain_cli.training.recipe import BASE_BATCH_TOKENS
 
 TINYSOLAR = {
     "hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -47,7 +46,8 @@ def main(what: str, *arguments: str) -> None:
     peaks = f"fp32 {peak(torch.float32):.0f}, bf16 {peak(torch.bfloat16):.0f} GFLOP/s"
     print(f"flags: {' '.join(flags())}; matmul peak {peaks}")
     with tempfile.TemporaryDirectory() as folder:
-        {"loops": loops, "recipe": recipe, "tinysolar": tinysolar, "memory": memory}[what](Path(folder), *arguments)
+        parts = {"loops": loops, "recipe": recipe, "tinysolar": tinysolar, "batch": batch, "memory": memory}
+        parts[what](Path(folder), *arguments)
 
 
 def flags() -> list[str]:
@@ -127,23 +127,22 @@ def tinysolar(folder: Path, text: str, steps: str = "30") -> None:
             f"{name:<18}{value:>8.3f}{64 / value:>10.0f}{seconds['script'] / value:>10.2f}{losses[name][0]:>12.3f}"
             f"{losses[name][-1]:>9.3f}{apart:>12.2%}"
         )
-    speed, script = auto_batch(folder / "base", artifacts, preset), 64 / seconds["script"]
-    most = max(peak(torch.float32), peak(torch.bfloat16)) * 1e9 / (6.0 * (parameters - 1024 * 32_000))
-    print(
-        f"at the batch that auto takes: {speed:.0f} tokens/s, {speed / script:.1f} × the script; "
-        f"at the matmul peak it would be {most:.0f} tokens/s, {most / script:.1f} ×"
+
+
+def batch(folder: Path, text: str, steps: str = "3") -> None:
+    """The same model at the batch that auto takes, against the script's two rows of 32."""
+    artifacts = Artifacts(folder / "artifacts")
+    preset = load_config(preset="tinysolar", environ={}).config
+    prepare(changed(preset, data__inputs=[text], model__base="", tokenizer__vocab_size=32_000), artifacts)
+    parameters = base_model(folder, artifacts, TINYSOLAR)
+    seconds = Turns(commands("batch", folder, int(steps)), int(steps), warmup=1).run()
+    script = 64 / seconds["script"]
+    speeds = {name: (64 if name == "script" else BASE_BATCH_TOKENS) / value for name, value in seconds.items()}
+    speeds["matrix products alone"] = (
+        max(peak(torch.float32), peak(torch.bfloat16)) * 1e9 / (6.0 * (parameters - 1024 * 32_000))
     )
-
-
-def auto_batch(base: Path, artifacts: Artifacts, preset: Config) -> float:
-    """tokens/s of the same model with batch and rate left to ptk, as in a run over the whole text."""
-    config = changed(
-        preset, model__base=str(base), train__max_steps=2, train__micro_batch="auto", train__batch_tokens=4096,
-        train__gradient_accumulation="auto", train__save_steps=0, tracking__report_to="none",
-    )  # fmt: skip
-    train(config, artifacts, run_name="auto")
-    speeds = [line["tokens_per_second"] for line in read_lines(artifacts.run("auto").metrics)]
-    return float(max(speeds[1:]))
+    for name, speed in speeds.items():
+        print(f"{name:<24}{speed:>8.0f} tokens/s{speed / script:>8.2f} × the script")
 
 
 # 3. Memory

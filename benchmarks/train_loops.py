@@ -25,7 +25,7 @@ from pretrain_cli.tokenizer.load import read_tokenizer
 from pretrain_cli.training.loss import attach_loss
 from pretrain_cli.training.optimizers import make_optimizer
 from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.recipe import Rates
+from pretrain_cli.training.recipe import BASE_BATCH_TOKENS, Rates
 from pretrain_cli.training.record import read_lines
 from pretrain_cli.training.run import train
 
@@ -33,6 +33,7 @@ PARTS = {
     "loops": ("plain Trainer", "bare", "bare chunked", "bare chunked bf16", "ptk fp32", "ptk auto"),
     "recipe": ("bare fp32", "ptk fp32", "bare bf16", "ptk bf16"),
     "tinysolar": ("script", "ptk as it is", "ptk auto"),
+    "batch": ("script", "ptk", "ptk compiled"),
 }  # fmt: skip
 """The names that each part knows."""
 
@@ -45,7 +46,7 @@ def commands(part: str, folder: Path, steps: int) -> dict[str, list[str]]:
 def main(part: str, name: str, folder: str, steps: str, pipe: str) -> None:
     loop = Loop(pipe)
     loop.start()
-    run = {"loops": same_model, "recipe": own_recipe, "tinysolar": published_script}[part]
+    run = {"loops": same_model, "recipe": own_recipe, "tinysolar": published_script, "batch": own_batch}[part]
     loop.end(run(name, Path(folder), int(steps), loop))
 
 
@@ -168,6 +169,18 @@ def published_script(name: str, folder: Path, steps: int, loop: Loop) -> Any:
     preset = load_config(preset="tinysolar", environ={}).config
     values: dict[str, Any] = {"train__precision": "auto"} if name == "ptk auto" else {}
     return ptk(artifacts, loop, preset, model__base=str(base), train__max_steps=steps, **values)
+
+
+def own_batch(name: str, folder: Path, steps: int, loop: Loop) -> Any:
+    """The script's model in the batch that auto takes for a text of some length."""
+    if name == "script":
+        return published_script(name, folder, steps, loop)
+    return ptk(
+        Artifacts(folder / "artifacts"), loop, load_config(preset="tinysolar", environ={}).config,
+        model__base=str(folder / "base"), train__max_steps=steps, train__micro_batch="auto",
+        train__gradient_accumulation="auto", train__batch_tokens=BASE_BATCH_TOKENS,
+        train__compile=name == "ptk compiled",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
