@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def samples(self) -> Path:
+        """samples.jsonl: what the model wrote during its training."""
+        return self.path / "samples.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -219,7 +224,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def publish_folder(staging: Path, final: Path) -> None:
-    """Give a finished folder its name: every file fsynced, an older ``final`` replaced, then renamed."""
+    """Give a finished folder its name: every file fsynced, then renamed; an older ``final`` goes when it is there."""
     for entry in sorted(staging.rglob("*")):
         if entry.is_file():
             entry.chmod(entry.stat().st_mode | 0o644 & ~_umask())
@@ -228,10 +233,13 @@ def publish_folder(staging: Path, final: Path) -> None:
         else:
             sync_folder(entry)
     sync_folder(staging)
+    old = final.with_name(f".old-{final.name}")
+    shutil.rmtree(old, ignore_errors=True)
     if final.exists():
-        shutil.rmtree(final)
+        os.replace(final, old)
     os.replace(staging, final)
     sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(path: Path) -> None:

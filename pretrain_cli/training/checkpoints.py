@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
+from safetensors import SafetensorError, safe_open
 
 from pretrain_cli.artifacts import CHECKPOINT_NAME, RunFolder, publish_folder, sync_folder, write_json
 from pretrain_cli.errors import ModelError
@@ -36,12 +39,34 @@ def staged(run: RunFolder, step: int) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(dir=run.checkpoints, prefix=f"{STAGING}{step:06d}-"))
     try:
         yield staging
+        _check_readable(staging)
         write_json(staging / MANIFEST, {"step": step, "files": _hashes(staging)})
         os.chmod(staging, 0o777 & ~_umask())
         publish_folder(staging, run.checkpoint(step))
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _check_readable(folder: Path) -> None:
+    """Read back what was written, each file by the rules of its own format.
+
+    Raises:
+        OSError: a file can't be used; before its hash is taken, and before an older checkpoint goes.
+    """
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="numpy") as tensors:  # its header has to fit the file's length
+                    tensors.keys()
+            elif path.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(path) as archive:  # torch writes a checksum with each tensor
+                    if torn := archive.testzip():
+                        raise OSError(f"{torn} has other bytes than were written")
+            elif path.suffix == ".json":
+                json.loads(path.read_text("utf-8"))
+        except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
+            raise OSError(errno.EIO, f"{path.name} can't be read back: {error}") from error
 
 
 def clear_staging(run: RunFolder) -> None:

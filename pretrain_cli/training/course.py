@@ -30,13 +30,13 @@ from pretrain_cli.training.loss import attach_loss, head_is_plain
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Plan
 from pretrain_cli.training.processes import rank, same, world_size
-from pretrain_cli.training.record import Metrics
+from pretrain_cli.training.record import Metrics, cut_lines, read_lines
 from pretrain_cli.training.results import TrainResult
 from pretrain_cli.training.samples import write_sample
 from pretrain_cli.training.sharding import WEIGHTS_IN_PARTS, shard, zero_stage
 from pretrain_cli.training.start import Start
 from pretrain_cli.training.state import RunState, load_state
-from pretrain_cli.training.tracking import WandbTracker, other_trackers, wants_wandb
+from pretrain_cli.training.tracking import WandbTracker, guard_callbacks, other_trackers, wants_wandb
 from pretrain_cli.training.trainer import PackedTrainer
 from pretrain_cli.training.workers import choose_workers
 
@@ -63,8 +63,10 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
     )
     if plan.seconds and rank() == 0:
         import_drawing()
-    tracker = _start_tracker(start)
     metrics = Metrics(run.metrics, state.step if folder else 0, writes=rank() == 0)
+    if rank() == 0:
+        cut_lines(run.samples, state.step)
+    tracker = _start_tracker(start)
     wanted, code = config.train.chunked_loss, 1
     # ZeRO's third stage puts the head's weights together for the head's own forward alone.
     gathered = zero_stage(config.trainer) != WEIGHTS_IN_PARTS
@@ -78,6 +80,7 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
             trainer = PackedTrainer(job, model=model, args=arguments)
             for callback in (PrinterCallback, ProgressCallback, DefaultFlowCallback):
                 trainer.remove_callback(callback)
+            guard_callbacks(trainer.callback_handler.callbacks, others, start.progress.warn)
             job.report.append(start.progress.log)
             job.report.append(tracker.log) if tracker else None
             job.report.append(trainer.feed_trackers) if others else None
@@ -133,7 +136,7 @@ def _start_tracker(start: Start) -> WandbTracker | None:
     facts = {name: start.record.values.get(name) for name in names}
     known = start.record.values.get("wandb") or {}
     tracker = WandbTracker(start.config, start.run, facts, known, start.progress)
-    start.record.update(wandb=tracker.start())
+    start.record.update(wandb=tracker.start(read_lines(start.run.metrics)))
     return tracker
 
 
@@ -161,7 +164,7 @@ def _sampler(start: Start, trainer: PackedTrainer, tracker: WandbTracker | None)
         for prompt, text in texts:
             start.progress.sample(prompt, text, step)
             line = json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False)
-            with contextlib.suppress(OSError), open(start.run.path / "samples.jsonl", "a", encoding="utf-8") as file:
+            with contextlib.suppress(OSError), open(start.run.samples, "a", encoding="utf-8") as file:
                 file.write(line + "\n")  # a full disk costs the sample, not the run
         if tracker is not None:
             tracker.samples(step, texts)
@@ -241,6 +244,8 @@ def _after_divergence(start: Start, error: Diverged, job: Job) -> tuple[Path | N
         state.left_out, state.rewound = sorted({*state.left_out, *error.rows}), True
         state.replaced_from = state.step * job.batch_rows
         job.metrics.reopen(state.step)
+        if writes:
+            cut_lines(run.samples, state.step)
         start.progress.warn(
             f"Diverged at step {error.step}: {error.reason}. Going back to {folder.name} and leaving out "
             f"{len(set(error.rows))} rows."

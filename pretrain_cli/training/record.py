@@ -108,8 +108,7 @@ class Metrics:
         if not self._writes:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.is_file():
-            write_text(self.path, "".join(f"{line}\n" for line in _lines_up_to(self.path, step)))
+        cut_lines(self.path, step)
         self._open()
 
     def write(self, values: Mapping[str, float]) -> None:
@@ -179,5 +178,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    return [json.dumps(line) for line in read_lines(path) if line["step"] <= step]
+def cut_lines(path: Path, step: int) -> None:
+    """Leave out the lines after ``step``: a resume makes them again."""
+    if path.is_file():
+        lines = (json.dumps(line, ensure_ascii=False) for line in read_lines(path) if line["step"] <= step)
+        write_text(path, "".join(f"{line}\n" for line in lines))

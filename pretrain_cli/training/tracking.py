@@ -8,7 +8,7 @@ import netrc
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -44,6 +44,32 @@ def other_trackers(config: Config, run: RunFolder) -> list[str]:
     os.environ.setdefault("TRACKIO_PROJECT", config.tracking.project)
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config.tracking.project)
     return [name]
+
+
+def guard_callbacks(callbacks: Iterable[Any], names: Sequence[str], warn: Callable[[str], None]) -> None:
+    """Let no error in transformers' own callbacks for ``names`` end the run: a tracker's first error ends it alone."""
+    for callback in callbacks:
+        name = type(callback).__name__.removesuffix("Callback").lower()
+        if name in names:
+            failed: list[str] = []
+            for event in [event for event in dir(callback) if event.startswith("on_")]:
+                setattr(callback, event, _guarded(getattr(callback, event), name, failed, warn))
+
+
+def _guarded(
+    event: Callable[..., Any], name: str, failed: list[str], warn: Callable[[str], None]
+) -> Callable[..., Any]:
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if failed:
+            return None
+        try:
+            return event(*arguments, **keywords)
+        except Exception as error:
+            failed.append(_first_line(error))
+            warn(f"{name} stopped ({failed[0]}); training goes on, and metrics.jsonl is complete.")
+            return None
+
+    return call
 
 
 def wants_wandb(config: Config) -> bool:
@@ -102,8 +128,12 @@ class WandbTracker:
         self.mode = "off"
         self.spent_s = 0.0
 
-    def start(self) -> dict[str, str]:
-        """Open the run; what run.json should keep about it."""
+    def start(self, lines: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+        """Open the run; what run.json should keep about it.
+
+        Args:
+            lines: of metrics.jsonl, where a run goes on: a kill loses the last seconds of what was on its way to W&B.
+        """
         # wandb reads these at import; the banner alone costs 10 s of waiting for a server that is down.
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -114,6 +144,11 @@ class WandbTracker:
             self._open_online()
         else:
             self._open("offline", "as asked")
+        if self.mode == "online":
+            first = int(getattr(self._run, "step", 0) or 0)  # that W&B hasn't got
+            for line in lines:
+                if line["step"] >= first:
+                    self.log(line["step"], {key: value for key, value in line.items() if value is not None})
         return {"id": self.id, "url": self.url, "mode": self.mode, "folder": self._sync_folder()}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -173,7 +208,7 @@ class WandbTracker:
             self._progress.warn(f"W&B is off: {reason}. The run's own record is complete.")
             return
         self.mode = "offline"
-        self._progress.status("wandb", "offline")
+        self._progress.status("wandb", "offline", said=True)
         self._progress.note(f"W&B is offline ({why}). Send the run later: wandb sync {self._sync_folder()}")
 
     def _try(self, mode: str) -> str:
@@ -228,7 +263,7 @@ class WandbTracker:
         except Exception as error:  # a dead wandb-core raises from log()
             folder = self._sync_folder()
             self._run, self.mode = None, "off"
-            self._progress.status("wandb", "off")
+            self._progress.status("wandb", "off", said=True)
             self._progress.warn(
                 f"W&B stopped ({_first_line(error)}); training goes on. Send what it kept: "
                 f"wandb sync --include-online {folder}"

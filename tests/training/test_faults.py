@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder
 from pretrain_cli.errors import UsageError
+from pretrain_cli.training.checkpoints import fault, staged
 from pretrain_cli.training.record import Metrics, read_lines, read_record
 from pretrain_cli.training.run import train
 from pretrain_cli.training.saving import Saver
@@ -116,6 +119,29 @@ def test_lines_of_metrics_wait_for_room_and_none_is_lost(tmp_path: Path) -> None
         metrics.write({"step": 300, "loss": 0.5})
         metrics.close()
         assert [line["step"] for line in read_lines(folder / "metrics.jsonl")] == list(range(1, 301))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_checkpoint_that_cannot_be_read_back_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    """What a disk may do that reports no error: fewer bytes than were written, or others."""
+    run = RunFolder(tmp_path / "torn")
+
+    def write(tear: Callable[[bytes], bytes]) -> None:
+        with staged(run, 1) as folder:
+            save_file({"weight": torch.arange(999.0)}, folder / "model.safetensors")
+            torch.save({"moment": torch.arange(999.0)}, folder / "optimizer.pt")
+            (folder / "trainer_state.json").write_text('{"global_step": 1}')
+            (folder / name).write_bytes(tear((folder / name).read_bytes()))
+
+    tears = [lambda text: text[:-1], lambda text: b""]
+    if name == "optimizer.pt":
+        tears.append(lambda text: text.replace(torch.tensor([500.0]).numpy().tobytes(), b"\0\0\0\0", 1))
+    for tear in tears:
+        with pytest.raises(OSError, match=name if name != "optimizer.pt" else None):
+            write(tear)
+        assert not list(run.checkpoints.iterdir())
+    write(lambda text: text)
+    assert run.checkpoint_steps() == [1] and not fault(run.checkpoint(1))
 
 
 def read_only(folder: Path) -> Callable[[], None]:

@@ -164,6 +164,19 @@ def test_everything_arrives_and_a_resume_continues_the_same_run(rows, monkeypatc
     assert received.config["train"]["value"]["max_steps"] in (3, 5)
     assert received.config["data_fingerprint"]["value"] == rows.read_manifest()["fingerprint"]
     assert received.exit_code == 0 and len(received.runs) == 1
+    assert sorted(steps) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_a_resume_sends_what_a_kill_kept_from_being_sent(rows, monkeypatch) -> None:
+    with wandb_server() as received:
+        monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", received.url)
+        train(wanted(), rows, run_name="cut-off")
+        received.history[:] = [line for line in received.history if line["_step"] < 2]
+        train(small(train__max_steps=4), rows, resume="cut-off")
+    assert [line["_step"] for line in received.history] == [1, 2, 3, 4]
+    assert all("loss" in line for line in received.history)
 
 
 @pytest.mark.slow
@@ -207,6 +220,28 @@ def test_trainers_own_trackers_get_the_lines_too(rows, name: str) -> None:
     pytest.importorskip(name)
     train(small(train__max_steps=3, tracking__report_to=name), rows, run_name=f"with-{name}")
     assert name != "tensorboard" or list((rows.run("with-tensorboard").path / "tensorboard").rglob("events.*"))
+
+
+def test_another_trackers_error_ends_that_tracker_alone() -> None:
+    class TrackioCallback:
+        calls = 0
+
+        def on_log(self) -> str:
+            self.calls += 1
+            if self.calls == 2:
+                raise ConnectionError("its server went away")
+            return "logged"
+
+    class OtherCallback:
+        def on_log(self) -> None:
+            raise RuntimeError("not a tracker's")
+
+    callbacks, warnings = [TrackioCallback(), OtherCallback()], []
+    tracking.guard_callbacks(callbacks, ["trackio"], warnings.append)
+    assert [callbacks[0].on_log() for _ in range(3)] == ["logged", None, None] and callbacks[0].calls == 2
+    assert len(warnings) == 1 and "trackio stopped (its server went away)" in warnings[0]
+    with pytest.raises(RuntimeError):
+        callbacks[1].on_log()
 
 
 @pytest.mark.slow

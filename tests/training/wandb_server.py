@@ -48,7 +48,9 @@ def answer(received: Received, request: dict[str, Any]) -> dict[str, Any]:
     if "RunStoppedStatus" in name:
         return {"project": {"run": {"stopped": False}}}
     if "RunResumeStatus" in name:
-        return {"model": {"id": "2", "name": "ptk", "entity": {"id": "1", "name": "tester"}, "bucket": None}}
+        return {
+            "model": {"id": "2", "name": "ptk", "entity": {"id": "1", "name": "tester"}, "bucket": bucket_of(received)}
+        }
     if "Viewer" in name:
         return {"viewer": {**ENTITY, "entity": "tester", "teams": {"edges": []}}, "serverInfo": None}
     if "ServerFeatures" in name:
@@ -56,6 +58,17 @@ def answer(received: Received, request: dict[str, Any]) -> dict[str, Any]:
     if "OrganizationCoreWeave" in name:
         return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
     return {}
+
+
+def bucket_of(received: Received) -> dict[str, Any] | None:
+    """What a resume is told of the run: how far its history has come."""
+    if not received.history:
+        return None
+    return {
+        "id": "3", "name": "run", "displayName": "run", "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]",
+        "historyLineCount": len(received.history), "historyTail": json.dumps([json.dumps(received.history[-1])]),
+        "summaryMetrics": "{}", "config": "{}", "tags": [], "wandbConfig": '{"t": 1}',
+    }  # fmt: skip
 
 
 @contextmanager
