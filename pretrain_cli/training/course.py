@@ -228,6 +228,7 @@ def _loop(start: Start, trainer: PackedTrainer, folder: Path | None) -> None:
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
     finally:
         start.stop.in_loop = False
+    if trainer.stopped_by != "signal":  # broken off isn't done
         start.progress.end_stage()
 
 
