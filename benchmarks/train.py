@@ -1,6 +1,6 @@
 """How fast is training, and how much memory does it take?
 
-`python benchmarks/train.py loops|recipe|tinysolar|batch TEXT_FILE [STEPS]` or `… memory`.
+`python benchmarks/train.py loops|recipe|tinysolar|batch TEXT_FILE [STEPS]`, `… masking TEXT_FILE` or `… memory`.
 Loops that are compared (train_loops.py) are processes of their own that take turns, step by step, and medians are
 printed: other work on the machine then meets all of them.
 """
@@ -46,8 +46,7 @@ def main(what: str, *arguments: str) -> None:
     peaks = f"fp32 {peak(torch.float32):.0f}, bf16 {peak(torch.bfloat16):.0f} GFLOP/s"
     print(f"flags: {' '.join(flags())}; matmul peak {peaks}")
     with tempfile.TemporaryDirectory() as folder:
-        parts = {"loops": loops, "recipe": recipe, "tinysolar": tinysolar, "batch": batch, "memory": memory}
-        parts[what](Path(folder), *arguments)
+        PARTS[what](Path(folder), *arguments)
 
 
 def flags() -> list[str]:
@@ -63,6 +62,7 @@ def peak(dtype: torch.dtype) -> float:
 
 
 def prepared(folder: Path, text: str, **values: Any) -> Artifacts:
+    folder.mkdir(exist_ok=True)
     artifacts = Artifacts(folder / "artifacts")
     prepare(changed(Config(), data__inputs=[text], **values), artifacts)
     return artifacts
@@ -129,23 +129,44 @@ def tinysolar(folder: Path, text: str, steps: str = "30") -> None:
         )
 
 
-def batch(folder: Path, text: str, steps: str = "3") -> None:
-    """The same model at the batch that auto takes, against the script's two rows of 32."""
+def batch(folder: Path, text: str, steps: str = "3", *names: str) -> None:
+    """The same model at the batch that auto takes, against the script's two rows of 32.
+
+    A CPU with AVX2 only, which emulates bf16, is stood in for by ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2.
+    """
     artifacts = Artifacts(folder / "artifacts")
     preset = load_config(preset="tinysolar", environ={}).config
     prepare(changed(preset, data__inputs=[text], model__base="", tokenizer__vocab_size=32_000), artifacts)
     parameters = base_model(folder, artifacts, TINYSOLAR)
-    seconds = Turns(commands("batch", folder, int(steps)), int(steps), warmup=1).run()
+    loops = {name: line for name, line in commands("batch", folder, int(steps)).items() if not names or name in names}
+    seconds = Turns(loops, int(steps), warmup=1).run()
     script = 64 / seconds["script"]
-    speeds = {name: (64 if name == "script" else BASE_BATCH_TOKENS) / value for name, value in seconds.items()}
+    speeds = {name: (BASE_BATCH_TOKENS if "its batch" in name else 64) / value for name, value in seconds.items()}
     speeds["matrix products alone"] = (
         max(peak(torch.float32), peak(torch.bfloat16)) * 1e9 / (6.0 * (parameters - 1024 * 32_000))
     )
     for name, speed in speeds.items():
-        print(f"{name:<24}{speed:>8.0f} tokens/s{speed / script:>8.2f} × the script")
+        print(f"{name:<26}{speed:>8.1f} tokens/s{speed / script:>8.2f} × the script")
 
 
-# 3. Memory
+# 3. Documents kept apart
+
+
+def masking(folder: Path, text: str, *lengths: str) -> None:
+    """What it costs that documents in one row don't see each other, at rows of some lengths."""
+    print(f"{'length':<8}{'rows':<20}{'s/step':>8}{'cost':>8}")
+    for length in lengths or ("256", "512", "1024"):
+        artifacts = prepared(
+            folder / length, text, data__sequence_length=int(length), tokenizer__vocab_size=4096,
+            data__document_separator="\n\n",
+        )  # fmt: skip
+        seconds = Turns(commands("masking", artifacts.root.parent, 16), 16, steps_per_turn=2, warmup=4).run()
+        for name, value in seconds.items():
+            cost = value / seconds[f"{name[:4]}, seen across"] - 1
+            print(f"{length:<8}{name:<20}{value:>8.3f}{cost:>8.1%}", flush=True)
+
+
+# 4. Memory
 
 
 def memory(folder: Path) -> None:
@@ -169,6 +190,9 @@ def one_step(vocab_size: int, way: str) -> None:
         model(input_ids=ids, labels=ids)["loss"].backward()
     peak = peak_resident_bytes() / 1e6
     print(peak, (time.perf_counter() - began) / 2)
+
+
+PARTS = {"loops": loops, "recipe": recipe, "tinysolar": tinysolar, "batch": batch, "masking": masking, "memory": memory}
 
 
 if __name__ == "__main__":

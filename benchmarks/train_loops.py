@@ -33,7 +33,8 @@ PARTS = {
     "loops": ("plain Trainer", "bare", "bare chunked", "bare chunked bf16", "ptk fp32", "ptk auto"),
     "recipe": ("bare fp32", "ptk fp32", "bare bf16", "ptk bf16"),
     "tinysolar": ("script", "ptk as it is", "ptk auto"),
-    "batch": ("script", "ptk", "ptk compiled"),
+    "batch": ("script", "ptk as it is", "ptk, its batch", "ptk, its batch, compiled"),
+    "masking": ("fp32, seen across", "fp32, apart", "bf16, seen across", "bf16, apart"),
 }  # fmt: skip
 """The names that each part knows."""
 
@@ -46,7 +47,8 @@ def commands(part: str, folder: Path, steps: int) -> dict[str, list[str]]:
 def main(part: str, name: str, folder: str, steps: str, pipe: str) -> None:
     loop = Loop(pipe)
     loop.start()
-    run = {"loops": same_model, "recipe": own_recipe, "tinysolar": published_script, "batch": own_batch}[part]
+    parts = {"loops": same_model, "recipe": own_recipe, "tinysolar": published_script, "batch": own_batch}
+    run = {**parts, "masking": documents}[part]
     loop.end(run(name, Path(folder), int(steps), loop))
 
 
@@ -172,14 +174,23 @@ def published_script(name: str, folder: Path, steps: int, loop: Loop) -> Any:
 
 
 def own_batch(name: str, folder: Path, steps: int, loop: Loop) -> Any:
-    """The script's model in the batch that auto takes for a text of some length."""
-    if name == "script":
+    """The script's model in the script's batch, and in the one that auto takes for a text of some length."""
+    if name in PARTS["tinysolar"]:
         return published_script(name, folder, steps, loop)
     return ptk(
         Artifacts(folder / "artifacts"), loop, load_config(preset="tinysolar", environ={}).config,
         model__base=str(folder / "base"), train__max_steps=steps, train__micro_batch="auto",
         train__gradient_accumulation="auto", train__batch_tokens=BASE_BATCH_TOKENS,
-        train__compile=name == "ptk compiled",
+        train__compile=name.endswith("compiled"),
+    )  # fmt: skip
+
+
+def documents(name: str, folder: Path, steps: int, loop: Loop) -> Any:
+    """ptk's recipe from scratch on rows in which documents see each other, or don't."""
+    return ptk(
+        Artifacts(folder / "artifacts"), loop, Config(), model__size="tiny", train__max_steps=steps,
+        train__batch_tokens=2048, train__precision=name[:4], train__mask_documents=name.endswith("apart"),
+        train__compile=False,
     )  # fmt: skip
 
 
