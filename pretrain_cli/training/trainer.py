@@ -19,7 +19,7 @@ from pretrain_cli.training.divergence import IN_A_ROW, Diverged, Guard
 from pretrain_cli.training.feed import Feed, make_loader
 from pretrain_cli.training.job import Job
 from pretrain_cli.training.meter import Meter
-from pretrain_cli.training.optimizers import make_optimizer
+from pretrain_cli.training.optimizers import make_optimizer, split_parameters
 from pretrain_cli.training.pace import Pace
 from pretrain_cli.training.processes import totals
 from pretrain_cli.training.saving import Saver
@@ -89,6 +89,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 self.args.adam_epsilon,
             )
         return super().create_optimizer(model)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Weight decay of Trainer's own optimizers: as with ours on matrices only: Trainer takes embeddings too."""
+        matrices = {id(parameter) for parameter in split_parameters(model).matrices}
+        return [name for name, parameter in model.named_parameters() if id(parameter) in matrices]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """A schedule over the share of the run that is done: steps, or the clock."""

@@ -12,6 +12,7 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.training.optimizers import make_optimizer, orthogonalise, split_parameters
 from pretrain_cli.training.recipe import Rates
 from pretrain_cli.training.schedules import make_scheduler, rate_factor
+from pretrain_cli.training.trainer import PackedTrainer
 from tests.tiny import make_model
 
 RATES = Rates(main=1e-2, matrix=4e-2, embedding=1e-1)
@@ -43,6 +44,9 @@ def test_norms_and_embeddings_have_no_weight_decay(model) -> None:
         assert decayed == {id(parameter) for parameter in matrices}
         counted = [id(p) for group in optimizer.param_groups for p in group["params"]]
         assert len(counted) == len(set(counted)) == len(list(model.parameters()))
+    names = dict(model.named_parameters())
+    for_trainers_own = PackedTrainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
+    assert {id(names[name]) for name in for_trainers_own} == {id(parameter) for parameter in matrices}
 
 
 def test_an_untied_embedding_has_a_rate_of_its_own(tmp_path) -> None:
