@@ -18,6 +18,8 @@ from pretrain_cli.errors import DataError, ModelError, PtkError, UsageError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ORPHAN_SECONDS = 8.0
+FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+"""The disk, or the user's share of it."""
 CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -269,7 +271,7 @@ def writing_to(folder: Path) -> Iterator[None]:
             "Choose another folder with --artifacts DIR.",
         ) from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in FULL:
             raise _no_space(folder) from error
         if error.errno == errno.EROFS:
             raise UsageError(
@@ -277,7 +279,7 @@ def writing_to(folder: Path) -> Iterator[None]:
             ) from error
         raise
     except Exception as error:
-        if "No space left on device" in str(error):  # safetensors and torch raise types of their own
+        if any(os.strerror(number) in str(error) for number in FULL):  # safetensors and torch raise types of their own
             raise _no_space(folder) from error
         raise
 

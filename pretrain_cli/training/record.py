@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import json
 import math
@@ -88,7 +87,7 @@ def now() -> str:
 
 
 class Metrics:
-    """metrics.jsonl: one line per logged step, written at once; while the disk is full, lines wait for room.
+    """metrics.jsonl: one line per logged step, written at once; lines that the disk refuses wait until it takes them.
 
     Args:
         path: the file.
@@ -139,9 +138,8 @@ class Metrics:
         """
         if self._file is None:
             return
-        self._drain()
-        if self._waiting:
-            raise OSError(errno.ENOSPC, f"{self.path.name} can't be written: {os.strerror(errno.ENOSPC)}")
+        if refusal := self._drain():
+            raise OSError(refusal.errno, f"{self.path.name} can't be written: {refusal.strerror}")
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -154,15 +152,16 @@ class Metrics:
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
-    def _drain(self) -> None:
-        # Unbuffered, so that what a full disk didn't take is known to the byte and follows later.
+    def _drain(self) -> OSError | None:
+        """Write what waits; why not, where the disk refuses: full, over its quota, or a share that is away."""
+        # Unbuffered, so that what it didn't take is known to the byte and follows later.
         assert self._file is not None
         try:
             while self._waiting:
                 self._waiting = self._waiting[os.write(self._file, self._waiting) :]
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
+            return error
+        return None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -93,7 +93,9 @@ class Saver:
             f"the last good checkpoint is {self.job.run.checkpoint(steps[-1]).name}" if steps else "there is none yet"
         )
         reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
-        self._say_state("PAUSED, the disk is full" if "space" in reason or "MB" in reason else "FAILED")
+        self._say_state(
+            "PAUSED, the disk is full" if any(word in reason for word in ("space", "quota", "MB")) else "FAILED"
+        )
         self.job.progress.warn(
             f"NO CHECKPOINT at step {self.job.state.step}: {reason}. Training goes on; {last}. Free some disk space."
         )

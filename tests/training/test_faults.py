@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -119,6 +120,22 @@ def test_lines_of_metrics_wait_for_room_and_none_is_lost(tmp_path: Path) -> None
         metrics.write({"step": 300, "loss": 0.5})
         metrics.close()
         assert [line["step"] for line in read_lines(folder / "metrics.jsonl")] == list(range(1, 301))
+
+
+@pytest.mark.parametrize("refusal", [errno.EDQUOT, errno.EIO])
+def test_lines_of_metrics_wait_for_a_quota_or_a_share_that_is_away(tmp_path: Path, monkeypatch, refusal: int) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(refusal, os.strerror(refusal))
+
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", refuse)
+        metrics.write({"step": 1, "loss": 0.5})
+        with pytest.raises(OSError, match=os.strerror(refusal)):
+            metrics.sync()
+    metrics.write({"step": 2, "loss": 0.5})
+    metrics.sync()
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
