@@ -252,9 +252,10 @@ def _after_divergence(start: Start, error: Diverged, job: Job) -> tuple[Path | N
             f"{len(set(error.rows))} rows."
         )
         return folder, state
+    rewind = f"; or leave them out: ptk train --resume {run.name} --set train.on_divergence=rewind" if folder else ""
     raise DivergedError(
         f"Training diverged at step {error.step}: {error.reason}; {good}.",
-        f"The rows are in {rows_file}. Try half the learning rate, or --set train.on_divergence=rewind.",
+        f"Its rows are in {rows_file}. Start anew with --learning-rate {job.plan.rates.main / 2:.2g}, the half{rewind}",
     )
 
 

@@ -71,6 +71,7 @@ def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_the_rows(rows, 
         train(small(train__max_steps=30, train__save_steps=2), rows, run_name="diverged")
     run = rows.run("diverged")
     assert caught.value.exit_code == 5 and "step-000006" in caught.value.message
+    assert "ptk train --resume diverged --set train.on_divergence=rewind" in caught.value.hint
     assert read_record(run)["status"] == "diverged"
     saved = [json.loads(line) for line in (run.path / "diverged-step-000011.jsonl").read_text().splitlines()]
     assert len(saved) == IN_A_ROW * 4 and len(saved[0]["input_ids"]) == 32
