@@ -12,6 +12,9 @@ WRITE_BYTES_PER_SECOND = 150e6
 VALIDATION_SHARE = 0.04
 """A validation at the end of a timed run takes at most this share of the budget."""
 
+EXIT_SECONDS, MOST_SLOWER = 0.5, 4.0
+"""What a process with torch takes to end, and how many times as long at most on a machine with other work."""
+
 
 class RunClock:
     """Seconds of a run, those before a resume included.
@@ -28,6 +31,9 @@ class RunClock:
         self.reserve_s = 0.0
         self.agreed_share: float | None = None
         self.training_began_s = self.elapsed_s
+        # So far was mostly loading libraries, on one core: what it took beyond its own work, others took.
+        slower = (time.monotonic() - self.started) / max(0.1, time.process_time())
+        self.exit_s = EXIT_SECONDS * min(MOST_SLOWER, max(1.0, slower))
 
     @property
     def elapsed_s(self) -> float:
@@ -46,7 +52,7 @@ class RunClock:
 
     def reserve(self, validation_s: float, saving_s: float) -> None:
         """Keep time for what comes after the last step; grows with what is measured, never shrinks."""
-        self.reserve_s = max(self.reserve_s, 0.5 + 1.3 * (validation_s + saving_s))
+        self.reserve_s = max(self.reserve_s, self.exit_s + 1.3 * (validation_s + saving_s))
 
     def share(self) -> float:
         """Share of the training time that is used, 0 to 1; 0 without a budget.

@@ -109,7 +109,7 @@ def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation 
     rows = min(trainer.validator.rows_at_the_end(), len(job.validation_rows))
     progress.stage("validating", rows, "rows")
     # On a machine that has become busy it takes longer than planned: the model still has to be saved in time.
-    seconds = job.clock.left_s - 0.5 - trainer.saver.estimate_s()
+    seconds = job.clock.left_s - job.clock.exit_s - trainer.saver.estimate_s()
     found = trainer.validator.run(trainer.model_wrapped, rows, seconds, progress.advance)
     progress.end_stage()
     if found is not None:

@@ -145,7 +145,7 @@ class WandbTracker:
         else:
             self._open("offline", "as asked")
         if self.mode == "online":
-            first = int(getattr(self._run, "step", 0) or 0)  # that W&B hasn't got
+            first = int(getattr(self._run, "starting_step", 0) or 0)  # that W&B hasn't got
             for line in lines:
                 if line["step"] >= first:
                     self.log(line["step"], {key: value for key, value in line.items() if value is not None})

@@ -64,10 +64,12 @@ def bucket_of(received: Received) -> dict[str, Any] | None:
     """What a resume is told of the run: how far its history has come."""
     if not received.history:
         return None
+    last = received.history[-1]
     return {
-        "id": "3", "name": "run", "displayName": "run", "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]",
-        "historyLineCount": len(received.history), "historyTail": json.dumps([json.dumps(received.history[-1])]),
-        "summaryMetrics": "{}", "config": "{}", "tags": [], "wandbConfig": '{"t": 1}',
+        "id": "3", "name": next(iter(received.runs)), "displayName": "run", "notes": "", "tags": [],
+        "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]", "historyLineCount": len(received.history),
+        "historyTail": json.dumps([json.dumps(last)]), "config": "{}", "wandbConfig": '{"t": {"1": [1]}}',
+        "summaryMetrics": json.dumps({"_step": last["_step"]}),
     }  # fmt: skip
 
 
