@@ -154,7 +154,7 @@ def test_everything_arrives_and_a_resume_continues_the_same_run(rows, monkeypatc
         monkeypatch.setenv("WANDB_BASE_URL", received.url)
         heard = Heard()
         train(wanted(), rows, heard, run_name="tracked")
-        train(small(train__max_steps=5), rows, resume="tracked")
+        train(small(train__max_steps=5, tracking__report_to="wandb"), rows, resume="tracked")
     assert heard.states["wandb"].split()[1].startswith("http") and not heard.warnings
     steps = {line["_step"]: line for line in received.history}
     assert {1, 2, 3} <= set(steps)
@@ -174,7 +174,7 @@ def test_a_resume_sends_what_a_kill_kept_from_being_sent(rows, monkeypatch) -> N
         monkeypatch.setenv("WANDB_BASE_URL", received.url)
         train(wanted(), rows, run_name="cut-off")
         received.history[:] = [line for line in received.history if line["_step"] < 2]
-        train(small(train__max_steps=4), rows, resume="cut-off")
+        train(small(train__max_steps=4, tracking__report_to="wandb"), rows, resume="cut-off")
     assert [line["_step"] for line in received.history] == [1, 2, 3, 4]
     assert all("loss" in line for line in received.history)
 
