@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pretrain_cli.errors import ConfigError, MissingDependencyError
 from pretrain_cli.training.kernels import Kernels
 from pretrain_cli.training.plan import Plan
 from pretrain_cli.training.processes import world_size
+from pretrain_cli.training.sharding import be_one_of_one
 
 ENDLESS_STEPS = 1_000_000_000
 """Steps of a run that the clock ends."""
@@ -72,6 +74,8 @@ def make_arguments(
     }
     if config.trainer.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise MissingDependencyError("[trainer] deepspeed needs the package deepspeed.", "pip install deepspeed")
+    if config.trainer.get("deepspeed") and world_size() == 1:
+        be_one_of_one(os.environ)
     try:
         arguments = TrainingArguments(**{**derived, **config.trainer})
         device_found = arguments.device

@@ -8,7 +8,8 @@ which reads a tensor's parts back whatever the number of processes was.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def zero_stage(trainer: Mapping[str, Any]) -> int | None:
         raise ConfigError(
             f"[trainer] deepspeed = {named} can't be read: {error}.", "Name a JSON file of DeepSpeed's settings."
         ) from error
+
+
+def be_one_of_one(environ: MutableMapping[str, str]) -> None:
+    """Tell DeepSpeed that this process is alone: where a launcher's variables are missing it looks for MPI."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in alone.items():
+        environ.setdefault(name, value)
 
 
 def check_zero_layout(trainer: Mapping[str, Any], before: int, now: int) -> None:

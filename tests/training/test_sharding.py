@@ -13,7 +13,7 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.plan import Facts, make_plan
 from pretrain_cli.training.record import read_record
-from pretrain_cli.training.sharding import check_zero_layout, refuse_other_sharding, zero_stage
+from pretrain_cli.training.sharding import be_one_of_one, check_zero_layout, refuse_other_sharding, zero_stage
 from tests.training.test_processes import COMMON, furthest, ptk, start, trained, wait_for_step
 
 SHARDED = ("--shard-model", "--processes", "2")
@@ -64,6 +64,9 @@ def test_the_stage_of_deepspeed_is_read_from_a_file_or_a_table(tmp_path) -> None
     check_zero_layout({}, 2, 1)
     with pytest.raises(ConfigError, match="as many processes as wrote them: 2; here are 1"):
         check_zero_layout({"deepspeed": str(file)}, 2, 1)
+    environ = {"MASTER_PORT": "29500"}
+    be_one_of_one(environ)
+    assert environ["WORLD_SIZE"] == "1" and environ["RANK"] == "0" and environ["MASTER_PORT"] == "29500"
     file.write_text("not json")
     for path in (file, tmp_path / "nothing.json"):
         with pytest.raises(ConfigError, match="can't be read"):
