@@ -2,8 +2,8 @@
 
     python benchmarks/plan.py [--threads=N] [SIZE ...]
 
-For each size, twice in turn, so that a machine that changes meanwhile changes for both: a plan with 20 s of real steps
-on random rows, then real training on real rows for 25 s, without W&B, checkpoints and validations in between. Medians
+For each size, twice in turn, so that a machine that changes meanwhile changes for both: a plan with 20 s of real steps,
+then a training of 25 s, without W&B, checkpoints and validations in between. Medians
 of all steps; a plan by arithmetic alone gives its figure for the peak. All with one thread, unless another number is
 named: two of them fall to a fraction of their speed while other work takes a core, and would measure that.
 Prints a table. Takes two minutes a size.

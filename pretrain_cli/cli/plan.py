@@ -45,7 +45,7 @@ def plan(
 ) -> None:
     """Say what a training takes: parameters, steps, memory, disk, time, energy and price.
 
-    Nothing is written. On this machine a few real steps on random rows are timed; for one that isn't here,
+    Nothing is written. On this machine a few real steps are timed; for one that isn't here,
     [bold]--for[/] takes its data sheet and an assumed share of its speed.
     """
     if inputs:

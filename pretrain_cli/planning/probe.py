@@ -1,4 +1,4 @@
-"""How long does a step take on this machine, and how much memory at its peak? Found by training on random rows.
+"""How long does a step take on this machine, and how much memory at its peak? Found by training for a few steps.
 
 Runs as a process of its own (``python -m pretrain_cli.planning.probe FOLDER SECONDS``): the peak is then the training's
 alone, and nothing of it is left in the caller.
@@ -72,15 +72,20 @@ class Watch(Progress):
             raise Enough
 
 
-def measure(config: Config, model_config: Any, manifest: dict[str, Any], tokenizer: Path, seconds: float) -> Measured:
-    """Train for ``seconds`` on random rows, with everything as ``config`` has settled it.
+def measure(
+    config: Config, model_config: Any, manifest: dict[str, Any], prepared: Artifacts, seconds: float, pieces: int = 0
+) -> Measured:
+    """Train for ``seconds`` on the prepared rows, or on random ones, with everything as ``config`` has settled it.
+
+    The prepared rows come first: their documents make the masks that training will have.
 
     Args:
         config: with sizes, batch, precision and threads settled.
         model_config: transformers' config of the base's shape; None from scratch.
         manifest: of the prepared data, or of what it would be: settings, vocabulary.
-        tokenizer: the prepared tokenizer's folder; where it doesn't exist a stand-in of the same size is made.
+        prepared: holds the tokenizer, or a stand-in of the same size is made; and the rows.
         seconds: of steps.
+        pieces: documents in each random row; 0: the prepared rows are taken.
 
     Raises:
         PtkError: the training itself fails; its own error.
@@ -88,7 +93,7 @@ def measure(config: Config, model_config: Any, manifest: dict[str, Any], tokeniz
     """
     with tempfile.TemporaryDirectory(prefix="ptk-plan-") as name:
         folder = Path(name)
-        _fill(folder, config, model_config, manifest, tokenizer)
+        _fill(folder, config, model_config, manifest, prepared, pieces)
         line = [sys.executable, "-m", __name__, name, str(seconds)]
         try:
             process = subprocess.run(line, capture_output=True, text=True, timeout=TIME_OUT_S)
@@ -123,15 +128,17 @@ def run(folder: Path, seconds: float) -> None:
     write_json(folder / RESULT, result.__dict__)
 
 
-def _fill(folder: Path, config: Config, model_config: Any, manifest: dict[str, Any], tokenizer: Path) -> None:
-    """A prepared folder of random rows, and the config that trains on it without end, checkpoint or tracker."""
+def _fill(
+    folder: Path, config: Config, model_config: Any, manifest: dict[str, Any], prepared: Artifacts, pieces: int
+) -> None:
+    """A prepared folder, and the config that trains on it without end, checkpoint or tracker."""
     from pretrain_cli.config.load import changed
     from pretrain_cli.tokenizer.load import read_tokenizer
 
     artifacts = Artifacts(folder)
     settings = manifest["settings"]
-    if (tokenizer / "tokenizer.json").is_file():
-        shutil.copytree(tokenizer, artifacts.tokenizer)
+    if (prepared.tokenizer / "tokenizer.json").is_file():
+        shutil.copytree(prepared.tokenizer, artifacts.tokenizer)
     else:
         _stand_in(artifacts.tokenizer, manifest["tokenizer"]["vocab_size"])
     base = ""
@@ -139,8 +146,13 @@ def _fill(folder: Path, config: Config, model_config: Any, manifest: dict[str, A
         base = str(folder / "base")
         model_config.save_pretrained(base)
     length, vocabulary = settings["sequence_length"], manifest["tokenizer"]["vocab_size"]
-    rows = max(LEAST_ROWS, 2 * int(config.train.batch_tokens) // length)
-    _write_rows(artifacts.train_rows, rows, length, vocabulary)
+    if pieces:
+        rows = max(LEAST_ROWS, 2 * int(config.train.batch_tokens) // length)
+        _write_rows(artifacts.train_rows, rows, length, vocabulary, pieces)
+    else:
+        rows = manifest["train"]["rows"]
+        artifacts.train_rows.parent.mkdir(parents=True)
+        artifacts.train_rows.symlink_to(prepared.train_rows.resolve(), target_is_directory=True)
     write_json(
         artifacts.manifest,
         {
@@ -171,17 +183,17 @@ def _stand_in(folder: Path, vocabulary: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
-def _write_rows(folder: Path, rows: int, length: int, vocabulary: int) -> None:
-    """Rows of random ids, each of two documents."""
+def _write_rows(folder: Path, rows: int, length: int, vocabulary: int, pieces: int) -> None:
+    """Rows of random ids, each of ``pieces`` documents."""
     ids = np.random.default_rng(0).integers(0, vocabulary, (rows, length), dtype=np.uint32)
-    first = length // 2
+    lengths = np.diff(np.linspace(0, length, pieces + 1).astype(np.int32))
     batch = PackedBatch(
         ids,
-        np.full(rows, 2),
-        np.tile(np.array([first, length - first], np.int32), rows),
-        np.arange(2 * rows),
-        np.zeros(2 * rows, np.int64),
-        np.zeros(2 * rows, np.int16),
+        np.full(rows, pieces),
+        np.tile(lengths.astype(np.int32), rows),
+        np.arange(pieces * rows),
+        np.zeros(pieces * rows, np.int64),
+        np.zeros(pieces * rows, np.int16),
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with RowWriter(folder, length, np.uint32) as writer:

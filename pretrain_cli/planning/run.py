@@ -218,6 +218,7 @@ class _Work:
         manifest = {
             "settings": {"sequence_length": self.outline.sequence_length, "packing": self.outline.packing},
             "tokenizer": {"vocab_size": self.outline.vocabulary},
+            "train": {"rows": self.outline.rows},
         }
         config = settled(self.config, self.plan, self.precision, manifest, self._compile().value)
         if self.on_cpu:
@@ -228,7 +229,8 @@ class _Work:
             self.assumptions.append(
                 f"One process was measured alone, with its share of the batch: {self.processes} also share the machine."
             )
-        measured = measure(config, self.outline.model_config, manifest, self.artifacts.tokenizer, seconds)
+        pieces = 0 if self.outline.prepared else self.outline.pieces
+        measured = measure(config, self.outline.model_config, manifest, self.artifacts, seconds, pieces)
         self.progress.end_stage()
         return measured
 
@@ -250,7 +252,8 @@ class _Work:
         assert self.counts is not None
         if measured is not None:
             many = f"median of {measured.steps} steps" if measured.steps > 1 else "one step"
-            return measured.step_seconds, f"measured: {many} on random rows"
+            rows = "the prepared rows" if self.outline.prepared else "random rows"
+            return measured.step_seconds, f"measured: {many} on {rows}"
         flops = self.counts.flops_per_token(self.outline.sequence_length) * self.plan.batch_tokens
         if self.target is None:
             return flops / (self.peak_flops * self.mfu), f"{self.mfu:.0%} of the speed of a matrix product here"

@@ -19,6 +19,8 @@ from pretrain_cli.tokenizer.train import choose_vocab_size
 BYTES_PER_TOKEN = ((1024, 2.2), (2048, 2.7), (4096, 3.2), (8192, 3.6), (16_384, 3.9), (10**9, 4.3))
 """Bytes of English that one token stands for, by the size of a byte-level BPE's vocabulary."""
 COMPRESSED = 3.0
+PLAIN = (".txt", ".md", ".txt.gz", ".txt.zst")
+LONG_DOCUMENT_ROWS = 10
 SCRATCH_LENGTH, BASE_LENGTH = 256, 512
 
 
@@ -26,7 +28,8 @@ SCRATCH_LENGTH, BASE_LENGTH = 256, 512
 class Outline:
     """What is known of the data and the model.
 
-    ``held_out`` counts the rows held out; ``model_config`` is the base's, None from scratch.
+    ``held_out`` counts the rows held out; ``model_config`` is the base's, None from scratch; ``prepared`` says whether
+    the rows are there, and ``pieces`` how many documents a row holds where they aren't.
     """
 
     rows: int
@@ -36,6 +39,8 @@ class Outline:
     held_out: int
     base: str
     model_config: Any
+    prepared: bool = True
+    pieces: int = 1
     assumptions: tuple[str, ...] = ()
 
     def scratch_config(self, shape: Any, model: ModelConfig) -> Any:
@@ -105,8 +110,16 @@ def _from_text(config: Config, artifacts: Artifacts) -> Outline:
         held_out=int(size * data.validation_fraction / per_token / length),
         base=base,
         model_config=model_config,
+        prepared=False,
+        pieces=1 if _long_documents(config, [file.path for file in files], size / per_token, length) else 2,
         assumptions=(f"The text isn't prepared yet: {per_token} bytes a token are assumed.",),
     )
+
+
+def _long_documents(config: Config, paths: list[str], tokens: float, length: int) -> bool:
+    """Whether most rows hold a piece of one document only: each file is one, and fills several rows."""
+    whole = not config.data.document_separator and all(path.lower().endswith(PLAIN) for path in paths)
+    return whole and tokens / max(1, len(paths)) >= LONG_DOCUMENT_ROWS * length
 
 
 def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
