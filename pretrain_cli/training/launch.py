@@ -31,8 +31,7 @@ GRACE_S = 10
 def wanted_processes(train: TrainConfig) -> Choice[int]:
     """Processes to start on this machine.
 
-    One on a CPU: torch's threads use all its cores already, and two processes here made fewer tokens a second
-    (benchmarks/scaling.py).
+    One on a CPU: torch's threads use all its cores already, and two processes were no faster (benchmarks/scaling.py).
 
     Raises:
         ConfigError: more are asked for than there are GPUs.
