@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -180,7 +181,9 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the caller (`<&-`, a daemon): as good as empty
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    gc.freeze()  # a last search for garbage among torch's objects would take 0.3 s more
+    sys.exit(status)
 
 
 def _fail(console: Console, error: PtkError, cause: BaseException | None = None) -> int:

@@ -36,7 +36,7 @@ from pretrain_cli.training.samples import write_sample
 from pretrain_cli.training.sharding import WEIGHTS_IN_PARTS, shard, zero_stage
 from pretrain_cli.training.start import Start
 from pretrain_cli.training.state import RunState, load_state
-from pretrain_cli.training.tracking import WandbTracker, guard_callbacks, other_trackers, wants_wandb
+from pretrain_cli.training.tracking import FINISH_SECONDS, WandbTracker, guard_callbacks, other_trackers, wants_wandb
 from pretrain_cli.training.trainer import PackedTrainer
 from pretrain_cli.training.workers import choose_workers
 
@@ -75,6 +75,8 @@ def run_course(start: Start, model: Any, plan: Plan, folder: Path | None, state:
     try:
         while True:
             job = _job(start, model, plan, state, metrics)
+            if tracker is not None and tracker.mode == "online":
+                job.clock.exit_s += FINISH_SECONDS  # for the last of it to arrive
             body = compiled_body(model, start.progress.warn) if start.compiled else None
             detach = attach_loss(model, chunked, config.train.z_loss, body)
             trainer = PackedTrainer(job, model=model, args=arguments)

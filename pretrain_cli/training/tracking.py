@@ -43,6 +43,9 @@ def other_trackers(config: Config, run: RunFolder) -> list[str]:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
     os.environ.setdefault("TRACKIO_PROJECT", config.tracking.project)
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config.tracking.project)
+    # A server that is away would hold the training up for minutes: seven tries, each after a longer pause.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     return [name]
 
 

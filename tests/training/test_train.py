@@ -94,8 +94,8 @@ def test_each_budget_ends_the_run(rows: Artifacts, budget: dict[str, float], ste
 
 def test_minutes_end_with_a_saved_model_inside_the_budget(rows: Artifacts) -> None:
     started = time.monotonic() - 0.5  # what the command took to load counts too
-    result = train(small(train__max_minutes=0.06), rows, run_name="timed", began=started)
-    assert time.monotonic() - started < 0.06 * 60
+    result = train(small(train__max_minutes=0.1), rows, run_name="timed", began=started)
+    assert time.monotonic() - started < 0.1 * 60
     assert result.steps > 3 and (result.model / "config.json").is_file()
     rates = [line["learning_rate"] for line in read_lines(rows.run("timed").metrics)]
     assert rates[-1] < 0.35 * max(rates)
