@@ -5,7 +5,6 @@ of the last 5 % of the text, each row alone; they compare across tokenizers and 
 
     headline   90 s, three seeds, beside a nanoGPT-shaped model of characters trained for the same time (one seed)
     minutes    the best model of 1, 2, 5 and 10 minutes, everything left to the dial
-    ablation   one choice of the recipe changed at a time, at equal time or equal tokens
     continue   SmolLM2-135M on the text, beside Trainer with its defaults for the same time
     dial       what is chosen for texts of 50 kB to 100 MB and 1 to 60 minutes; --train tries it beside its neighbours
 """
@@ -21,44 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HELD_OUT = 0.05
-
-ABLATIONS: dict[str, tuple[str, ...]] = {
-    "as it is": (),
-    "AdamW, rate 4e-3": ("train.optimizer=adamw", "train.learning_rate=4e-3"),
-    "AdamW, rate 1e-2": ("train.optimizer=adamw", "train.learning_rate=1e-2"),
-    "half the rates": ("train.learning_rate=0.5x", "train.matrix_learning_rate=0.5x"),
-    "twice the rates": ("train.learning_rate=2x", "train.matrix_learning_rate=2x"),
-    "cosine": ("train.schedule=cosine",),
-    "wsd": ("train.schedule=wsd",),
-    "4 rows a step": ("train.batch_tokens=1024",),
-    "16 rows a step": ("train.batch_tokens=4096",),
-    "no weight decay": ("train.weight_decay=0",),
-    "z-loss 1e-4": ("train.z_loss=1e-4",),
-    "no QK norm": ("model.family=llama",),
-    "6 layers": ("model.layers=6",),
-    "mini (6 of 256)": ("model.size=mini",),
-    "AdamW's beta1 0.9": ("train.adam_beta1=0.9",),
-    "one rate for all": ("train.learning_rate=0.02", "train.embedding_learning_rate=0.02"),
-    "fp32": ("train.precision=fp32",),
-}
-"""One change of the recipe each; "2x" multiplies what the dial chose."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a run may take: minutes, or tokens where other work on the machine would spoil the clock."""
-
-    minutes: float = 0.0
-    tokens: int = 0
-
-    @property
-    def words(self) -> tuple[str, str]:
-        return ("--max-tokens", str(self.tokens)) if self.tokens else ("--max-minutes", str(self.minutes))
 
 
 def ptk(*words: str) -> dict[str, Any]:
@@ -78,10 +43,10 @@ def prepared(text: Path, folder: Path, *words: str) -> Path:
     return folder
 
 
-def trained(folder: Path, budget: Budget, seed: int = 0, settings: Iterable[str] = ()) -> dict[str, Any]:
+def trained(folder: Path, minutes: float, seed: int = 0, settings: Iterable[str] = ()) -> dict[str, Any]:
     """One run: its result, and what it recorded under "record"."""
     pairs = [word for setting in settings for word in ("--set", setting)]
-    result = ptk("train", *budget.words, "--seed", str(seed), "--artifacts", str(folder), *pairs)
+    result = ptk("train", "--max-minutes", str(minutes), "--seed", str(seed), "--artifacts", str(folder), *pairs)
     result["record"] = json.loads((folder / "runs" / result["run"] / "run.json").read_text("utf-8"))
     return result
 
@@ -104,7 +69,7 @@ def heading() -> None:
 def headline(text: Path, spare: Path, minutes: float, seeds: int) -> None:
     folder = prepared(text, spare / "headline")
     heading()
-    show("ptk train", [trained(folder, Budget(minutes), seed) for seed in range(seeds)])
+    show("ptk train", [trained(folder, minutes, seed) for seed in range(seeds)])
     show("characters, nanoGPT", [characters(text, minutes * 60)])
 
 
@@ -147,18 +112,7 @@ def minutes_curve(text: Path, spare: Path, each: tuple[float, ...]) -> None:
     folder = prepared(text, spare / "minutes")
     heading()
     for minutes in each:
-        show(f"{minutes:g} minutes", [trained(folder, Budget(minutes))])
-
-
-def ablation(text: Path, spare: Path, budget: Budget, seeds: int, only: str) -> None:
-    """The first line over ``seeds`` seeds, whose spread tells what counts; the others once."""
-    folder = prepared(text, spare / "ablation")
-    plan = trained(folder, Budget(minutes=0.2))["record"]["plan"]
-    heading()
-    for name, settings in ABLATIONS.items():
-        if only in name:
-            own = [_resolved(setting, plan) for setting in settings]
-            show(name, [trained(folder, budget, seed, own) for seed in range(1 if settings else seeds)])
+        show(f"{minutes:g} minutes", [trained(folder, minutes)])
 
 
 def _resolved(setting: str, plan: dict[str, Any]) -> str:
@@ -169,7 +123,7 @@ def _resolved(setting: str, plan: dict[str, Any]) -> str:
 def continued(text: Path, spare: Path, minutes: float) -> None:
     """The domain's gain and what was forgotten, for ptk's defaults and for Trainer's, in bits per byte."""
     folder = prepared(text, spare / "continue", "--base", "smollm2")
-    run = trained(folder, Budget(minutes))["run"]
+    run = trained(folder, minutes)["run"]
     plain_trainer(folder, minutes * 60, spare / "Trainer's defaults")
     report = ptk("evaluate", run, str(spare / "Trainer's defaults"), "--artifacts", str(folder))
     for scored in report["models"]:
@@ -244,7 +198,7 @@ def _neighbours(text: Path, spare: Path, minutes: float) -> None:
         folder = prepared(part, spare / name.replace(" ", "-"))
         print(f"{name}, {minutes:g} minutes")
         heading()
-        chosen = trained(folder, Budget(minutes))
+        chosen = trained(folder, minutes)
         show("the dial", [chosen])
         plan = chosen["record"]["plan"]
         for label, settings in (
@@ -252,7 +206,7 @@ def _neighbours(text: Path, spare: Path, minutes: float) -> None:
             ("half the time", []),
             ("a rung larger", [f"model.size={_above(plan['size'])}"]),
         ):
-            budget = Budget(minutes / 2 if label == "half the time" else minutes)
+            budget = minutes / 2 if label == "half the time" else minutes
             show(label, [trained(folder, budget, 0, [_resolved(each, plan) for each in settings])])
 
 
@@ -265,12 +219,10 @@ def _above(size: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("headline", "minutes", "ablation", "continue", "dial"))
+    parser.add_argument("what", choices=("headline", "minutes", "continue", "dial"))
     parser.add_argument("text", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=0, help="ablation: so many tokens each in place of minutes")
-    parser.add_argument("--only", default="", help="ablations whose name holds this")
     parser.add_argument("--train", action="store_true", help="dial: train the choices and their neighbours")
     given = parser.parse_args()
     text, minutes = given.text.resolve(), given.minutes
@@ -280,9 +232,6 @@ def main() -> None:
             headline(text, spare, *(minutes or [1.5]), given.seeds)
         elif given.what == "minutes":
             minutes_curve(text, spare, tuple(minutes) or (1.0, 2.0, 5.0, 10.0))
-        elif given.what == "ablation":
-            budget = Budget(tokens=given.tokens) if given.tokens else Budget(*(minutes or [0.75]))
-            ablation(text, spare, budget, given.seeds, given.only)
         elif given.what == "continue":
             continued(text, spare, *(minutes or [5.0]))
         else:

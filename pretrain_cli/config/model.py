@@ -106,8 +106,8 @@ class ModelConfig(Section):
     """How the base is used: as it is; its shape with random weights; with layers repeated; with layers left out."""
     layers: Positive | None = None
     """Layers after depth-up or drop-layers (default: 1.5 times, and half, the base's), or of a model from scratch."""
-    size: str = "auto"
-    """Rung of the size ladder from scratch (tiny, mini, small, base, medium, large). `auto`: by text and budget."""
+    size: Annotated[str, Field(coerce_numbers_to_str=True)] = "auto"
+    """Size from scratch: tiny (1.9M weights at 4 096 entries), mini (7M), small (19M), base (45M), medium (98M), large (336M), or a number of layers. `auto`: by text and budget."""
     family: Literal["llama", "qwen3"] = "qwen3"
     """Architecture from scratch: transformers' own Llama, or Qwen3 (the same with normalised queries and keys)."""
     activation: Literal["relu2", "silu"] = "relu2"

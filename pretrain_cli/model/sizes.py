@@ -13,6 +13,9 @@ MLP_RATIO = 3
 TIE_ABOVE_VOCABULARY = 20_000
 """An untied head gains 0.03 bits per byte at 4 096 entries (measured); above this it would be most of a small model."""
 UNTIE_ABOVE_HIDDEN = 1024
+DEEPEST = 200
+HIDDEN_PER_LAYER = 48
+"""Width of a depth that isn't on the ladder, rounded to whole heads: the ladder's own rungs have 32 to 64 a layer."""
 MIN_TOKENS_PER_PARAMETER = 0.6
 """A rung is taken when the budget pays for this many tokens per parameter in its matrices: 4 layers of 128 saw 0.7 in
 the best 90 s run (1.94 bits per byte), and wider ones with fewer steps stayed above 2.3."""
@@ -64,15 +67,24 @@ LADDER = (
 
 
 def named_shape(size: str, layers: int | None = None) -> Shape:
-    """The rung called ``size``, with ``layers`` layers in place of its own where given.
+    """The rung called ``size``, or of that many layers, with ``layers`` layers in place of its own where given.
+
+    A depth that several rungs have is the smallest of them; one that none has gets a width in proportion.
 
     Raises:
         ConfigError: there is no such rung.
     """
+    depth = int(size) if size.isdecimal() else 0
     for shape in LADDER:
-        if shape.name == size:
+        if size == shape.name or depth == shape.layers:
             return shape if layers is None else replace(shape, layers=layers)
-    raise ConfigError(f"There is no model size '{size}'.", f"Sizes: auto, {', '.join(shape.name for shape in LADDER)}.")
+    if not 1 <= depth <= DEEPEST:
+        names = ", ".join(shape.name for shape in LADDER)
+        raise ConfigError(
+            f"There is no model size '{size}'.", f"Sizes: auto, {names}, or a number of layers up to {DEEPEST}."
+        )
+    hidden = HEAD_SIZE * max(1, round(depth * HIDDEN_PER_LAYER / HEAD_SIZE))
+    return Shape(size, layers or depth, hidden)
 
 
 def choose_shape(

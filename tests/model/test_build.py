@@ -119,6 +119,16 @@ def test_the_ladder_grows_and_its_formulas_are_those_of_the_models() -> None:
         named_shape("huge")
 
 
+def test_a_size_can_be_a_number_of_layers() -> None:
+    assert named_shape("8") == named_shape("small") and named_shape("12").name == "base"
+    between = named_shape("16")
+    assert (between.layers, between.hidden) == (16, 768) and named_shape("16", layers=3).layers == 3
+    assert load_config(assignments=["model.size=16"]).config.model.size == "16"
+    for wrong in ("0", "1000", "-3"):
+        with pytest.raises(ConfigError, match=wrong):
+            named_shape(wrong)
+
+
 @pytest.mark.parametrize("vocab", [400, 32_000])
 def test_parameters_are_counted_as_transformers_counts_them(base, tmp_path, vocab: int) -> None:
     shape, info = named_shape("tiny"), read_tokenizer(base)

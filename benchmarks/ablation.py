@@ -1,0 +1,307 @@
+"""What does each choice of the recipe gain? `python benchmarks/ablation.py FOLDER`, on rows that `ptk prepare` left.
+
+Each line changes one choice, and trains for the same CPU time on one thread: time that this process has computed, so
+that other work on the machine doesn't spoil it. Model, loss, optimizers, rates and rows are ptk's own; what ptk has no
+setting for (weight averages, growing batches or rows, other activations) is done here, in the loop. Held-out bits per
+byte are those of all validation rows, each row alone. The first line takes three seeds: differences within their
+spread are none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.config.load import load_config
+from pretrain_cli.heap import keep_freed_memory
+from pretrain_cli.progress import SILENT
+from pretrain_cli.training.console import quiet_libraries
+from pretrain_cli.training.feed import Feed
+from pretrain_cli.training.loss import attach_loss
+from pretrain_cli.training.machine import choose_machine
+from pretrain_cli.training.optimizers import make_optimizer
+from pretrain_cli.training.order import RowOrder
+from pretrain_cli.training.plan import Plan
+from pretrain_cli.training.prepared import open_prepared, prepared_tokenizer
+from pretrain_cli.training.record import RunRecord
+from pretrain_cli.training.schedules import rate_factor
+from pretrain_cli.training.signals import StopRequests
+from pretrain_cli.training.start import Start, model_and_plan
+from pretrain_cli.training.validation import validate
+
+Change = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One change of the recipe.
+
+    Attributes:
+        name: what is changed.
+        settings: of ptk's config; "2x" multiplies what the dial chose.
+        model: changes the model before its first step.
+        rows: rows of a step at a share of the run that is done.
+        length: tokens of a row at a share of the run that is done.
+        ema: decay of a running average of the weights, which is scored in their place; 0: none.
+        tail: share of the run over whose end weights are averaged; 0: none.
+        momentum: of muon, at a share of the run that is done.
+    """
+
+    name: str
+    settings: tuple[str, ...] = ()
+    model: Change | None = None
+    rows: Callable[[float], int] | None = None
+    length: Callable[[float], int] | None = None
+    ema: float = 0.0
+    tail: float = 0.0
+    momentum: Callable[[float], float] | None = None
+
+
+def usual_init(model: Any) -> None:
+    """Normal with 0.02 everywhere, as transformers has it."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+
+
+def scaled_init(model: Any) -> None:
+    """Output projections at 1/√(2 · layers · fan in) in place of zero (GPT-2)."""
+    for name, module in model.named_modules():
+        if name.endswith(("o_proj", "down_proj")):
+            nn.init.normal_(module.weight, std=1 / math.sqrt(2 * model.config.num_hidden_layers * module.in_features))
+
+
+def silu(model: Any) -> None:
+    """SwiGLU in place of squared ReLU."""
+    for layer in model.model.layers:
+        layer.mlp.act_fn = nn.SiLU()
+
+
+def tied(model: Any) -> None:
+    model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def rope_theta(base: float) -> Change:
+    def change(model: Any) -> None:
+        rotary = model.model.rotary_emb
+        size = rotary.inv_freq.shape[0]
+        rotary.inv_freq.copy_(base ** -(torch.arange(size).float() / size))
+
+    return change
+
+
+VARIATIONS = (
+    Variation("as it is"),
+    Variation("AdamW, rate 2e-3", ("train.optimizer=adamw", "train.learning_rate=2e-3")),
+    Variation("AdamW, rate 4e-3", ("train.optimizer=adamw", "train.learning_rate=4e-3")),
+    Variation("AdamW, rate 8e-3", ("train.optimizer=adamw", "train.learning_rate=8e-3")),
+    Variation(
+        "AdamW 4e-3, embedding 0.05",
+        ("train.optimizer=adamw", "train.learning_rate=4e-3", "train.embedding_learning_rate=0.05"),
+    ),
+    Variation("half the rates", ("train.learning_rate=0.5x", "train.matrix_learning_rate=0.5x")),
+    Variation("twice the rates", ("train.learning_rate=2x", "train.matrix_learning_rate=2x")),
+    Variation("one rate for all but matrices", ("train.learning_rate=0.02", "train.embedding_learning_rate=0.02")),
+    Variation("AdamW's beta1 0.9", ("train.adam_beta1=0.9",)),
+    Variation("cosine", ("train.schedule=cosine",)),
+    Variation("wsd", ("train.schedule=wsd",)),
+    Variation("linear to a tenth", ("train.min_learning_rate_ratio=0.1",)),
+    Variation("no warm-up", ("train.warmup_steps=0",)),
+    Variation("constant, last fifth averaged", ("train.schedule=constant",), tail=0.2),
+    Variation("last tenth averaged", tail=0.1),
+    Variation("EMA 0.98", ema=0.98),
+    Variation("4 rows a step", rows=lambda done: 4),
+    Variation("16 rows a step", rows=lambda done: 16),
+    Variation("4 rows, then 8, then 16", rows=lambda done: (4, 8, 16)[min(2, int(3 * done))]),
+    Variation("rows of 64, 128, then 256", length=lambda done: (64, 128, 256, 256)[min(3, int(4 * done))]),
+    Variation("no weight decay", ("train.weight_decay=0",)),
+    Variation("weight decay 0.3", ("train.weight_decay=0.3",)),
+    Variation("z-loss 1e-4", ("train.z_loss=1e-4",)),
+    Variation("no clipping", ("train.max_grad_norm=0",)),
+    Variation("muon's momentum from 0.85", momentum=lambda done: 0.85 + 0.1 * min(1, done / 0.3)),
+    Variation("no QK norm (Llama)", ("model.family=llama",)),
+    Variation("SwiGLU", model=silu),
+    Variation("tied embedding", model=tied),
+    Variation("usual init", model=usual_init),
+    Variation("outputs not at zero", model=scaled_init),
+    Variation("rotary base 1 000", model=rope_theta(1000.0)),
+    Variation("2 layers", ("model.layers=2",)),
+    Variation("6 layers", ("model.layers=6",)),
+    Variation("mini (6 of 256)", ("model.size=mini",)),
+    Variation("fp32", ("train.precision=fp32",)),
+)
+
+
+@dataclass
+class Course:
+    """A training that is under way."""
+
+    start: Start
+    model: Any
+    plan: Plan
+    variation: Variation
+    steps: int = 0
+    tokens: int = 0
+    average: list[torch.Tensor] = field(default_factory=list)
+    averaged: int = 0
+
+
+def begin(
+    folder: Path,
+    variation: Variation,
+    seed: int,
+    dial: dict[str, Any],
+    base: str = "",
+    preset: str | None = None,
+    minutes: float = 1.5,
+) -> Course:
+    """Model and plan for ``variation``; ``dial`` has what the dial chose, for settings such as "2x"."""
+    settings = [resolved(setting, dial) for setting in variation.settings]
+    flags = {"train.max_minutes": minutes, "train.seed": seed, "train.threads": 1, "train.device": "cpu"}
+    config = load_config(preset=preset, flags={**flags, "model.base": base}, assignments=settings).config
+    artifacts = Artifacts(folder)
+    manifest = artifacts.read_manifest()
+    machine = choose_machine(config.train, {}, lambda text: None)
+    tokenizer = prepared_tokenizer(artifacts, manifest)
+    prepared = open_prepared(config, artifacts, manifest, tokenizer, machine.device)
+    place = RunFolder(artifacts.runs / "ablation")  # names a place for the record, which is never written
+    record = RunRecord(place.record, {}, writes=False)
+    stop, now = StopRequests(lambda text: None), time.monotonic()
+    start = Start(config, artifacts, SILENT, place, stop, now, (), prepared, machine, record)
+    set_seed(seed)
+    model, plan = model_and_plan(start)
+    if variation.model is not None:
+        variation.model(model)
+    return Course(start, model.train(), plan, variation)
+
+
+def resolved(setting: str, dial: dict[str, Any]) -> str:
+    key, value = setting.split("=")
+    return f"{key}={dial[key.split('.')[1]] * float(value[:-1])}" if value.endswith("x") else setting
+
+
+def learn(course: Course, seconds: float = math.inf, tokens: float = math.inf) -> None:
+    """Train for ``seconds`` of CPU time, or on so many tokens."""
+    start, model, plan, variation = course.start, course.model, course.plan, course.variation
+    train, machine = start.config.train, start.machine
+    attach_loss(model, True, train.z_loss)
+    optimizer = make_optimizer(model, plan.optimizer, train, plan.rates, machine.matmul_dtype)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    order = RowOrder(len(start.prepared.train), 1, 10**7, train.seed)
+    feed = Feed(start.prepared.train, order, 0, False, lambda text: None)
+    began = time.process_time()
+    while (done := max((time.process_time() - began) / seconds, course.tokens / tokens)) < 1:
+        warm = min(1.0, (course.steps + 1) / (plan.warmup_steps + 1))
+        factor = warm * rate_factor(plan.schedule, done, train.min_learning_rate_ratio)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+            if variation.momentum is not None and group.get("muon"):
+                group["momentum"] = variation.momentum(done)
+        rows = variation.rows(done) if variation.rows else plan.micro_batch * plan.accumulation
+        batch = stacked(feed.take(rows), variation.length(done) if variation.length else 0)
+        with torch.autocast("cpu", torch.bfloat16) if machine.precision == "bf16" else contextlib.nullcontext():
+            loss = model(**batch)["loss"]
+        loss.backward()
+        if train.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), train.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        course.steps += 1
+        course.tokens += batch["input_ids"].numel()
+        remember(course, done)
+
+
+def stacked(rows: list[dict[str, torch.Tensor]], length: int) -> dict[str, torch.Tensor]:
+    """One batch of all rows; with ``length``, each cut into rows of so many tokens, whose positions begin anew."""
+    batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    if length:
+        batch = {name: tensor.reshape(-1, length) for name, tensor in batch.items()}
+        if "position_ids" in batch:
+            batch["position_ids"] = batch["position_ids"] - batch["position_ids"][:, :1]
+    return batch
+
+
+@torch.no_grad()
+def remember(course: Course, done: float) -> None:
+    """Take the weights of this step into the average, where the variation has one."""
+    weights, decay = list(course.model.parameters()), course.variation.ema
+    if not decay and done < 1 - course.variation.tail:
+        return
+    if not course.average:
+        course.average = [weight.clone() for weight in weights]
+    course.averaged += 1
+    share = 1 - decay if decay else 1 / course.averaged
+    torch._foreach_lerp_(course.average, weights, share)
+
+
+def score(course: Course) -> float:
+    """Held-out bits per byte; of the average of weights, where there is one."""
+    if course.average:
+        for weight, average in zip(course.model.parameters(), course.average, strict=True):
+            weight.data.copy_(average)
+    prepared, precision = course.start.prepared, course.start.machine.precision
+    held_out = prepared.manifest["validation"]
+    assert prepared.validation is not None
+    with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
+        found = validate(
+            course.model.eval(),
+            prepared.validation,
+            rows=len(prepared.validation),
+            batch_rows=8,
+            device=torch.device("cpu"),
+            tokens_per_byte=held_out["tokens"] / held_out["bytes"],
+        )
+    assert found is not None and found.bits_per_byte is not None
+    return found.bits_per_byte
+
+
+def run(folder: Path, variation: Variation, seconds: float, seeds: Iterable[int], dial: dict[str, Any]) -> None:
+    """Train and score with each seed, and print the line."""
+    bits, course = [], None
+    for seed in seeds:
+        course = begin(folder, variation, seed, dial)
+        learn(course, seconds)
+        bits.append(score(course))
+    assert course is not None
+    spread = f"{min(bits):.3f} to {max(bits):.3f}" if len(bits) > 1 else ""
+    parameters = sum(weight.numel() for weight in course.model.parameters()) / 1e6
+    figures = f"{sorted(bits)[len(bits) // 2]:.3f} | {spread} | {course.steps} | {course.tokens / 1e6:.2f} M"
+    print(f"| {variation.name} | {figures} | {parameters:.2f} M |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="artifact folder with prepared rows")
+    parser.add_argument("--seconds", type=float, default=75.0, help="of CPU time, each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: 0, and 0 1 2 for the first line")
+    parser.add_argument("--only", nargs="+", default=[], help="variations whose name holds one of these")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    quiet_libraries()
+    plan = begin(given.folder, Variation("dial"), 0, {}).plan
+    dial = {
+        "learning_rate": plan.rates.main,
+        "matrix_learning_rate": plan.rates.matrix,
+        "embedding_learning_rate": plan.rates.embedding,
+    }
+    print("| changed | bits per byte | over seeds | steps | tokens | weights |\n| --- | --- | --- | --- | --- | --- |")
+    for index, variation in enumerate(VARIATIONS):
+        if not given.only or any(word in variation.name for word in given.only):
+            seeds = given.seeds or ((0, 1, 2) if index == 0 else (0,))
+            run(given.folder, variation, given.seconds, seeds, dial)
+
+
+if __name__ == "__main__":
+    main()
