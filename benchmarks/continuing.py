@@ -29,7 +29,7 @@ from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.loss import attach_loss
 
 DOCUMENTED = ("torch", "numpy", "pandas", "scipy")
-ROWS = 24
+ROWS = 16
 """Rows that are scored of each text."""
 VARIATIONS = (
     Variation("as it is"),
@@ -106,21 +106,18 @@ def held_out_rows(course: Course) -> tuple[torch.Tensor, float]:
     return torch.from_numpy(rows.rows.gather(list(chosen)).astype(np.int64)), counted["tokens"] / counted["bytes"]
 
 
-def measure(folder: Path, variation: Variation, tokens: float, seconds: float) -> tuple[list[float], list[float], int]:
-    """(domain and general before, domain and general after, in bits per byte; steps)."""
-    course = begin(folder, variation, 0, {}, base="smollm2", preset="continue")
-    texts = held_out_rows(course), general_rows(course)
+def score(course: Course) -> tuple[float, float]:
+    """Bits per byte of the domain and of the general text."""
     detach = attach_loss(course.model, True, 0.0)
-    before = [bits_per_byte(course, *text) for text in texts]
+    found = bits_per_byte(course, *held_out_rows(course)), bits_per_byte(course, *general_rows(course))
     detach()
-    learn(course, seconds, tokens)
-    return before, [bits_per_byte(course, *text) for text in texts], course.steps
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("novel", type=Path)
-    parser.add_argument("--tokens", type=int, default=32_768, help="that each line trains on")
+    parser.add_argument("--tokens", type=int, default=24_576, help="that each line trains on")
     parser.add_argument("--init", action="store_true", help="compare ways to begin, for --seconds of CPU time each")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--only", nargs="+", default=[], help="variations whose name holds one of these")
@@ -139,14 +136,17 @@ def main() -> None:
 
 
 def table(name: str, folder: Path, given: argparse.Namespace) -> None:
-    print(f"| {name} | steps | domain before | after | gain | general before | after | forgotten |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| {name} | steps | domain | gain | general | forgotten |\n| --- | --- | --- | --- | --- | --- |")
     tokens, seconds = (math.inf, given.seconds) if given.init else (given.tokens, math.inf)
+    domain, general = score(begin(folder, Variation("base"), 0, {}, base="smollm2", preset="continue"))
+    print(f"| before | | {domain:.4f} | | {general:.4f} | |", flush=True)
     for variation in INITS if given.init else VARIATIONS:
         if not given.only or any(word in variation.name for word in given.only):
-            (before, general), (after, later), steps = measure(folder, variation, tokens, seconds)
-            print(f"| {variation.name} | {steps} | {before:.4f} | {after:.4f} | {before - after:.4f} | "
-                  f"{general:.4f} | {later:.4f} | {later - general:+.4f} |", flush=True)  # fmt: skip
+            course = begin(folder, variation, 0, {}, base="smollm2", preset="continue")
+            learn(course, seconds, tokens)
+            after, later = score(course)
+            print(f"| {variation.name} | {course.steps} | {after:.4f} | {domain - after:.4f} | {later:.4f} | "
+                  f"{later - general:+.4f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
