@@ -82,12 +82,6 @@ def scaled_init(model: Any) -> None:
             nn.init.normal_(module.weight, std=1 / math.sqrt(2 * model.config.num_hidden_layers * module.in_features))
 
 
-def silu(model: Any) -> None:
-    """SwiGLU in place of squared ReLU."""
-    for layer in model.model.layers:
-        layer.mlp.act_fn = nn.SiLU()
-
-
 def tied(model: Any) -> None:
     model.lm_head.weight = model.model.embed_tokens.weight
 
@@ -131,7 +125,7 @@ VARIATIONS = (
     Variation("no clipping", ("train.max_grad_norm=0",)),
     Variation("muon's momentum from 0.85", momentum=lambda done: 0.85 + 0.1 * min(1, done / 0.3)),
     Variation("no QK norm (Llama)", ("model.family=llama",)),
-    Variation("SwiGLU", model=silu),
+    Variation("squared ReLU", ("model.activation=relu2",)),
     Variation("tied embedding", model=tied),
     Variation("usual init", model=usual_init),
     Variation("outputs not at zero", model=scaled_init),

@@ -110,8 +110,8 @@ class ModelConfig(Section):
     """Size from scratch: tiny (1.9M weights at 4 096 entries), mini (7M), small (19M), base (45M), medium (98M), large (336M), or a number of layers. `auto`: by text and budget."""
     family: Literal["llama", "qwen3"] = "qwen3"
     """Architecture from scratch: transformers' own Llama, or Qwen3 (the same with normalised queries and keys)."""
-    activation: Literal["relu2", "silu"] = "relu2"
-    """Of a model from scratch: squared ReLU learns faster; llama.cpp, GGUF and Ollama run silu only."""
+    activation: Literal["silu", "relu2"] = "silu"
+    """Of a model from scratch: both learn alike; llama.cpp, GGUF and Ollama run silu only."""
     trust_remote_code: bool = False
     """Run model code that comes with a base. Off: such a base is refused."""
 

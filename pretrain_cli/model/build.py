@@ -82,12 +82,13 @@ def scratch_model(
     vocab_size: int,
     sequence_length: int,
     tokenizer: TokenizerInfo,
-    activation: str = "relu2",
+    activation: str = "silu",
 ) -> PreTrainedModel:
     """A model of transformers' own class with random weights, ready to learn fast.
 
-    Squared ReLU (So et al. 2021, arXiv 2109.08668) unless another ``activation`` is wanted, output projections at
-    zero, so that each layer begins as the identity, all others at 1/√(fan in).
+    SwiGLU (Shazeer 2020, arXiv 2002.05202) unless another ``activation`` is wanted: squared ReLU (arXiv 2109.08668)
+    learns alike, and llama.cpp has it for no such model. Output projections at zero, so that each layer begins as
+    the identity, all others at 1/√(fan in).
     """
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,

@@ -100,7 +100,7 @@ def test_reshaping_nothing_and_rows_that_are_too_long_are_refused(base, tmp_path
 def test_from_scratch_each_layer_begins_as_the_identity(base, tmp_path, family: str) -> None:
     torch.manual_seed(0)
     model = build(base, tmp_path, base="", family=family)
-    assert model.config.model_type == family and model.config.hidden_act == "relu2"
+    assert model.config.model_type == family and model.config.hidden_act == "silu"
     ids = torch.arange(3, 13)[None]
     hidden = model.base_model(ids, use_cache=False).last_hidden_state
     embedded = model.base_model.norm(model.get_input_embeddings()(ids))
