@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.load import load_config
 from pretrain_cli.config.model import Config, ModelConfig
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model.build import build_model
