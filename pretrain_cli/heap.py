@@ -1,4 +1,4 @@
-"""Does a step on a CPU get its memory from the step before, or new from the system each time?"""
+"""Does this process keep the memory that it frees, or give it back to the system?"""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import ctypes
 import platform
 import sys
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 TOP_PAD_BYTES = 64 << 20
+LARGE_BYTES = 1 << 20
 
 
 def keep_freed_memory() -> bool:
@@ -17,10 +18,24 @@ def keep_freed_memory() -> bool:
     frees and takes all activations, gradients and weights cast to bf16. Kept, the steps of a 248M model at 64 tokens
     took 0.73 s in place of 1.05 in bf16, and the peak was 5 % higher.
     """
+    return _set((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD_BYTES))
+
+
+def give_back_large_blocks() -> bool:
+    """Give each block of over ``LARGE_BYTES`` back once it is freed; whether the C library can (mallopt(3)).
+
+    By default glibc raises that limit to 32 MB, and threads that pass large blocks on leave gaps between small ones:
+    the encoding of 1 GB on one line held 75 MB more than that of 10 MB. So it holds 5 MB more, and takes 6.2 s in
+    place of 4.6.
+    """
+    return _set((M_MMAP_THRESHOLD, LARGE_BYTES))
+
+
+def _set(*options: tuple[int, int]) -> bool:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return all((mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1), mallopt(M_TOP_PAD, TOP_PAD_BYTES)))
+    return all(mallopt(*option) for option in options)

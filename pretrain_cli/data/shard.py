@@ -23,6 +23,7 @@ from pretrain_cli.data.near import Signatures, signature
 from pretrain_cli.data.readers import ReadSettings, Span, read
 from pretrain_cli.data.tokens import PIECE_CHARACTERS, Encoder, EncoderSettings
 from pretrain_cli.errors import DataError
+from pretrain_cli.heap import give_back_large_blocks
 
 BATCH_CHARACTERS = 1 << 19
 WAITING_BATCHES = 1
@@ -238,6 +239,7 @@ class Shard:
         if self._open is None:
             self._flush()
             self._begin(span, 0, b"")
+            give_back_large_blocks()
             self._open = _LongDocument(self._encoding.mark())
         long = self._open
         encoded = record.text.encode()
