@@ -122,6 +122,7 @@ def test_a_model_that_is_nowhere_names_what_could_be_meant(ptk) -> None:
     assert outcome.code == 4 and "hub id" in outcome.err
 
 
+@pytest.mark.slow
 def test_scores_have_intervals_and_two_models_a_verdict(ptk, model: Path, whole: Path, text: Path) -> None:
     text.write_text(SAMPLE * 30, "utf-8")
     outcome = ptk("evaluate", str(model), str(whole), "--on", f"prose={text}", "--on", "general", "--sample", "6000")

@@ -78,6 +78,7 @@ def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_the_rows(rows, 
     assert max(run.checkpoint_steps()) == 6
 
 
+@pytest.mark.slow
 def test_a_rewind_goes_back_once_and_leaves_those_rows_out(rows, monkeypatch) -> None:
     poison(monkeypatch, set(range(7, 12)), only_once=True)
     heard = Heard()

@@ -23,6 +23,8 @@ from pretrain_cli.training.saving import Saver
 from tests.training.conftest import Heard, small
 from tests.training.test_resume import course, weights_equal
 
+pytestmark = pytest.mark.slow
+
 STEPS = {"train__max_steps": 10, "train__save_steps": 3, "train__eval_steps": 4, "train__optimizer": "adamw"}
 
 

@@ -13,6 +13,7 @@ from pretrain_cli.training.run import train
 from tests.training.conftest import small
 
 
+@pytest.mark.slow
 def test_the_rate_found_lies_below_the_lowest_loss_and_trains(rows: Artifacts) -> None:
     found = find_learning_rate(small(train__optimizer="adamw"), rows)
     best = found.rates[found.losses.index(min(found.losses))]

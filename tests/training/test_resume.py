@@ -21,6 +21,8 @@ from pretrain_cli.training.run import train
 from pretrain_cli.training.signals import SAME_SECONDS, StopRequests
 from tests.training.conftest import Heard, prepare_text, small
 
+pytestmark = pytest.mark.slow
+
 STEPS = {"train__max_steps": 10, "train__save_steps": 2, "train__eval_steps": 3}
 CLOCKS = ("elapsed_s", "tokens_per_second", "mfu", "memory_mb")
 

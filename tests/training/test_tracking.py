@@ -117,6 +117,7 @@ def test_the_connection_is_what_wandbs_log_says_last(tmp_path) -> None:
         assert connection(tmp_path) == state
 
 
+@pytest.mark.slow
 def test_without_a_key_the_run_is_offline_and_says_how_to_send_it(rows) -> None:
     heard, prompts = Heard(), ["The whale", "Call me"]
     config = wanted(train__sample_prompts=prompts, train__eval_steps=2)

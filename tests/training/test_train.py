@@ -92,6 +92,7 @@ def test_each_budget_ends_the_run(rows: Artifacts, budget: dict[str, float], ste
     assert result.steps == expected
 
 
+@pytest.mark.slow
 def test_minutes_end_with_a_saved_model_inside_the_budget(rows: Artifacts) -> None:
     started = time.monotonic() - 0.5  # what the command took to load counts too
     result = train(small(train__max_minutes=0.1), rows, run_name="timed", began=started)
@@ -101,6 +102,7 @@ def test_minutes_end_with_a_saved_model_inside_the_budget(rows: Artifacts) -> No
     assert rates[-1] < 0.35 * max(rates)
 
 
+@pytest.mark.slow
 def test_a_machine_that_gets_busy_at_the_end_still_saves_inside_the_budget(rows: Artifacts, monkeypatch) -> None:
     """The last validation takes a hundred times as long as planned: it is cut, and the model is saved in time."""
     plain = PackedDataset.__getitems__
@@ -128,6 +130,7 @@ def test_accumulated_micro_batches_give_the_losses_of_one_whole_batch(rows: Arti
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(rows: Artifacts) -> None:
     losses = []
     for workers in (0, 2):
