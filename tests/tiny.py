@@ -14,6 +14,22 @@ SAMPLE = (
     "would sail about a little and see the watery part of the world. Café, naïve, Ωmega, 日本語, 🐋.\n"
 )
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+OTHER_SHAPES: list[tuple[str, dict[str, object]]] = [
+    ("mistral", {"sliding_window": None}),
+    ("qwen2", {}),
+    ("llama", {"rope_parameters": LLAMA3_ROPE}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+]
+"""(family, changes for `make_model`) of models that aren't plain Llama or Qwen3."""
+
 
 def make_tokenizer(folder: Path, vocab_size: int = 400) -> Tokenizer:
     """A byte-level BPE with the special tokens that `train_tokenizer` gives, saved as AutoTokenizer opens it."""

@@ -136,10 +136,8 @@ def _run_model(run: RunFolder, artifacts: Artifacts, checkpoint: str | None) -> 
 def _from_base(name: str, artifacts: Artifacts) -> NamedModel:
     from pretrain_cli.base import find_base
 
-    base = find_base(name, artifacts)
-    if base.kind == "gguf":
-        return NamedModel(name, base.location, base.location)
-    return NamedModel(name, base.location, base.location)
+    location = find_base(name, artifacts).location
+    return NamedModel(name, location, location)
 
 
 def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:

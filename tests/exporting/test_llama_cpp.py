@@ -19,22 +19,12 @@ from pretrain_cli.exporting.check import compare_with_llama_cpp
 from pretrain_cli.exporting.run import export
 from pretrain_cli.generation.run import generate
 from pretrain_cli.tokenizer.train import train_tokenizer
-from tests.tiny import SAMPLE, make_model
+from tests.tiny import OTHER_SHAPES, SAMPLE, make_model
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
 PROMPT = "Call me"
-
-
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 
 
 def teach(folder: Path) -> Path:
@@ -112,10 +102,7 @@ def test_an_exported_gguf_writes_in_llama_cpp_what_transformers_writes(
 @pytest.mark.parametrize(
     "family, changes",
     [
-        ("mistral", {"sliding_window": None}),
-        ("qwen2", {}),
-        ("llama", {"rope_parameters": LLAMA3_ROPE}),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+        *OTHER_SHAPES,
         ("llama", {"sentencepiece": True}),
     ],
 )

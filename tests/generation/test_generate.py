@@ -19,19 +19,9 @@ from pretrain_cli.generation.sampling import Choice, Sampler
 from pretrain_cli.generation.text import TextStream
 from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
 from pretrain_cli.progress import Progress
-from tests.tiny import SAMPLE, make_model, make_tokenizer
+from tests.tiny import OTHER_SHAPES, SAMPLE, make_model, make_tokenizer
 
 torch.set_num_threads(1)
-
-
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3"])
@@ -61,10 +51,7 @@ def test_greedy_ids_equal_those_of_transformers(model: Path, penalty: float) -> 
 @pytest.mark.parametrize(
     "family, changes",
     [
-        ("mistral", {"sliding_window": None}),
-        ("qwen2", {}),
-        ("llama", {"rope_parameters": LLAMA3_ROPE}),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+        *OTHER_SHAPES,
         ("llama", {"attention_bias": True}),
         ("qwen3", {"hidden_act": "relu2"}),
     ],
