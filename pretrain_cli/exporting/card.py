@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, read_json
-from pretrain_cli.model.names import NamedModel
+from pretrain_cli.model.names import NamedModel, recorded_base
 
 CURVE_POINTS = 8
 LICENSE_TO_FILL = "license: unknown # fill in, for example apache-2.0; it has to fit the base and the text"
@@ -68,7 +68,7 @@ def loading(to: str, address: str, file: str, name: str) -> list[str]:
 
 def _head(record: dict[str, Any], how_to_load: list[str]) -> list[str]:
     """The block that the hub reads; ``base_model`` only where it names a model on the hub."""
-    base = _base(record)
+    base = recorded_base(record)
     on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
     in_python = how_to_load[0] == "```python"
     lines = ["---", LICENSE_TO_FILL, *(["library_name: transformers"] if in_python else [])]
@@ -77,7 +77,7 @@ def _head(record: dict[str, Any], how_to_load: list[str]) -> list[str]:
 
 
 def _origin(record: dict[str, Any], manifest: dict[str, Any]) -> str:
-    base = _base(record)
+    base = recorded_base(record)
     start = f"Continued from the base `{Path(base).name if Path(base).exists() else base}`" if base else "From scratch"
     inputs = [Path(str(entry.get("path", "?"))).name for entry in manifest.get("inputs", [])]
     known = manifest.get("fingerprint") == record.get("data_fingerprint") and inputs
@@ -176,11 +176,6 @@ def _metrics(run: RunFolder) -> list[dict[str, Any]]:
 def _spaced(value: Any) -> str:
     """1234567 → "1 234 567"."""
     return f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value)
-
-
-def _base(record: dict[str, Any]) -> str:
-    base = record.get("base") or ""
-    return str(base.get("name", "")) if isinstance(base, dict) else str(base)
 
 
 def _read(path: Path) -> dict[str, Any]:

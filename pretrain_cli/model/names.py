@@ -88,7 +88,11 @@ def base_of(run: RunFolder, artifacts: Artifacts) -> NamedModel:
 
 def base_name(run: RunFolder) -> str:
     """The base that the run's record names; empty for a run from scratch or without a record."""
-    record: dict[str, Any] = read_json(run.record) if run.record.is_file() else {}
+    return recorded_base(read_json(run.record) if run.record.is_file() else {})
+
+
+def recorded_base(record: dict[str, Any]) -> str:
+    """The base that the contents of a run.json name; empty from scratch."""
     base = record.get("base") or ""
     return str(base.get("name", "")) if isinstance(base, dict) else str(base)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, read_json, write_text
 from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.model.names import recorded_base
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,13 @@ def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
 def summarise_run(run: RunFolder) -> RunSummary:
     """A run's line in a list, from run.json, metrics.jsonl and report.json."""
     record, lines = _record(run), read_metrics(run)
-    base = record.get("base") or ""
     validation, training = curve(lines, "validation_loss"), curve(lines, "loss")
     wandb = record.get("wandb") or ""
     return RunSummary(
         name=run.name,
         started=str(record.get("started", "")),
         status=_status(run, record),
-        base=str(base.get("name", "")) if isinstance(base, dict) else str(base),
+        base=recorded_base(record),
         steps=int(record.get("steps") or (lines[-1]["step"] if lines else 0)),
         tokens=int(record.get("tokens") or (lines[-1].get("tokens") or 0 if lines else 0)),
         loss=(validation or training)[-1][1] if validation or training else None,
