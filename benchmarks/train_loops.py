@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 from turns import Loop
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, read_lines
 from pretrain_cli.config.load import changed, load_config
 from pretrain_cli.config.model import Config, TrainConfig
 from pretrain_cli.data.batches import PackedDataset
@@ -26,7 +26,6 @@ from pretrain_cli.training.loss import attach_loss
 from pretrain_cli.training.optimizers import make_optimizer
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.recipe import BASE_BATCH_TOKENS, Rates
-from pretrain_cli.training.record import read_lines
 from pretrain_cli.training.run import train
 
 PARTS = {

@@ -201,6 +201,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl or samples.jsonl; none without the file. A half-written one, as a kill leaves it, is
+    left out."""
+    lines = []
+    for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            lines.append(value)
+    return lines
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write ``value`` to ``path``, complete or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 import platform
 from typing import Any
 
-from pretrain_cli.artifacts import RunFolder, read_json, write_text
+from pretrain_cli.artifacts import RunFolder, read_json, read_lines, write_text
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
 from pretrain_cli.evaluation.texts import GENERAL
@@ -26,7 +25,7 @@ HARDEST = 10
 def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) -> None:
     """Write ``result.page``."""
     title = f"Evaluation of {result.models[0].name}"
-    lines = _json_lines(run.path / "metrics.jsonl") if run else []
+    lines = read_lines(run.metrics) if run else []
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         _verdicts(result),
@@ -174,7 +173,7 @@ def _samples(samples: list[SampleTexts], models: list[ModelScores]) -> list[str]
 
 
 def _while_it_learned(run: RunFolder | None) -> list[str]:
-    lines = [line for line in _json_lines(run.path / "samples.jsonl") if "text" in line] if run else []
+    lines = [line for line in read_lines(run.samples) if "text" in line] if run else []
     prompts = dict.fromkeys(str(line.get("prompt", "")) for line in lines)
     parts = []
     for prompt in prompts:
@@ -259,16 +258,3 @@ def _machine(run: RunFolder | None, result: EvaluateResult) -> dict[str, object]
 def _threads(record: dict[str, Any]) -> str:
     processes = record.get("world_size", 1)
     return f"{record.get('threads', '?')} threads" + (f", {processes} processes" if processes != 1 else "")
-
-
-def _json_lines(path: Any) -> list[dict[str, Any]]:
-    """The objects of a file with one on each line that name a step; half a line, as a kill leaves it, is left out."""
-    lines = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and "step" in value:
-            lines.append(value)
-    return lines

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_json
+from pretrain_cli.artifacts import Artifacts, RunFolder, read_json, read_lines
 from pretrain_cli.model.names import NamedModel, recorded_base
 
 CURVE_POINTS = 8
@@ -105,7 +104,7 @@ def _training(record: dict[str, Any]) -> list[str]:
 
 def _curves(run: RunFolder) -> list[str]:
     """A few lines of metrics.jsonl from first to last, and the picture where the run drew one."""
-    lines = _metrics(run)
+    lines = read_lines(run.metrics)
     if not lines:
         return []
     held_out = [line for line in lines if line.get("validation_loss") is not None] or lines
@@ -159,18 +158,6 @@ def _figure(value: float | None) -> str:
 
 def _recipe(run: RunFolder) -> str:
     return run.config.read_text("utf-8").strip() if run.config.is_file() else "# not recorded"
-
-
-def _metrics(run: RunFolder) -> list[dict[str, Any]]:
-    if not run.metrics.is_file():
-        return []
-    lines = []
-    for text in run.metrics.read_text("utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # half a line, as a kill leaves it
-            continue
-    return [line for line in lines if isinstance(line, dict) and "step" in line]
 
 
 def _spaced(value: Any) -> str:

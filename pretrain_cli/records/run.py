@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import tomllib
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_json, write_text
+from pretrain_cli.artifacts import Artifacts, RunFolder, read_json, read_lines, write_text
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.model.names import recorded_base
 
@@ -66,7 +65,7 @@ def show_run(artifacts: Artifacts, name: str | None = None) -> dict[str, Any]:
         ModelError: there is no such run.
     """
     run = artifacts.existing_run(name)
-    lines = read_metrics(run)
+    lines = read_lines(run.metrics)
     return {
         "summary": summarise_run(run),
         "record": _record(run),
@@ -87,7 +86,7 @@ def compare_runs(artifacts: Artifacts, first: str, second: str) -> RunComparison
     runs = [artifacts.existing_run(name) for name in (first, second)]
     one, two = (_flat(_config(run)) for run in runs)
     keys = sorted(set(one) | set(two))
-    lines = {run.name: read_metrics(run) for run in runs}
+    lines = {run.name: read_lines(run.metrics) for run in runs}
     found = {key: {name: curve(own, key) for name, own in lines.items() if curve(own, key)} for key in CURVES}
     result = RunComparison(
         summarise_run(runs[0]),
@@ -155,7 +154,7 @@ def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
 
 def summarise_run(run: RunFolder) -> RunSummary:
     """A run's line in a list, from run.json, metrics.jsonl and report.json."""
-    record, lines = _record(run), read_metrics(run)
+    record, lines = _record(run), read_lines(run.metrics)
     validation, training = curve(lines, "validation_loss"), curve(lines, "loss")
     wandb = record.get("wandb") or ""
     return RunSummary(
@@ -171,21 +170,6 @@ def summarise_run(run: RunFolder) -> RunSummary:
         bytes_on_disk=_size(run),
         wandb=str(wandb.get("url") or wandb.get("folder") or "") if isinstance(wandb, dict) else str(wandb),
     )
-
-
-def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a half-written last line, as a kill leaves it, is left out."""
-    if not run.metrics.is_file():
-        return []
-    lines = []
-    for line in run.metrics.read_text("utf-8").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and "step" in value:
-            lines.append(value)
-    return lines
 
 
 def curve(lines: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:

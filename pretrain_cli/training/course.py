@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
-from pretrain_cli.artifacts import NoSpaceError
+from pretrain_cli.artifacts import NoSpaceError, read_lines
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import DivergedError
 from pretrain_cli.tokenizer.load import open_tokenizer
@@ -30,7 +30,7 @@ from pretrain_cli.training.loss import attach_loss, head_is_plain
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Plan
 from pretrain_cli.training.processes import rank, same, world_size
-from pretrain_cli.training.record import Metrics, cut_lines, read_lines
+from pretrain_cli.training.record import Metrics, cut_lines
 from pretrain_cli.training.results import TrainResult
 from pretrain_cli.training.samples import write_sample
 from pretrain_cli.training.sharding import WEIGHTS_IN_PARTS, shard, zero_stage

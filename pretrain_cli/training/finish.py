@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, publish_folder, writing_to
-from pretrain_cli.training.record import read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder, publish_folder, read_lines, writing_to
 
 
 def save_model(model: Any, run: RunFolder, artifacts: Artifacts, card: str) -> None:

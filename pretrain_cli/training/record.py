@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_cli import __version__
-from pretrain_cli.artifacts import RunFolder, read_json, write_json, write_text
+from pretrain_cli.artifacts import RunFolder, read_json, read_lines, write_json, write_text
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "wandb")
 
@@ -162,19 +162,6 @@ class Metrics:
         except OSError as error:
             return error
         return None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a half-written one is left out."""
-    lines = []
-    for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            value = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int):
-            lines.append(value)
-    return lines
 
 
 def cut_lines(path: Path, step: int) -> None:

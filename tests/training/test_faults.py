@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder
+from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, read_lines
 from pretrain_cli.errors import UsageError
 from pretrain_cli.training.checkpoints import fault, staged
-from pretrain_cli.training.record import Metrics, read_lines, read_record
+from pretrain_cli.training.record import Metrics, read_record
 from pretrain_cli.training.run import train
 from pretrain_cli.training.saving import Saver
 from tests.training.conftest import Heard, small

@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from pretrain_cli import processes
-from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, DataError
 from pretrain_cli.training.launch import first_failure, unheard_launcher, wanted_processes
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Facts, make_plan
-from pretrain_cli.training.record import read_lines, read_record
+from pretrain_cli.training.record import read_record
 
 STEPS = 50
 COMMON = (

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
 from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
-from pretrain_cli.training.record import read_lines, read_record
+from pretrain_cli.training.record import read_record
 from pretrain_cli.training.run import train
 from pretrain_cli.training.signals import SAME_SECONDS, StopRequests
 from tests.training.conftest import Heard, prepare_text, small

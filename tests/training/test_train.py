@@ -10,11 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, read_lines
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, MissingDependencyError, ModelError, UsageError
-from pretrain_cli.training.record import read_lines
 from pretrain_cli.training.run import TrainResult, train
 from tests.tiny import make_model
 from tests.training.conftest import Heard, small
