@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from pretrain_cli.evaluation.opening import OpenModel
 from pretrain_cli.evaluation.texts import Text
+from pretrain_cli.model.greedy import greedy_ids
 
 SAMPLE_TOKENS = 48
 PROMPT_WORDS = 8
@@ -30,17 +33,13 @@ def write_sample(model: OpenModel, prompt: str) -> str:
     ids = model.tokenizer.encode(prompt, add_special_tokens=False).ids
     if model.adds_first or not ids:
         ids = [model.first_id, *ids]
-    started, cache = len(ids), None
-    window = torch.tensor([ids], device=model.device)
-    for _ in range(min(SAMPLE_TOKENS, model.context - started)):
-        out = model.model(input_ids=window, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
-        token = int(out.logits[0, -1].argmax())
-        if token in model.end_ids:
-            break
-        ids.append(token)
-        window = torch.tensor([[token]], device=model.device)
-    text: str = model.tokenizer.decode(ids[started:])
+
+    def read(window: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        output = model.model(input_ids=window, past_key_values=cache, use_cache=True)
+        return output.logits[0, -1], output.past_key_values
+
+    written = greedy_ids(read, ids, min(SAMPLE_TOKENS, model.context - len(ids)), model.end_ids, model.device)
+    text: str = model.tokenizer.decode(written)
     return text.rstrip("\ufffd")  # half a character at the end stays out
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
+from torch import Tensor
+
+from pretrain_cli.model.greedy import greedy_ids
 
 SAMPLE_TOKENS = 40
 
@@ -31,24 +36,18 @@ def write_sample(model: Any, tokenizer: Tokenizer, prompt: str, first_id: int | 
     model.eval()
     try:
         with torch.no_grad():
-            written = _greedy(model, ids, min(SAMPLE_TOKENS, limit - len(ids)), eos_id)
+            written = greedy_ids(_reader(model), ids, min(SAMPLE_TOKENS, limit - len(ids)), [eos_id], model.device)
     finally:
         model.train(training)
     text: str = tokenizer.decode(written)
     return text.rstrip("\ufffd")  # half a character at the end stays out
 
 
-def _greedy(model: Any, ids: list[int], count: int, eos_id: int | None) -> list[int]:
+def _reader(model: Any) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:
     head = model.get_output_embeddings().weight
-    written: list[int] = []
-    window, cache = ids, None
-    for _ in range(count):
-        inputs = torch.tensor([window], device=model.device)
-        output = model.base_model(input_ids=inputs, past_key_values=cache, use_cache=True)
-        hidden, cache = output.last_hidden_state[:, -1], output.past_key_values
-        token = int(torch.nn.functional.linear(hidden.to(head.dtype), head).argmax())
-        if token == eos_id:
-            break
-        written.append(token)
-        window = [token]
-    return written
+
+    def read(ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        output = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+        return F.linear(output.last_hidden_state[0, -1].to(head.dtype), head), output.past_key_values
+
+    return read
