@@ -19,25 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from learning import resolved
 from torch import nn
 from transformers import set_seed
 
-from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
 from pretrain_cli.heap import keep_freed_memory
-from pretrain_cli.progress import SILENT
 from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.feed import Feed
 from pretrain_cli.training.loss import attach_loss
-from pretrain_cli.training.machine import choose_machine
 from pretrain_cli.training.optimizers import make_optimizer
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Plan
-from pretrain_cli.training.prepared import open_prepared, prepared_tokenizer
-from pretrain_cli.training.record import RunRecord
 from pretrain_cli.training.schedules import rate_factor
-from pretrain_cli.training.signals import StopRequests
-from pretrain_cli.training.start import Start, model_and_plan
+from pretrain_cli.training.start import Start, model_and_plan, unrecorded_start
 from pretrain_cli.training.validation import validate
 
 Change = Callable[[Any], None]
@@ -164,25 +160,12 @@ def begin(
     settings = [resolved(setting, dial) for setting in variation.settings]
     flags = {"train.max_minutes": minutes, "train.seed": seed, "train.threads": 1, "train.device": "cpu"}
     config = load_config(preset=preset, flags={**flags, "model.base": base}, assignments=settings).config
-    artifacts = Artifacts(folder)
-    manifest = artifacts.read_manifest()
-    machine = choose_machine(config.train, {}, lambda text: None)
-    tokenizer = prepared_tokenizer(artifacts, manifest)
-    prepared = open_prepared(config, artifacts, manifest, tokenizer, machine.device)
-    place = RunFolder(artifacts.runs / "ablation")  # names a place for the record, which is never written
-    record = RunRecord(place.record, {}, writes=False)
-    stop, now = StopRequests(lambda text: None), time.monotonic()
-    start = Start(config, artifacts, SILENT, place, stop, now, (), prepared, machine, record)
+    start = unrecorded_start(config, Artifacts(folder))
     set_seed(seed)
     model, plan = model_and_plan(start)
     if variation.model is not None:
         variation.model(model)
     return Course(start, model.train(), plan, variation)
-
-
-def resolved(setting: str, dial: dict[str, Any]) -> str:
-    key, value = setting.split("=")
-    return f"{key}={dial[key.split('.')[1]] * float(value[:-1])}" if value.endswith("x") else setting
 
 
 def learn(course: Course, seconds: float = math.inf, tokens: float = math.inf) -> None:

@@ -15,7 +15,6 @@ import importlib.util
 import json
 import math
 import tempfile
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from ablation import Course, Variation, begin, learn
 from learning import prepared
 
+from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.tokenizer.load import open_tokenizer
 from pretrain_cli.training.console import quiet_libraries
@@ -80,7 +80,7 @@ def docstrings(source: str) -> list[str]:
 
 def general_rows(course: Course) -> tuple[torch.Tensor, float]:
     """(ids [ROWS, L] of the packaged reference text, its tokens a byte)."""
-    text = (resources.files("pretrain_cli.texts") / "general.txt").read_text("utf-8")
+    text = "\n\n".join("".join(document.parts) for document in read_general())
     ids = open_tokenizer(course.start.prepared.tokenizer.file).encode(text, add_special_tokens=False).ids
     length = course.start.prepared.sequence_length
     rows = np.array(ids[: len(ids) // length * length]).reshape(-1, length)

@@ -115,7 +115,8 @@ def minutes_curve(text: Path, spare: Path, each: tuple[float, ...]) -> None:
         show(f"{minutes:g} minutes", [trained(folder, minutes)])
 
 
-def _resolved(setting: str, plan: dict[str, Any]) -> str:
+def resolved(setting: str, plan: dict[str, Any]) -> str:
+    """A setting such as "train.learning_rate=2x", with twice what the plan has."""
     key, value = setting.split("=")
     return f"{key}={plan[key.split('.')[1]] * float(value[:-1])}" if value.endswith("x") else setting
 
@@ -207,7 +208,7 @@ def _neighbours(text: Path, spare: Path, minutes: float) -> None:
             ("a rung larger", [f"model.size={_above(plan['size'])}"]),
         ):
             budget = minutes / 2 if label == "half the time" else minutes
-            show(label, [trained(folder, budget, 0, [_resolved(each, plan) for each in settings])])
+            show(label, [trained(folder, budget, 0, [resolved(each, plan) for each in settings])])
 
 
 def _above(size: str) -> str:

@@ -299,7 +299,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def _no_space(folder: Path) -> NoSpaceError:
-    free_mb = shutil.disk_usage(_existing(folder)).free / 1e6
+    free_mb = shutil.disk_usage(existing_folder(folder)).free / 1e6
     return NoSpaceError(
         f"No space left on the disk of {folder} ({free_mb:.0f} MB free).",
         "Free some space, or choose another folder with --artifacts DIR; what was complete is kept.",
@@ -357,7 +357,9 @@ def _outlived(guard: Any, pid: int) -> bool:
         return False
 
 
-def _existing(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
+    """``path``, or the nearest folder above it that exists: where it would be made."""
+    path = path.absolute()
     while not path.exists():
         path = path.parent
     return path

@@ -15,6 +15,7 @@ from pathlib import Path
 import typer
 
 from pretrain_cli import __version__
+from pretrain_cli.artifacts import existing_folder
 from pretrain_cli.cli.console import megabytes
 from pretrain_cli.cli.options import Session, command
 
@@ -85,9 +86,7 @@ def _system(folder: Path) -> Iterator[Check]:
         "memory", f"{megabytes(memory.available)} of {megabytes(memory.total)} free",
         "optional" if low else "ok", "less than 2 GB: use a small model, --size tiny" if low else "",
     )  # fmt: skip
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
+    place = existing_folder(folder)
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
     state = "problem" if not writable or free < 100e6 else "ok"

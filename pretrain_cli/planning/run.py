@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, existing_folder
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.model import devices
@@ -315,7 +314,9 @@ class _Work:
             fits=peak <= self.available,
             fixes=ways_to_fit(counts, self.setup(), self.available),
             disk_bytes=float(checkpoint * (self.config.train.keep + 1) + 2 * weight_bytes * counts.parameters),
-            disk_free_bytes=None if self.target else float(_free_disk(self.artifacts.root)),
+            disk_free_bytes=None
+            if self.target
+            else float(shutil.disk_usage(existing_folder(self.artifacts.root)).free),
             step_seconds=step,
             step_source=source,
             seconds=seconds,
@@ -357,10 +358,3 @@ def _hardware(machine: Machine) -> Hardware:
     entry = machine.accelerator
     capability = ADA if entry.fp8 else AMPERE if entry.bf16 else (7, 0)
     return Hardware("cuda", capability, liger=True)
-
-
-def _free_disk(folder: Path) -> int:
-    """Bytes that are free where ``folder`` is, or would be made."""
-    while not folder.exists():
-        folder = folder.absolute().parent
-    return shutil.disk_usage(folder).free

@@ -13,23 +13,18 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, write_json, writing_to
-from pretrain_cli.config.load import changed
+from pretrain_cli.artifacts import Artifacts, write_json, writing_to
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DivergedError
-from pretrain_cli.model.build import check_base_matches
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.feed import Feed
 from pretrain_cli.training.loss import attach_loss, head_is_plain
-from pretrain_cli.training.machine import Machine, choose_machine
+from pretrain_cli.training.machine import Machine
 from pretrain_cli.training.optimizers import make_optimizer
 from pretrain_cli.training.order import RowOrder
 from pretrain_cli.training.plan import Plan
-from pretrain_cli.training.prepared import check_prepared, open_prepared, prepared_tokenizer
-from pretrain_cli.training.record import RunRecord
-from pretrain_cli.training.signals import StopRequests
-from pretrain_cli.training.start import Start, model_and_plan
+from pretrain_cli.training.start import Start, model_and_plan, unrecorded_start
 
 STEPS = 100
 SECONDS = 120.0
@@ -78,20 +73,8 @@ def find_learning_rate(
         DataError, ConfigError, ModelError: as a training.
     """
     quiet_libraries()
-    manifest = artifacts.read_manifest()
-    if not config.model.base and manifest.get("base"):
-        config = changed(config, model__base=manifest["base"])
-    check_prepared(config, manifest)
-    check_base_matches(config, manifest, artifacts)
-    machine = choose_machine(config.train, {}, progress.note)
-    tokenizer = prepared_tokenizer(artifacts, manifest)
-    prepared = open_prepared(config, artifacts, manifest, tokenizer, machine.device)
-    place = RunFolder(artifacts.runs / "learning-rate")  # names a place for the record, which is never written
     with writing_to(artifacts.root):
-        record, stop = RunRecord(place.record, {}, writes=False), StopRequests(progress.warn)
-        start = Start(
-            config, artifacts, progress, place, stop, time.monotonic(), tuple(command), prepared, machine, record
-        )
+        start = unrecorded_start(config, artifacts, progress, command)
         set_seed(config.train.seed)
         model, plan = model_and_plan(start)
         rates, losses = _rise(start, model, plan)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, write_text
-from pretrain_cli.config.load import to_toml
+from pretrain_cli.config.load import changed, to_toml
 from pretrain_cli.config.model import Config
-from pretrain_cli.model.build import build_model
-from pretrain_cli.progress import Progress
-from pretrain_cli.training.machine import Machine
+from pretrain_cli.model.build import build_model, check_base_matches
+from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.training.machine import Machine, choose_machine
 from pretrain_cli.training.plan import Facts, Plan, make_plan
-from pretrain_cli.training.prepared import Prepared
+from pretrain_cli.training.prepared import Prepared, check_prepared, open_prepared, prepared_tokenizer
 from pretrain_cli.training.processes import rank, same, world_size
 from pretrain_cli.training.record import RunRecord, new_record, now
 from pretrain_cli.training.resume import settled
@@ -100,6 +102,35 @@ def model_and_plan(start: Start) -> tuple[Any, Plan]:
     for name, reason in plan.reasons.items():
         start.note(f"{name} {reason}")
     return model if model is not None else build(plan.shape), plan
+
+
+def unrecorded_start(
+    config: Config, artifacts: Artifacts, progress: Progress = SILENT, command: Sequence[str] = ()
+) -> Start:
+    """A start that only measures: it trains as a run would, and leaves no run behind.
+
+    Raises:
+        DataError, ConfigError, ModelError: as a training.
+    """
+    manifest = artifacts.read_manifest()
+    if not config.model.base and manifest.get("base"):
+        config = changed(config, model__base=manifest["base"])
+    check_prepared(config, manifest)
+    check_base_matches(config, manifest, artifacts)
+    machine = choose_machine(config.train, {}, progress.note)
+    tokenizer = prepared_tokenizer(artifacts, manifest)
+    return Start(
+        config=config,
+        artifacts=artifacts,
+        progress=progress,
+        run=RunFolder(artifacts.runs / "measured"),  # only names a place, which is never written
+        stop=StopRequests(progress.warn),
+        started=time.monotonic(),
+        command=tuple(command),
+        prepared=open_prepared(config, artifacts, manifest, tokenizer, machine.device),
+        machine=machine,
+        record=RunRecord(artifacts.runs / "measured" / "run.json", {}, writes=False),
+    )
 
 
 def begin_record(start: Start, model: Any, plan: Plan, earlier: dict[str, Any]) -> None:
