@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import typer
@@ -17,6 +21,9 @@ from pretrain_cli import __version__, processes
 from pretrain_cli.cli.console import Console, let_go
 from pretrain_cli.cli.options import SHARED_OPTIONS
 from pretrain_cli.errors import Interrupted, PtkError, UsageError
+
+CTRL_C_ECHO_S = 5.0
+"""Within this time after a Ctrl-C an error is the Ctrl-C's: a library that is being imported turns it into its own."""
 
 ROAD, START, MORE = "The road", "To begin", "More"
 
@@ -148,7 +155,27 @@ def _root(
     pass
 
 
-def run(arguments: Sequence[str]) -> int:
+class CtrlC:
+    """When Ctrl-C was pressed last, for as long as no command has a handler of its own."""
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+
+    def listen(self) -> None:
+        """Note each Ctrl-C from now on, beside what Python does with it; where it is ignored it stays ignored."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._note)
+
+    @property
+    def just_pressed(self) -> bool:
+        return time.monotonic() - self._at < CTRL_C_ECHO_S
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._at = time.monotonic()
+        signal.default_int_handler(number, frame)
+
+
+def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
     """Run one command line; returns its exit status. Everything a user can meet ends here as two lines."""
     words = _optional_values(arguments)
     if "train" in words:
@@ -165,7 +192,7 @@ def run(arguments: Sequence[str]) -> int:
             return 0
         return _fail(console, _usage(error, words))
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(console, Interrupted("Stopped by Ctrl-C.", "What was complete is kept."))
+        return _fail(console, _stopped())
     except BrokenPipeError:
         # The reader (`| head`) has gone: nothing to say, and Python's own flush at exit must not complain either.
         let_go(sys.stdout)
@@ -173,7 +200,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(console, _system_error(error), error)
     except Exception as error:
-        return _fail(console, _bug(error), error)
+        stopped = ctrl_c is not None and ctrl_c.just_pressed
+        return _fail(console, _stopped() if stopped else _bug(error), error)
 
 
 def main() -> None:
@@ -181,8 +209,11 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the caller (`<&-`, a daemon): as good as empty
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    status = run(sys.argv[1:])
+    ctrl_c = CtrlC()
+    ctrl_c.listen()
+    status = run(sys.argv[1:], ctrl_c)
     gc.freeze()  # a last search for garbage among torch's objects would take 0.3 s more
+    exec("")  # a Ctrl-C inside a library's exec() leaves a mark with CPython, which would end us by the signal instead
     sys.exit(status)
 
 
@@ -211,6 +242,10 @@ def _optional_values(arguments: Sequence[str]) -> list[str]:
         if place + 1 == len(words) or words[place + 1].startswith("-"):
             words[place] = "--resume="
     return words
+
+
+def _stopped() -> Interrupted:
+    return Interrupted("Stopped by Ctrl-C.", "What was complete is kept.")
 
 
 def _usage(error: typer.TyperException, words: Sequence[str]) -> UsageError:

@@ -203,6 +203,18 @@ def test_ctrl_c_before_the_command_line_is_loaded_is_no_traceback(empty) -> None
     assert (done.returncode, done.stderr) == (130, "Error: Stopped by Ctrl-C.\nHint: Nothing was begun.\n")
 
 
+def test_ctrl_c_inside_a_librarys_exec_ends_by_its_exit_code_and_not_by_the_signal(empty) -> None:
+    program = (
+        "from pretrain_cli.cli import app\n"
+        "def stopped(*given):\n"
+        "    try: exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt: return 130\n"
+        "app.run = stopped; app.main()"
+    )
+    (empty / "stopped.py").write_text(program)
+    assert subprocess.run([sys.executable, "-m", "stopped"]).returncode == 130  # -c would hide the mark
+
+
 def test_later_ranks_print_nothing(ptk, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "1")
     outcome = ptk("config", "keys", "train")

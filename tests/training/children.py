@@ -14,6 +14,8 @@ from typing import Any
 
 from pretrain_cli.artifacts import Artifacts
 
+READY = "everything is imported\n"
+
 
 class Nursery:
     """Starts one training after another."""
@@ -63,6 +65,7 @@ def nursery() -> Iterator[Nursery]:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
     )
     try:
+        assert process.stdout is not None and process.stdout.readline() == READY
         yield Nursery(process)
     finally:
         process.kill()
@@ -74,6 +77,8 @@ def serve() -> None:
     from pretrain_cli.training.run import train
     from tests.training.conftest import small
 
+    sys.stdout.write(READY)
+    sys.stdout.flush()
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()
