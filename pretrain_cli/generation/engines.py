@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,15 +12,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.errors import ModelError
 from pretrain_cli.generation.lean import LeanModel, lean_shape
 from pretrain_cli.generation.results import OnText, Sample
 from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
 from pretrain_cli.model.devices import choose_device
-from pretrain_cli.model.names import NamedModel, open_folders
-from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
+from pretrain_cli.tokenizer.load import TokenizerInfo
 
 
 class Engine(Protocol):
@@ -66,27 +65,31 @@ class Writer:
         return write(self, prompts, config, warn, on_text, started)
 
 
-def open_writer(named: NamedModel, artifacts: Artifacts, config: GenerateConfig) -> Writer:
-    """Load ``named``: through the lean loop where it computes the same, else through transformers.
+def open_writer(
+    name: str, location: str, config: GenerateConfig, tokenizer: Future[tuple[TokenizerInfo, Tokenizer]]
+) -> Writer:
+    """Load a model: through the lean loop where it computes the same, else through transformers.
+
+    Args:
+        name: what messages call it.
+        location: its folder.
+        config: device and precision.
+        tokenizer: being read meanwhile.
 
     Raises:
         ModelError: weights or tokenizer are missing, damaged, or don't fit each other.
     """
-    location, tokenizer_folder = open_folders(named, artifacts)
     device = choose_device(config.device).value
     on_gpu = not device.startswith("cpu")
     bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
     engine = _open_engine(location, device, torch.bfloat16 if bf16 else torch.float32)
-    info = read_tokenizer(tokenizer_folder)
-    tokenizer = Tokenizer.from_file(str(info.file))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    info, ids = tokenizer.result()
     if info.vocab_size > engine.vocab_size:
         raise ModelError(
-            f"The tokenizer of '{named.name}' has {info.vocab_size} entries, its embedding {engine.vocab_size} rows.",
+            f"The tokenizer of '{name}' has {info.vocab_size} entries, its embedding {engine.vocab_size} rows.",
             "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
         )
-    return Writer(named.name, engine, tokenizer, info, _end_ids(Path(location), info))
+    return Writer(name, engine, ids, info, _end_ids(Path(location), info))
 
 
 def _open_engine(location: str, device: str, dtype: torch.dtype) -> Engine:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain_cli.errors import ModelError
-from pretrain_cli.generation.products import Product, Projection, fastest_product
+from pretrain_cli.generation.products import Projection, fastest_product, sensible_threads
 from pretrain_cli.model.rope import inverse_frequencies, is_known_rope
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu2": lambda x: F.relu(x).square()}
+Apply = Callable[[Projection, Tensor], Tensor]
 BATCH = 16
 """Rows computed together at most: enough to share the weights' way through memory, few enough for the cache."""
 
@@ -82,10 +86,7 @@ class LeanModel:
         self.norm = self._take(weights, "model.norm.weight")
         # fp32 on a CPU takes the fastest product; elsewhere all batches have one shape, so that rounding is the same.
         self.rounds = self.device.type == "cpu" and dtype == torch.float32
-        self.product: Product = F.linear
-        self.threads = torch.get_num_threads()
-        if self.rounds:
-            self.product, self.threads = fastest_product(self.embedding)
+        self.threads = sensible_threads(self.embedding) if self.rounds else torch.get_num_threads()
         self.layers = [self._layer(weights, index) for index in range(shape.layers)]
         head = (
             self.embedding if shape.tied or "lm_head.weight" not in weights else self._take(weights, "lm_head.weight")
@@ -109,7 +110,7 @@ class LeanModel:
         return self._map(tuple(stacked), torch.cat(biases) if biases else None)
 
     def _map(self, weights: tuple[Tensor, ...], bias: Tensor | None) -> Projection:
-        return Projection(weights, bias, self.product, 0 if self.rounds else BATCH)
+        return Projection(weights, bias, 0 if self.rounds else BATCH)
 
     def _layer(self, weights: dict[str, Tensor], index: int) -> Layer:
         at = f"model.layers.{index}."
@@ -147,7 +148,7 @@ class LeanModel:
                 logits.append(logits[twin])
                 continue
             ids = torch.tensor([prompt[known:]], device=self.device)
-            logits.append(self._forward(ids, [row], [known])[0])
+            logits.append(self._forward(ids, [row], [known], Projection.__call__)[0])
         return torch.stack(logits)
 
     def _room(self, size: tuple[int, ...], old: Tensor, known: int) -> Tensor:
@@ -171,7 +172,11 @@ class LeanModel:
     def step(self, rows: list[int], tokens: list[int]) -> Tensor:
         """Add one token to each of ``rows``."""
         ids = torch.tensor(tokens, device=self.device)[:, None]
-        logits = self._forward(ids, rows, [len(self.texts[row]) for row in rows])
+        alone = self.rounds and len(rows) == 1
+        if alone and not self.head.laid_out:
+            self._lay_out()
+        apply = Projection.of_row if alone else Projection.__call__
+        logits = self._forward(ids, rows, [len(self.texts[row]) for row in rows], apply)
         for row, token in zip(rows, tokens, strict=True):
             self.texts[row].append(token)
         return logits
@@ -186,6 +191,16 @@ class LeanModel:
         finally:
             self.layer_keys, self.layer_values, self.texts = kept
 
+    def _lay_out(self) -> None:
+        """Lay the weights out for the product of one row that is fastest, each core a projection of its own."""
+        wide = [*(layer.gate_up for layer in self.layers), self.head]
+        projections = [*wide, *(each for layer in self.layers for each in (layer.qkv, layer.out, layer.down))]
+        room = 2 * sum(each.n_bytes for each in projections)
+        product = fastest_product(wide, psutil.virtual_memory().available > room)
+        with ThreadPoolExecutor(self.threads) as pool:
+            for _ in pool.map(lambda each: each.lay_out(product), projections):
+                pass
+
     def _tables(self, capacity: int) -> None:
         """Cosines and sines [capacity, D]; those that are there already are kept."""
         if self.cos is not None and self.cos.shape[0] >= capacity:
@@ -195,10 +210,10 @@ class LeanModel:
         self.cos, self.sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
         self.sin[:, : self.shape.head_dim // 2].neg_()  # the half that is turned from the second to the first
 
-    def _forward(self, ids: Tensor, rows: list[int], starts: list[int]) -> Tensor:
+    def _forward(self, ids: Tensor, rows: list[int], starts: list[int], apply: Apply) -> Tensor:
         """ids int64[B, T], row b of them at position ``starts[b]`` of cache row ``rows[b]`` -> logits float32[B, V].
 
-        Either B or T is 1.
+        Either B or T is 1; ``apply``: how projections are computed.
         """
         positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(ids.shape[1], device=self.device)
         assert self.cos is not None and self.sin is not None
@@ -209,22 +224,28 @@ class LeanModel:
             groups = [_ragged(rows, starts, everyone=len(rows) == len(self.texts))]
         x = self.embedding[ids]
         for index, layer in enumerate(self.layers):
-            x = x + self._attend(layer, index, self._normed(x, layer.input_norm), groups, turn)
-            gate, up = layer.gate_up(self._normed(x, layer.post_norm)).chunk(2, dim=-1)
-            x = x + layer.down(activate(gate) * up)
-        return self.head(self._normed(x[:, -1], self.norm)).float()
+            x = x + self._attend(layer, index, self._normed(x, layer.input_norm), groups, turn, apply)
+            gate, up = apply(layer.gate_up, self._normed(x, layer.post_norm)).chunk(2, dim=-1)
+            x = x + apply(layer.down, activate(gate) * up)
+        return apply(self.head, self._normed(x[:, -1], self.norm)).float()
 
     def _attend(
-        self, layer: Layer, index: int, x: Tensor, groups: list[Group | Ragged], turn: tuple[Tensor, Tensor]
+        self,
+        layer: Layer,
+        index: int,
+        x: Tensor,
+        groups: list[Group | Ragged],
+        turn: tuple[Tensor, Tensor],
+        apply: Apply,
     ) -> Tensor:
         shape = self.shape
         batch, length, _ = x.shape
-        heads = layer.qkv(x).view(batch, length, shape.heads + 2 * shape.kv_heads, shape.head_dim).transpose(1, 2)
-        turned, v = torch.split(heads, [shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
+        heads = apply(layer.qkv, x).view(batch, length, -1, shape.head_dim).transpose(1, 2)
+        turned, v = heads.split_with_sizes([shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = torch.split(turned, [shape.heads, shape.kv_heads], dim=1)
             turned = torch.cat([self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)], dim=1)
-        q, k = torch.split(_rotate(turned, *turn), [shape.heads, shape.kv_heads], dim=1)
+        q, k = _rotate(turned, *turn).split_with_sizes([shape.heads, shape.kv_heads], dim=1)
         mixed = [
             self._mix_ragged(index, q, k, v, group)
             if isinstance(group, Ragged)
@@ -232,7 +253,7 @@ class LeanModel:
             for group in groups
         ]
         whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-        return layer.out(whole.transpose(1, 2).reshape(batch, length, shape.heads * shape.head_dim))
+        return apply(layer.out, whole.transpose(1, 2).reshape(batch, length, shape.heads * shape.head_dim))
 
     def _mix(self, index: int, q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
         """Put k and v [b, H, T, D] into the cache and attend to all of its rows up to there."""
@@ -242,6 +263,8 @@ class LeanModel:
             keys, values = keys[group.rows], values[group.rows]
         keys.narrow(2, group.start, length).copy_(k)
         values.narrow(2, group.start, length).copy_(v)
+        if length == 1 and len(q) == 1 and self.rounds:
+            return _attention_of_one(q, keys.narrow(2, 0, end), values.narrow(2, 0, end))
         return F.scaled_dot_product_attention(
             q,
             keys.narrow(2, 0, end),
@@ -263,6 +286,10 @@ class LeanModel:
         )
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.rounds and x.numel() == x.shape[-1]:  # torch's own takes 30 µs for one row
+            row = x.reshape(-1)
+            mean_square = float(row.dot(row)) / len(row)
+            return x * (weight / math.sqrt(mean_square + self.shape.eps))
         return F.rms_norm(x, (x.shape[-1],), weight, self.shape.eps)
 
 
@@ -302,6 +329,14 @@ def _ragged(rows: list[int], starts: list[int], everyone: bool) -> Ragged:
     end, places = max(starts) + 1, torch.tensor(starts)
     mask = torch.arange(end)[None] <= places[:, None]
     return Ragged(torch.tensor(rows), places, end, mask[:, None, None], everyone)
+
+
+def _attention_of_one(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """q [1, H, 1, D] and keys, values [1, G, T, D] -> [1, H, 1, D]; one query takes torch's kernel twice as long."""
+    _, heads, _, width = q.shape
+    rows = q.reshape(keys.shape[1], -1, width)
+    weights = torch.bmm(rows, keys[0].mT).mul_(width**-0.5).softmax(dim=-1)
+    return torch.bmm(weights, values[0]).view(1, heads, 1, width)
 
 
 def _later_part(length: int, end: int, device: torch.device) -> Tensor:

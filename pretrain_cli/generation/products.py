@@ -1,14 +1,15 @@
 """Which way to multiply one row by a matrix is the fastest on this machine at this time?
 
-One token at a time, the time goes into streaming the weights from memory. torch's product of one row takes a single
-thread on many CPUs (10 GB/s here). Two others take all of them over the weights as they are stored, without a copy;
-some milliseconds of timing tell which one to take.
+One token at a time, the time goes into streaming the weights from memory. torch's product of one row streams 12 GB/s
+on the two cores this was measured on, the sums of a product that stays in the cache 18, and a copy of the weights laid
+out in blocks for it 20 to 34. Some milliseconds of timing tell which one to take.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,34 +19,66 @@ from torch import Tensor
 
 CACHED_VALUES = 2_000_000
 """Products at a time, 8 MB: they are added up before they leave the cache."""
-TIMED_ROWS, TIMED_PASSES = 2048, 5
-
-Product = Callable[[Tensor, Tensor], Tensor]
-"""x [..., in], weight [out, in] -> [..., out], as ``F.linear``."""
+COPIED_ROWS = 512
+"""Rows transposed at a time, so that they stay in the cache."""
+SAMPLE_BYTES = 64 << 20
+"""Weights that products are timed on: more than a cache holds, as in use."""
+TIMED_ROWS, TIMED_PASSES = 2048, 3
 
 
 @dataclass(frozen=True)
+class RowProduct:
+    """A way to multiply one row.
+
+    ``lay_out``: what it keeps of the weights [out, in] of one input; ``multiply``: x [..., in] and a piece of that to
+    [..., out], as ``F.linear``.
+    """
+
+    lay_out: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+    multiply: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
 class Projection:
     """One or more linear maps of the same input, their outputs side by side.
 
-    ``weights`` are as stored, [out, in] each and memory-mapped; ``product``: of a single row; ``rows``: fewer rows are
-    filled up to so many, 0: they aren't.
+    ``weights`` are as stored, [out, in] each and memory-mapped; ``rows``: fewer rows are filled up to so many, 0: they
+    aren't; ``product``: of a single row, with what it keeps of the weights.
     """
 
     weights: tuple[Tensor, ...]
     bias: Tensor | None
-    product: Product
     rows: int
+    product: RowProduct | None = None
+    laid_out: tuple[Tensor, ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:
-        product = self.product if x.numel() == x.shape[-1] else F.linear
+        """x [..., in] -> [..., out]."""
         count = x.shape[0]
         if count < self.rows and x.dim() > 1 and x.numel() == count * x.shape[-1]:
             x = torch.cat([x, x.new_zeros(self.rows - count, *x.shape[1:])])
-            product = F.linear
-        parts = [product(x, weight) for weight in self.weights]
-        y = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))[:count]
+        return self._joined([F.linear(x, weight) for weight in self.weights])[:count]
+
+    def of_row(self, x: Tensor) -> Tensor:
+        """The same of a single row, with the product that it was laid out for."""
+        assert self.product is not None
+        return self._joined([self.product.multiply(x, weight) for weight in self.laid_out])
+
+    def lay_out(self, product: RowProduct) -> None:
+        if self.product is not product:
+            self.product, self.laid_out = product, product.lay_out(self.weights)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(weight.numel() * weight.element_size() for weight in self.weights)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return y if self.bias is None else y + self.bias
+
+
+def as_stored(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return weights
 
 
 def summed_product(x: Tensor, weight: Tensor) -> Tensor:
@@ -56,42 +89,87 @@ def summed_product(x: Tensor, weight: Tensor) -> Tensor:
     return (sums[0] if len(sums) == 1 else torch.cat(sums)).view(*x.shape[:-1], -1)
 
 
-def shared_product(x: Tensor, weight: Tensor) -> Tensor:
-    """``F.linear`` of one row with the weight's rows shared out to the threads, as a batch of products."""
-    threads = torch.get_num_threads()
-    rows, width = weight.shape
-    if rows % threads:
-        return F.linear(x, weight)
-    parts = torch.bmm(weight.view(threads, -1, width), x.reshape(1, -1, 1).expand(threads, -1, 1))
-    return parts.view(*x.shape[:-1], rows)
+def in_blocks(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """One copy of all ``weights`` [out, in], transposed and cut into blocks of inputs [blocks, in / blocks, out].
 
-
-def fastest_product(weight: Tensor) -> tuple[Product, int]:
-    """The product of one row that is fastest here, torch's own unless another needs a fifth less; and its threads.
-
-    Threads wait for each other: where another process holds a core, one alone is many times as fast as all together.
+    Each block is a product of its own, for one of the threads.
     """
-    parts = torch.split(weight[: 4 * TIMED_ROWS], TIMED_ROWS)
-    row = torch.ones(1, weight.shape[1], dtype=weight.dtype)
+    width, rows = weights[0].shape[1], sum(len(weight) for weight in weights)
+    whole, at = weights[0].new_empty(width, rows), 0
+    for part in (part for weight in weights for part in torch.split(weight, COPIED_ROWS)):
+        whole[:, at : at + len(part)].copy_(part.t())
+        at += len(part)
+    blocks = max(2, torch.get_num_threads())
+    blocks = blocks if width % blocks == 0 else 1
+    return (whole.view(blocks, width // blocks, rows),)
+
+
+def block_product(x: Tensor, blocks: Tensor) -> Tensor:
+    """``F.linear`` of one row with weights ``in_blocks``: the blocks' products are added up."""
+    count, width, rows = blocks.shape
+    parts = torch.bmm(x.reshape(count, 1, width), blocks)
+    whole = parts[0] + parts[1] if count == 2 else parts.sum(dim=0)  # adding two is a third of the work of a sum
+    return whole.view(*x.shape[:-1], rows)
+
+
+LINEAR = RowProduct(as_stored, F.linear)
+SUMMED = RowProduct(as_stored, summed_product)
+IN_BLOCKS = RowProduct(in_blocks, block_product)
+
+
+def fastest_product(projections: Sequence[Projection], may_copy: bool) -> RowProduct:
+    """The product of one row that is fastest here, torch's own unless another needs a tenth less.
+
+    Args:
+        projections: with inputs of one width; the first ones are tried, and left laid out for the way tried last.
+        may_copy: whether there is memory for a copy of all weights.
+    """
+    before = itertools.accumulate((projection.n_bytes for projection in projections), initial=0)
+    sample = [projection for projection, n_bytes in zip(projections, before, strict=False) if n_bytes < SAMPLE_BYTES]
+    other = IN_BLOCKS if may_copy else SUMMED
+    row = sample[0].weights[0].new_ones(1, sample[0].weights[0].shape[1])
+
+    def multiply() -> None:
+        for projection in sample:
+            projection.of_row(row)
+
+    times = {}
+    for way in (LINEAR, other):
+        for projection in sample:
+            projection.lay_out(way)
+        times[way] = min(_passes(multiply))
+    return other if times[other] < 0.9 * times[LINEAR] else LINEAR
+
+
+def sensible_threads(weight: Tensor) -> int:
+    """torch's threads, or one where another process holds a core: threads wait for each other."""
     threads = torch.get_num_threads()
+    if threads == 1:
+        return 1
+    parts = torch.split(weight[: 4 * TIMED_ROWS], TIMED_ROWS)
+    row = weight.new_ones(1, weight.shape[1])
 
-    def seconds(product: Product) -> list[float]:
-        times = []
-        for _ in range(TIMED_PASSES + 1):
-            started = time.perf_counter()
-            for part in parts:
-                product(row, part)
-            times.append(time.perf_counter() - started)
-        return times[1:]  # the first pass reads the weights from the disk, wakes the threads, and gets its memory
+    def multiply() -> None:
+        for part in parts:
+            F.linear(row, part)
 
-    times = {product: seconds(product) for product in (F.linear, summed_product, shared_product)}
-    best = min(times, key=lambda product: min(times[product]))
-    if min(times[best]) * 1.2 > min(times[F.linear]):
-        best = F.linear
-    if threads > 1:
-        torch.set_num_threads(1)
-        alone = seconds(F.linear)
+    try:
+        for _ in range(2):  # looked at twice: a moment's noise is no other process
+            torch.set_num_threads(threads)
+            together = median(_passes(multiply))
+            torch.set_num_threads(1)
+            if 2 * median(_passes(multiply)) >= together:
+                return threads
+        return 1
+    finally:
         torch.set_num_threads(threads)
-        if median(alone) * 2 < median(times[best]):
-            return F.linear, 1
-    return best, threads
+
+
+def _passes(work: Callable[[], object]) -> list[float]:
+    """Seconds of each pass; the one before them reads the weights from the disk, wakes the threads, gets its memory."""
+    times = []
+    for _ in range(TIMED_PASSES + 1):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return times[1:]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
@@ -14,8 +15,14 @@ from pretrain_cli.errors import UsageError
 from pretrain_cli.generation.prompts import check_prompt
 from pretrain_cli.generation.results import GenerateResult, OnText, Sample
 from pretrain_cli.generation.weights import read_ahead, weight_files
-from pretrain_cli.model.names import NamedModel, checkpoints_of, find_model
+from pretrain_cli.heap import take_huge_pages
+from pretrain_cli.model.names import NamedModel, checkpoints_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from pretrain_cli.tokenizer.load import TokenizerInfo
 
 
 class Voice(Protocol):
@@ -102,12 +109,27 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
         from pretrain_cli.generation.llama import open_llama
 
         return open_llama(named, artifacts, progress)
-    folder = Path(named.location)
+    location, tokenizer_folder = open_folders(named, artifacts)
+    folder = Path(location)
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-        read_ahead(weight_files(folder))  # the disk works while torch is imported
-    from pretrain_cli.generation.engines import open_writer
+        read_ahead(weight_files(folder))
+    take_huge_pages()
+    with ThreadPoolExecutor(1) as pool:
+        tokenizer = pool.submit(_read_tokenizer, Path(tokenizer_folder))
+        # The disk and the second core work while torch is imported here.
+        from pretrain_cli.generation.engines import open_writer
 
-    return open_writer(named, artifacts, config)
+        return open_writer(named.name, location, config, tokenizer)
+
+
+def _read_tokenizer(folder: Path) -> tuple[TokenizerInfo, Tokenizer]:
+    from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
+
+    info = read_tokenizer(folder)
+    tokenizer = open_tokenizer(info.file)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return info, tokenizer
 
 
 def _generate_with(

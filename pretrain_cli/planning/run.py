@@ -31,6 +31,7 @@ from pretrain_cli.training.compiling import choose_compile
 from pretrain_cli.training.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.machine import Machine as TrainingMachine
 from pretrain_cli.training.plan import UTILISATION, Facts, Plan, make_plan
+from pretrain_cli.training.prepared import keeps_apart
 from pretrain_cli.training.resume import settled
 from pretrain_cli.training.sharding import zero_stage
 
@@ -182,13 +183,9 @@ class _Work:
 
     def _count(self, model_config: Any) -> Counts:
         kind = "bf16" if self.precision in ("bf16", "fp16") else self.precision
-        return count_model(model_config, self.outline.build, self.outline.sequence_length, self._masked(), kind)
-
-    def _masked(self) -> bool:
-        wanted = self.config.train.mask_documents
-        if wanted != "auto":
-            return wanted
-        return self.outline.packing == "best-fit" and (self.outline.sequence_length <= 1024 or not self.on_cpu)
+        outline = self.outline
+        masked = keeps_apart(self.config.train.mask_documents, outline.packing, outline.sequence_length, self.on_cpu)
+        return count_model(model_config, outline.build, outline.sequence_length, masked, kind)
 
     def setup(self) -> Setup:
         """The plan as far as memory follows from it."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,16 @@ from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.generation.conversation import Conversation
 from pretrain_cli.generation.lean import LeanModel, lean_shape
-from pretrain_cli.generation.products import fastest_product, shared_product, summed_product
+from pretrain_cli.generation.products import (
+    IN_BLOCKS,
+    LINEAR,
+    SUMMED,
+    Projection,
+    RowProduct,
+    as_stored,
+    fastest_product,
+    sensible_threads,
+)
 from pretrain_cli.generation.prompts import fit_prompt
 from pretrain_cli.generation.results import Sample
 from pretrain_cli.generation.run import generate
@@ -198,49 +208,67 @@ def test_tokens_with_half_a_character_are_shown_whole_beside_their_probabilities
     assert pieces[-1] == "日" and not any(pieces[:-1])
 
 
-@pytest.mark.parametrize("product", [summed_product, shared_product])
-@pytest.mark.parametrize("shape", [(1, 48), (1, 1, 48)])
-@pytest.mark.parametrize("rows", [37, 40])
-def test_the_fast_products_of_one_row_equal_torchs_own(product, shape: tuple[int, ...], rows: int, monkeypatch) -> None:
+@pytest.mark.parametrize("product", [SUMMED, IN_BLOCKS])
+@pytest.mark.parametrize("shape", [(1, 48), (1, 1, 48), (1, 37)])
+@pytest.mark.parametrize("rows", [(37,), (40, 8, 8)])
+def test_the_fast_products_of_one_row_equal_torchs_own(
+    product: RowProduct, shape: tuple[int, ...], rows: tuple[int, ...], monkeypatch
+) -> None:
     monkeypatch.setattr("pretrain_cli.generation.products.CACHED_VALUES", 480)
-    x, weight = torch.randn(shape), torch.randn(rows, 48)
+    x, weights = torch.randn(shape), tuple(torch.randn(count, shape[-1]) for count in rows)
     torch.set_num_threads(2)
     try:
-        torch.testing.assert_close(product(x, weight), torch.nn.functional.linear(x, weight))
+        found = torch.cat([product.multiply(x, part) for part in product.lay_out(weights)], dim=-1)
+        torch.testing.assert_close(found, torch.nn.functional.linear(x, torch.cat(weights)))
     finally:
         torch.set_num_threads(1)
 
 
 def test_greedy_ids_are_the_same_with_the_fast_products(model: Path, monkeypatch) -> None:
     found = []
-    for product in (torch.nn.functional.linear, summed_product, shared_product):
-        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda _, product=product: (product, 1))
+    for product in (LINEAR, SUMMED, IN_BLOCKS):
+        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda *_, product=product: product)
         found.append(write(model, ["Call me"], greedy=True)[0].ids)
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("busy", [True, False])
-def test_one_thread_computes_where_another_process_holds_the_cores(busy: bool, monkeypatch) -> None:
-    clock = [0.0]
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """What products.py takes the time from, in seconds; two threads."""
+    seconds = [0.0]
+    monkeypatch.setattr("pretrain_cli.generation.products.time.perf_counter", lambda: seconds[0])
+    torch.set_num_threads(2)
+    yield seconds
+    torch.set_num_threads(1)
 
-    def taking(seconds: float):
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_one_thread_computes_where_another_process_holds_the_cores(busy: bool, clock: list[float], monkeypatch) -> None:
+    def linear(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        clock[0] += 9.0 if busy and torch.get_num_threads() > 1 else 1.0
+        return row
+
+    monkeypatch.setattr("pretrain_cli.generation.products.F.linear", linear)
+    assert sensible_threads(torch.zeros(8, 4)) == (1 if busy else 2)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("may_copy", "seconds", "chosen"), [(True, 1.0, True), (True, 1.9, False), (False, 1.0, True)])
+def test_a_faster_product_of_one_row_is_taken_where_it_pays(
+    may_copy: bool, seconds: float, chosen: bool, clock: list[float], monkeypatch
+) -> None:
+    def taking(seconds: float) -> RowProduct:
         def product(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-            clock[0] += 9.0 if busy and torch.get_num_threads() > 1 else seconds
+            clock[0] += seconds
             return row
 
-        return product
+        return RowProduct(as_stored, product)
 
-    slow, fast, middle = taking(2.0), taking(1.0), taking(1.5)
-    monkeypatch.setattr("pretrain_cli.generation.products.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("pretrain_cli.generation.products.F.linear", slow)
-    monkeypatch.setattr("pretrain_cli.generation.products.summed_product", fast)
-    monkeypatch.setattr("pretrain_cli.generation.products.shared_product", middle)
-    torch.set_num_threads(2)
-    try:
-        assert fastest_product(torch.zeros(8, 4)) == ((slow, 1) if busy else (fast, 2))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
+    linear, other = taking(2.0), taking(seconds)
+    monkeypatch.setattr("pretrain_cli.generation.products.LINEAR", linear)
+    monkeypatch.setattr(f"pretrain_cli.generation.products.{'IN_BLOCKS' if may_copy else 'SUMMED'}", other)
+    projections = [Projection((torch.zeros(8, 4),), None, 0) for _ in range(3)]
+    assert fastest_product(projections, may_copy) is (other if chosen else linear)
 
 
 def test_a_bos_in_front_stays_where_a_prompt_is_cut() -> None:
