@@ -1,7 +1,8 @@
 """How fast is greedy text, and are its ids those of transformers? `python benchmarks/generate.py --base smollm2`
 
 Every figure is of a whole process, from its start to the arrival of the text: ptk's as the command is typed. The
-engines take turns, `--repeats` times; the table shows medians. `--base FOLDER` takes a model folder.
+engines take turns, `--repeats` times; the table shows medians. `--base FOLDER` takes a model folder. `--products`: how
+fast each product of one row streams the weights.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> None:
     arguments.add_argument("--base", default="smollm2")
     arguments.add_argument("--artifacts", default="artifacts")
     arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--products", action="store_true")
     arguments.add_argument("--child", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.child:
@@ -36,6 +38,9 @@ def main() -> None:
 
     artifacts = Artifacts(Path(given.artifacts))
     folder = open_folders(find_model(given.base, artifacts), artifacts)[0]
+    if given.products:
+        _products(Path(folder))
+        return
     file = _gguf(folder, artifacts)
     command = [sys.executable, "-m", "pretrain_cli", "generate", PROMPT, "--artifacts", given.artifacts, "--plain"]
     command += ["--model", folder, "--greedy", "--max-tokens", str(TOKENS)]
@@ -66,6 +71,39 @@ def main() -> None:
     batch = _child_json("batch", folder)
     print(f"{BATCHED} prompts of {batch['lengths']} tokens together: {batch['speed']:.1f} tokens/s;")
     print(f"texts drawn with the same seed alone are the same: {batch['same']} of {batch['compared']}")
+
+
+def _products(folder: Path) -> None:
+    """Each product of one row over all of a model's matrices; medians of 9 passes."""
+    import torch
+
+    from pretrain_cli.generation import products
+    from pretrain_cli.generation.lean import LeanModel, lean_shape
+    from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
+    from pretrain_cli.heap import take_huge_pages
+
+    take_huge_pages()
+    shape = lean_shape(read_model_json(folder / "config.json"))
+    assert shape is not None
+    model = LeanModel(read_weights(weight_files(folder)), shape, "cpu", torch.float32)
+    each = [part for layer in model.layers for part in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+    each.append(model.head)
+    rows = [torch.ones(1, part.weights[0].shape[1]) for part in each]
+    n_bytes = sum(part.n_bytes for part in each)
+    print(f"{n_bytes / 1e9:.2f} GB, {torch.get_num_threads()} threads")
+    print(f"{'product':<12}{'to lay out, s':>14}{'a pass, ms':>12}{'GB/s':>8}")
+    for name, way in {"torch": products.LINEAR, "summed": products.SUMMED, "in blocks": products.IN_BLOCKS}.items():
+        times = []
+        for _ in range(10):
+            started = time.perf_counter()
+            for part in each:
+                part.lay_out(way, torch.get_num_threads())  # once
+            laid_out = time.perf_counter()
+            for part, row in zip(each, rows, strict=True):
+                part.of_row(row)
+            times.append((laid_out - started, time.perf_counter() - laid_out))
+        pass_s = median(seconds for _, seconds in times[1:])
+        print(f"{name:<12}{times[0][0]:>14.2f}{1000 * pass_s:>12.1f}{n_bytes / pass_s / 1e9:>8.1f}")
 
 
 def _gguf(folder: str, artifacts: Artifacts) -> Path:

@@ -132,7 +132,8 @@ def tinysolar(folder: Path, text: str, steps: str = "30") -> None:
 def batch(folder: Path, text: str, steps: str = "3", *names: str) -> None:
     """The same model at the batch that auto takes, against the script's two rows of 32.
 
-    A CPU with AVX2 only, which emulates bf16, is stood in for by ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2.
+    A CPU with AVX2 only, which emulates bf16, is stood in for by the environment MKL_ENABLE_INSTRUCTIONS=AVX2
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2.
     """
     artifacts = Artifacts(folder / "artifacts")
     preset = load_config(preset="tinysolar", environ={}).config

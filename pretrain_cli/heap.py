@@ -1,4 +1,4 @@
-"""Does this process keep the memory that it frees, or give it back to the system?"""
+"""How does this process get memory from the system: kept or given back, in which pages?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory has this process held at most?"""
+"""How much memory did this process take at most, how much is left to it?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+OWN_CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int:
+    """Memory that this process may still take: what the machine has left, or its container, if less (cgroup v2)."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        own = OWN_CGROUP.read_text().split("0::/", 1)[1].split("\n", 1)[0]
+        limit, used, stat = ((CGROUPS / own / f"memory.{name}").read_text() for name in ("max", "current", "stat"))
+        # What was read from files counts as used, and is given up when memory is asked for.
+        cached = int(stat.split("inactive_file ", 1)[1].split("\n", 1)[0])
+        return min(free, int(limit) - int(used) + cached)
+    except (OSError, IndexError, ValueError):  # no such system, or no limit: "max"
+        return free
 
 
 def peak_resident_bytes() -> int:

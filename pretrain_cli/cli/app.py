@@ -23,7 +23,7 @@ from pretrain_cli.cli.options import SHARED_OPTIONS
 from pretrain_cli.errors import Interrupted, PtkError, UsageError
 
 CTRL_C_ECHO_S = 5.0
-"""Within this time after a Ctrl-C an error is the Ctrl-C's: a library that is being imported turns it into its own."""
+"""For so long after a Ctrl-C in the middle of an import an error is the Ctrl-C's: libraries turn it into their own."""
 
 ROAD, START, MORE = "The road", "To begin", "More"
 
@@ -156,22 +156,26 @@ def _root(
 
 
 class CtrlC:
-    """When Ctrl-C was pressed last, for as long as no command has a handler of its own."""
+    """When Ctrl-C last broke an import off, for as long as no command has a handler of its own."""
 
     def __init__(self) -> None:
         self._at = -math.inf
 
     def listen(self) -> None:
-        """Note each Ctrl-C from now on, beside what Python does with it; where it is ignored it stays ignored."""
+        """Note where Ctrl-C hits from now on, beside what Python does with it; where it is ignored it stays ignored."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
 
     @property
-    def just_pressed(self) -> bool:
+    def broke_an_import(self) -> bool:
+        """Whether it did so just now."""
         return time.monotonic() - self._at < CTRL_C_ECHO_S
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._at = time.monotonic()
+        within: FrameType | None = frame
+        while within is not None and "importlib._bootstrap" not in within.f_code.co_filename:
+            within = within.f_back
+        self._at = time.monotonic() if within is not None else -math.inf
         signal.default_int_handler(number, frame)
 
 
@@ -185,23 +189,29 @@ def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
         status = make_app()(args=words, prog_name="ptk", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
-    except PtkError as error:
+    except Exception as error:
+        if ctrl_c is not None and ctrl_c.broke_an_import:
+            return _fail(console, _stopped(), error)
+        return _failed(console, error, words)
+    except KeyboardInterrupt:
+        return _fail(console, _stopped())
+
+
+def _failed(console: Console, error: Exception, words: Sequence[str]) -> int:
+    """The exit status of an error, which is shown as two lines."""
+    if isinstance(error, PtkError):
         return _fail(console, error)
-    except typer.TyperException as error:
+    if isinstance(error, typer.TyperException):
         if not error.format_message():  # no command at all: its help has been shown
             return 0
         return _fail(console, _usage(error, words))
-    except (KeyboardInterrupt, typer.Abort):
+    if isinstance(error, typer.Abort):
         return _fail(console, _stopped())
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # The reader (`| head`) has gone: nothing to say, and Python's own flush at exit must not complain either.
         let_go(sys.stdout)
         return 0
-    except OSError as error:
-        return _fail(console, _system_error(error), error)
-    except Exception as error:
-        stopped = ctrl_c is not None and ctrl_c.just_pressed
-        return _fail(console, _stopped() if stopped else _bug(error), error)
+    return _fail(console, _system_error(error) if isinstance(error, OSError) else _bug(error), error)
 
 
 def main() -> None:

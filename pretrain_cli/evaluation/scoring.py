@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pretrain_cli.cores import map_in_order, worker_count
 from pretrain_cli.data.tokens import PIECE_CHARACTERS, Encoder
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.evaluation.opening import Forward, OpenModel, choose_forward
 from pretrain_cli.evaluation.tally import BLOCK_BYTES, DocumentTally, Sums, Tally
 from pretrain_cli.evaluation.texts import Document, Text
 from pretrain_cli.evaluation.windows import Columns, Window, slide, window_lengths
-from pretrain_cli.evaluation.workers import map_in_order, worker_count
 
 HEAD_ROWS = 512
 """Scored positions that go through the head at once: 100 MB of fp32 logits for a vocabulary of 49 152."""

@@ -119,7 +119,8 @@ def _choose(row: Row, logits: Tensor, writer: Writer) -> int:
     """The token; where rounding would decide, out of logits that are the same alone and in a batch."""
     _check_finite(logits, writer.name)
     choice = row.sampler.choose(logits)
-    if choice.sure or not writer.engine.rounds or not row.ids:  # the prompt is always read at once
+    read_at_once = not row.ids and not writer.engine.in_parts
+    if choice.sure or not writer.engine.rounds or read_at_once:
         return choice.token
     again = writer.engine.reread([*row.prompt_ids, *row.ids]).cpu()[: len(logits)]
     return row.sampler.choose(again).token

@@ -30,6 +30,8 @@ class Engine(Protocol):
     """torch's threads on a CPU while it writes."""
     rounds: bool
     """Whether the last bits of a row's logits depend on how it is computed: alone, in a batch, with which product."""
+    in_parts: bool
+    """Whether the last prompt was read in parts, the first of them while earlier text was written."""
 
     def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
         """Read prompts; logits float32[B, V] after each."""
@@ -66,30 +68,31 @@ class Writer:
 
 
 def open_writer(
-    name: str, location: str, config: GenerateConfig, tokenizer: Future[tuple[TokenizerInfo, Tokenizer]]
+    name: str, location: str, config: GenerateConfig, reading: Future[tuple[TokenizerInfo, Tokenizer]]
 ) -> Writer:
     """Load a model: through the lean loop where it computes the same, else through transformers.
 
     Args:
         name: what messages call it.
-        location: its folder.
+        location: its folder or hub id.
         config: device and precision.
-        tokenizer: being read meanwhile.
+        reading: its tokenizer, which was read while torch was imported.
 
     Raises:
-        ModelError: weights or tokenizer are missing, damaged, or don't fit each other.
+        ModelError: weights are missing, damaged, or don't fit the tokenizer.
+        DataError: the tokenizer is missing or damaged.
     """
+    info, tokenizer = reading.result()  # before threads are timed: no work of ours may look like another process
     device = choose_device(config.device).value
     on_gpu = not device.startswith("cpu")
     bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
     engine = _open_engine(location, device, torch.bfloat16 if bf16 else torch.float32)
-    info, ids = tokenizer.result()
     if info.vocab_size > engine.vocab_size:
         raise ModelError(
             f"The tokenizer of '{name}' has {info.vocab_size} entries, its embedding {engine.vocab_size} rows.",
             "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
         )
-    return Writer(name, engine, ids, info, _end_ids(Path(location), info))
+    return Writer(name, engine, tokenizer, info, _end_ids(Path(location), info))
 
 
 def _open_engine(location: str, device: str, dtype: torch.dtype) -> Engine:

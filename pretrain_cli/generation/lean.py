@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretrain_cli.cores import map_in_order, worker_count
 from pretrain_cli.errors import ModelError
-from pretrain_cli.generation.products import Projection, fastest_product, sensible_threads
+from pretrain_cli.generation.products import Projection, RowProduct, fastest_product, sensible_threads
+from pretrain_cli.memory import available_bytes
 from pretrain_cli.model.rope import inverse_frequencies, is_known_rope
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu2": lambda x: F.relu(x).square()}
+WORTH_LAYING_OUT = 16
+"""Tokens still to come: laying 0.54 GB out takes 0.25 s, and saves 20 ms with each."""
 Apply = Callable[[Projection, Tensor], Tensor]
 BATCH = 16
 """Rows computed together at most: enough to share the weights' way through memory, few enough for the cache."""
@@ -74,7 +76,7 @@ class Layer:
 
 
 class LeanModel:
-    """Weights laid out for decoding, and the key-value cache of the batch being written.
+    """A model's weights, and the key-value cache of the batch being written.
 
     ``start`` reads prompts, ``step`` adds one token to each row; both give logits float32[B, V].
     """
@@ -87,6 +89,8 @@ class LeanModel:
         # fp32 on a CPU takes the fastest product; elsewhere all batches have one shape, so that rounding is the same.
         self.rounds = self.device.type == "cpu" and dtype == torch.float32
         self.threads = sensible_threads(self.embedding) if self.rounds else torch.get_num_threads()
+        self.row_product: RowProduct | None = None
+        self.in_parts = False
         self.layers = [self._layer(weights, index) for index in range(shape.layers)]
         head = (
             self.embedding if shape.tied or "lm_head.weight" not in weights else self._take(weights, "lm_head.weight")
@@ -133,6 +137,7 @@ class LeanModel:
         shape = self.shape
         capacity = max(map(len, prompts)) + max_new
         known = self._known(prompts)
+        self.in_parts = known > 0
         size = (len(prompts), shape.kv_heads, capacity, shape.head_dim)
         self.layer_keys = [self._room(size, old, known) for old in self.layer_keys]
         self.layer_values = [self._room(size, old, known) for old in self.layer_values]
@@ -172,10 +177,7 @@ class LeanModel:
     def step(self, rows: list[int], tokens: list[int]) -> Tensor:
         """Add one token to each of ``rows``."""
         ids = torch.tensor(tokens, device=self.device)[:, None]
-        alone = self.rounds and len(rows) == 1
-        if alone and not self.head.laid_out:
-            self._lay_out()
-        apply = Projection.of_row if alone else Projection.__call__
+        apply = Projection.of_row if self._is_laid_out(rows) else Projection.__call__
         logits = self._forward(ids, rows, [len(self.texts[row]) for row in rows], apply)
         for row, token in zip(rows, tokens, strict=True):
             self.texts[row].append(token)
@@ -184,22 +186,32 @@ class LeanModel:
     @torch.inference_mode()
     def reread(self, ids: list[int]) -> Tensor:
         """Logits float32[V] after ``ids``, read at once; the batch being written stays as it is."""
-        kept = self.layer_keys, self.layer_values, self.texts
+        kept = self.layer_keys, self.layer_values, self.texts, self.in_parts
         try:
             self.texts = []
             return self.start([ids], 0)[0]
         finally:
-            self.layer_keys, self.layer_values, self.texts = kept
+            self.layer_keys, self.layer_values, self.texts, self.in_parts = kept
+
+    def _is_laid_out(self, rows: list[int]) -> bool:
+        """Whether the next token takes the products of one row; lays the weights out for them where that pays."""
+        if not self.rounds or len(rows) > 1:
+            return False
+        tokens_left = self.layer_keys[0].shape[2] - len(self.texts[rows[0]])
+        if self.row_product is None and tokens_left >= WORTH_LAYING_OUT:
+            self._lay_out()
+        return self.row_product is not None
 
     def _lay_out(self) -> None:
-        """Lay the weights out for the product of one row that is fastest, each core a projection of its own."""
+        """Lay the weights out for the product of one row that is fastest. A Ctrl-C in between leaves it to be done."""
         wide = [*(layer.gate_up for layer in self.layers), self.head]
         projections = [*wide, *(each for layer in self.layers for each in (layer.qkv, layer.out, layer.down))]
         room = 2 * sum(each.n_bytes for each in projections)
-        product = fastest_product(wide, psutil.virtual_memory().available > room)
-        with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(lambda each: each.lay_out(product), projections):
-                pass
+        product = fastest_product(wide, available_bytes() > room)
+        threads = torch.get_num_threads()
+        for _ in map_in_order(lambda each: each.lay_out(product, threads), projections, worker_count(self.device)):
+            pass
+        self.row_product = product
 
     def _tables(self, capacity: int) -> None:
         """Cosines and sines [capacity, D]; those that are there already are kept."""

@@ -22,7 +22,7 @@ CACHED_VALUES = 2_000_000
 COPIED_ROWS = 512
 """Rows transposed at a time, so that they stay in the cache."""
 SAMPLE_BYTES = 64 << 20
-"""Weights that products are timed on: more than a cache holds, as in use."""
+"""Weights that products are timed on: twice what the last cache of most CPUs holds, so that they come from memory."""
 TIMED_ROWS, TIMED_PASSES = 2048, 3
 
 
@@ -30,11 +30,11 @@ TIMED_ROWS, TIMED_PASSES = 2048, 3
 class RowProduct:
     """A way to multiply one row.
 
-    ``lay_out``: what it keeps of the weights [out, in] of one input; ``multiply``: x [..., in] and a piece of that to
-    [..., out], as ``F.linear``.
+    ``lay_out``: what it keeps of the weights [out, in] of one input, for so many threads; ``multiply``: x [..., in] and
+    a piece of that to [..., out], as ``F.linear``.
     """
 
-    lay_out: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+    lay_out: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]]
     multiply: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -64,12 +64,14 @@ class Projection:
         assert self.product is not None
         return self._joined([self.product.multiply(x, weight) for weight in self.laid_out])
 
-    def lay_out(self, product: RowProduct) -> None:
+    def lay_out(self, product: RowProduct, threads: int) -> None:
+        """Prepare the weights for ``of_row`` with ``product`` on so many threads."""
         if self.product is not product:
-            self.product, self.laid_out = product, product.lay_out(self.weights)
+            self.product, self.laid_out = product, product.lay_out(self.weights, threads)
 
     @property
     def n_bytes(self) -> int:
+        """Of the weights as stored."""
         return sum(weight.numel() * weight.element_size() for weight in self.weights)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
@@ -77,7 +79,8 @@ class Projection:
         return y if self.bias is None else y + self.bias
 
 
-def as_stored(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def as_stored(weights: tuple[Tensor, ...], threads: int) -> tuple[Tensor, ...]:
+    """The layout of a product that takes the weights as they are."""
     return weights
 
 
@@ -89,18 +92,17 @@ def summed_product(x: Tensor, weight: Tensor) -> Tensor:
     return (sums[0] if len(sums) == 1 else torch.cat(sums)).view(*x.shape[:-1], -1)
 
 
-def in_blocks(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def in_blocks(weights: tuple[Tensor, ...], threads: int) -> tuple[Tensor, ...]:
     """One copy of all ``weights`` [out, in], transposed and cut into blocks of inputs [blocks, in / blocks, out].
 
-    Each block is a product of its own, for one of the threads.
+    Each block is a product of its own: as many as there are threads to share them, or the next number that divides.
     """
     width, rows = weights[0].shape[1], sum(len(weight) for weight in weights)
     whole, at = weights[0].new_empty(width, rows), 0
     for part in (part for weight in weights for part in torch.split(weight, COPIED_ROWS)):
         whole[:, at : at + len(part)].copy_(part.t())
         at += len(part)
-    blocks = max(2, torch.get_num_threads())
-    blocks = blocks if width % blocks == 0 else 1
+    blocks = next(count for count in range(threads, 0, -1) if width % count == 0)
     return (whole.view(blocks, width // blocks, rows),)
 
 
@@ -108,7 +110,8 @@ def block_product(x: Tensor, blocks: Tensor) -> Tensor:
     """``F.linear`` of one row with weights ``in_blocks``: the blocks' products are added up."""
     count, width, rows = blocks.shape
     parts = torch.bmm(x.reshape(count, 1, width), blocks)
-    whole = parts[0] + parts[1] if count == 2 else parts.sum(dim=0)  # adding two is a third of the work of a sum
+    # Adding two is a third of the work of a sum.
+    whole = parts[0] + parts[1] if count == 2 else parts.sum(dim=0)
     return whole.view(*x.shape[:-1], rows)
 
 
@@ -136,7 +139,7 @@ def fastest_product(projections: Sequence[Projection], may_copy: bool) -> RowPro
     times = {}
     for way in (LINEAR, other):
         for projection in sample:
-            projection.lay_out(way)
+            projection.lay_out(way, torch.get_num_threads())
         times[way] = min(_passes(multiply))
     return other if times[other] < 0.9 * times[LINEAR] else LINEAR
 
@@ -151,7 +154,7 @@ def sensible_threads(weight: Tensor) -> int:
 
     def multiply() -> None:
         for part in parts:
-            F.linear(row, part)
+            summed_product(row, part)  # takes all threads wherever torch's own product of one row takes one
 
     try:
         for _ in range(2):  # looked at twice: a moment's noise is no other process

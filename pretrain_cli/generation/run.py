@@ -103,23 +103,24 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
 
     Raises:
         ModelError: the model is damaged, or its parts don't fit each other.
+        DataError: its tokenizer is missing or damaged.
         MissingDependencyError: the engine isn't installed.
     """
     if config.engine == "llama.cpp":
         from pretrain_cli.generation.llama import open_llama
 
         return open_llama(named, artifacts, progress)
+    take_huge_pages()
     location, tokenizer_folder = open_folders(named, artifacts)
     folder = Path(location)
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         read_ahead(weight_files(folder))
-    take_huge_pages()
     with ThreadPoolExecutor(1) as pool:
-        tokenizer = pool.submit(_read_tokenizer, Path(tokenizer_folder))
+        reading = pool.submit(_read_tokenizer, Path(tokenizer_folder))
         # The disk and the second core work while torch is imported here.
         from pretrain_cli.generation.engines import open_writer
 
-        return open_writer(named.name, location, config, tokenizer)
+        return open_writer(named.name, location, config, reading)
 
 
 def _read_tokenizer(folder: Path) -> tuple[TokenizerInfo, Tokenizer]:

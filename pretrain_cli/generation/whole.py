@@ -13,7 +13,7 @@ from pretrain_cli.model.load import load_model
 class WholeModel:
     """Same face as LeanModel. Rows are computed one by one: their numbers don't depend on their neighbours."""
 
-    rounds = False
+    rounds = in_parts = False
 
     def __init__(self, location: str, device: str, dtype: torch.dtype) -> None:
         self.model: Any = load_model(location, device=device, dtype=dtype).eval()

@@ -11,6 +11,7 @@ import torch
 from pretrain_cli.artifacts import Artifacts, existing_folder
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
+from pretrain_cli.memory import available_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.planning.accelerators import (
@@ -172,7 +173,7 @@ class _Work:
             return USABLE * self.target.accelerator.memory_bytes
         if self.on_cpu:
             # What this process holds is free again when training starts in its place.
-            return float(psutil.virtual_memory().available + psutil.Process().memory_info().rss) / self.processes
+            return float(available_bytes() + psutil.Process().memory_info().rss) / self.processes
         return USABLE * float(torch.cuda.mem_get_info(torch.device(self.device))[0])
 
     def _peak_flops(self) -> float:

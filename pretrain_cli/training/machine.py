@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.heap import keep_freed_memory
-from pretrain_cli.memory import peak_resident_bytes
+from pretrain_cli.memory import available_bytes, peak_resident_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.training.processes import same, world_size
@@ -43,7 +42,7 @@ class Machine:
         """Memory that one process may take."""
         if torch.device(self.device).type == "cuda":
             return float(torch.cuda.mem_get_info(torch.device(self.device))[0])
-        return float(psutil.virtual_memory().available) / (world_size() if self.on_cpu else 1)
+        return available_bytes() / (world_size() if self.on_cpu else 1)
 
     @property
     def peak_bytes(self) -> int:

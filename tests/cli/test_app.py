@@ -203,6 +203,26 @@ def test_ctrl_c_before_the_command_line_is_loaded_is_no_traceback(empty) -> None
     assert (done.returncode, done.stderr) == (130, "Error: Stopped by Ctrl-C.\nHint: Nothing was begun.\n")
 
 
+@pytest.mark.parametrize(("error", "code"), [("RuntimeError", 130), ("OSError", 130), ("none", 0)])
+def test_ctrl_c_in_an_import_stays_a_ctrl_c_whatever_the_library_makes_of_it(empty, error: str, code: int) -> None:
+    (empty / "library.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"
+        "except KeyboardInterrupt:\n"
+        f"    {'pass' if error == 'none' else f'raise {error}'}\n"
+    )
+    (empty / "pressed.py").write_text(
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pretrain_cli.cli import app\n"
+        "app.make_app = lambda: lambda **given: __import__('library') and 0\n"
+        "app.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "pressed"], capture_output=True, text=True)
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert ("Error: Stopped by Ctrl-C." in done.stderr) == (code == 130)
+
+
 def test_ctrl_c_inside_a_librarys_exec_ends_by_its_exit_code_and_not_by_the_signal(empty) -> None:
     program = (
         "from pretrain_cli.cli import app\n"

@@ -67,7 +67,7 @@ def test_greedy_ids_equal_those_of_transformers(model: Path, penalty: float) -> 
     ],
 )
 def test_other_shapes_are_computed_by_the_lean_loop_as_transformers_does(
-    family: str, changes: dict, tmp_path: Path
+    family: str, changes: dict, tmp_path: Path, monkeypatch
 ) -> None:
     folder = make_model(tmp_path / "model", family, **changes)
     shape = lean_shape(read_model_json(folder / "config.json"))
@@ -76,8 +76,12 @@ def test_other_shapes_are_computed_by_the_lean_loop_as_transformers_does(
     ids = list(range(3, 100))
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0]
-    torch.testing.assert_close(lean.start([ids[:-1]], 4)[0], expected[-2], atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(lean.step([0], [ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
+    for max_new, product in ((4, None), (64, LINEAR), (64, SUMMED), (64, IN_BLOCKS)):
+        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda *_, product=product: product)
+        lean.row_product = None
+        torch.testing.assert_close(lean.start([ids[:-1]], max_new)[0], expected[-2], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(lean.step([0], [ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
+        assert lean.row_product is product
 
 
 def test_a_window_that_slides_is_left_to_transformers(tmp_path: Path) -> None:
@@ -218,7 +222,7 @@ def test_the_fast_products_of_one_row_equal_torchs_own(
     x, weights = torch.randn(shape), tuple(torch.randn(count, shape[-1]) for count in rows)
     torch.set_num_threads(2)
     try:
-        found = torch.cat([product.multiply(x, part) for part in product.lay_out(weights)], dim=-1)
+        found = torch.cat([product.multiply(x, part) for part in product.lay_out(weights, 2)], dim=-1)
         torch.testing.assert_close(found, torch.nn.functional.linear(x, torch.cat(weights)))
     finally:
         torch.set_num_threads(1)
@@ -230,6 +234,39 @@ def test_greedy_ids_are_the_same_with_the_fast_products(model: Path, monkeypatch
         monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda *_, product=product: product)
         found.append(write(model, ["Call me"], greedy=True)[0].ids)
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("free", [0, 1 << 40])
+def test_weights_are_copied_only_where_the_memory_has_room(free: int, model: Path, monkeypatch) -> None:
+    allowed: list[bool] = []
+
+    def choose(projections: object, may_copy: bool) -> RowProduct:
+        allowed.append(may_copy)
+        return LINEAR
+
+    monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", choose)
+    monkeypatch.setattr("pretrain_cli.generation.lean.available_bytes", lambda: free)
+    write(model, ["Call me"])
+    assert allowed == [free > 0]
+
+
+def test_ctrl_c_while_the_weights_are_laid_out_leaves_a_model_that_writes(model: Path, monkeypatch) -> None:
+    conversation = Conversation(
+        Config(generate=GenerateConfig(max_tokens=24)), Artifacts(model.parent), model=str(model)
+    )
+    lay_out, left = Projection.lay_out, [4]
+
+    def interrupted(self: Projection, product: RowProduct, threads: int) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        lay_out(self, product, threads)
+
+    monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda *_: IN_BLOCKS)
+    monkeypatch.setattr(Projection, "lay_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        conversation.say("Call me")
+    assert left[0] == 0 and conversation.say(" Ishmael").tokens > 0
 
 
 @pytest.fixture
@@ -244,11 +281,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_one_thread_computes_where_another_process_holds_the_cores(busy: bool, clock: list[float], monkeypatch) -> None:
-    def linear(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def product(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         clock[0] += 9.0 if busy and torch.get_num_threads() > 1 else 1.0
         return row
 
-    monkeypatch.setattr("pretrain_cli.generation.products.F.linear", linear)
+    monkeypatch.setattr("pretrain_cli.generation.products.summed_product", product)
     assert sensible_threads(torch.zeros(8, 4)) == (1 if busy else 2)
     assert torch.get_num_threads() == 2
 

@@ -1,7 +1,7 @@
-"""How do several windows go through the model at once on a CPU?
+"""How do a CPU's cores share work that comes in pieces?
 
-Each core takes windows of its own: two threads that share every small operation of one window wait for each other
-between them, two that each have a window don't. What a window holds stays in the cache, too.
+Each core takes pieces of its own: two threads that share every small operation of one piece wait for each other
+between them, two that each have a piece don't. What a piece holds stays in the cache, too.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TypeVar
 import torch
 
 MOST_WORKERS = 8
-"""Each holds the logits of some positions; more cores share a window."""
+"""Each holds what its piece needs, such as the logits of some positions; more cores share a piece."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def worker_count(device: torch.device) -> int:
-    """Windows at once: one on an accelerator, one for each of torch's threads on a CPU."""
+    """Pieces at once: one on an accelerator, one for each of torch's threads on a CPU."""
     return 1 if device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
 
 

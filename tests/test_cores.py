@@ -10,8 +10,8 @@ import torch
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
+from pretrain_cli.cores import map_in_order
 from pretrain_cli.evaluation.run import evaluate
-from pretrain_cli.evaluation.workers import map_in_order
 from tests.tiny import SAMPLE, make_model
 
 
