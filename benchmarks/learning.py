@@ -126,7 +126,7 @@ def continued(text: Path, spare: Path, minutes: float) -> None:
     folder = prepared(text, spare / "continue", "--base", "smollm2")
     run = trained(folder, minutes)["run"]
     plain_trainer(folder, minutes * 60, spare / "Trainer's defaults")
-    report = ptk("evaluate", run, str(spare / "Trainer's defaults"), "--artifacts", str(folder))
+    report = ptk("evaluate", run, str(spare / "Trainer's defaults"), "smollm2", "--artifacts", str(folder))
     for scored in report["models"]:
         texts = "".join(f"{each['name']} {each['bits_per_byte']:.4f}  " for each in scored["texts"])
         print(f"{scored['name']:<22}{texts}")

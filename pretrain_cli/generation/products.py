@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretrain_cli.model.devices import choose_threads
+
 CACHED_VALUES = 2_000_000
 """Products at a time, 8 MB: they are added up before they leave the cache."""
 COPIED_ROWS = 512
@@ -145,7 +147,7 @@ def fastest_product(projections: Sequence[Projection], may_copy: bool) -> RowPro
 
 
 def sensible_threads(weight: Tensor) -> int:
-    """torch's threads, or one where another process holds a core: threads wait for each other."""
+    """torch's threads, fewer where other processes hold cores: threads wait for each other."""
     threads = torch.get_num_threads()
     if threads == 1:
         return 1
@@ -156,16 +158,14 @@ def sensible_threads(weight: Tensor) -> int:
         for part in parts:
             summed_product(row, part)  # takes all threads wherever torch's own product of one row takes one
 
-    try:
-        for _ in range(2):  # looked at twice: a moment's noise is no other process
-            torch.set_num_threads(threads)
-            together = median(_passes(multiply))
-            torch.set_num_threads(1)
-            if 2 * median(_passes(multiply)) >= together:
-                return threads
-        return 1
-    finally:
-        torch.set_num_threads(threads)
+    together = median(_passes(multiply))
+    torch.set_num_threads(1)
+    alone = median(_passes(multiply))
+    torch.set_num_threads(threads)
+    if 2 * alone >= together:
+        return threads
+    # Slow for a moment, or because of others? Only now is a look at them worth its 0.2 s.
+    return min(threads, choose_threads("auto").value)
 
 
 def _passes(work: Callable[[], object]) -> list[float]:

@@ -279,14 +279,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("busy", [True, False])
-def test_one_thread_computes_where_another_process_holds_the_cores(busy: bool, clock: list[float], monkeypatch) -> None:
+@pytest.mark.parametrize(("slow", "others", "threads"), [(False, 0.0, 2), (True, 0.0, 2), (True, 1.0, 1)])
+def test_one_thread_computes_where_another_process_holds_the_cores(
+    slow: bool, others: float, threads: int, clock: list[float], monkeypatch
+) -> None:
     def product(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        clock[0] += 9.0 if busy and torch.get_num_threads() > 1 else 1.0
+        clock[0] += 9.0 if slow and torch.get_num_threads() > 1 else 1.0
         return row
 
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("pretrain_cli.model.devices.available_cores", lambda: 2)
+    monkeypatch.setattr("pretrain_cli.model.devices._busy_cores", lambda: others)
     monkeypatch.setattr("pretrain_cli.generation.products.summed_product", product)
-    assert sensible_threads(torch.zeros(8, 4)) == (1 if busy else 2)
+    assert sensible_threads(torch.zeros(8, 4)) == threads
     assert torch.get_num_threads() == 2
 
 
