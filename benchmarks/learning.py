@@ -182,7 +182,7 @@ def dial(text: Path, spare: Path, train: bool, minutes: float) -> None:
             plan = make_plan(Facts(rows, 256, vocabulary, speed, 16e9), TrainConfig(max_minutes=budget))
             assert plan.shape is not None
             epochs = plan.expected_steps * plan.batch_tokens / (rows * 256)
-            rates = f"{plan.learning_rate:.2g}, {plan.matrix_learning_rate:.2g}"
+            rates = f"{plan.rates.main:.2g}, {plan.rates.matrix:.2g}"
             print(f"{name:<8}{budget:>8g}  {plan.shape.name:>8}{plan.shape.layers:>8}{plan.shape.hidden:>7}"
                   f"{plan.batch_tokens:>8}{plan.expected_steps:>8}{epochs:>8.1f}{rates:>18}")  # fmt: skip
     if train:
