@@ -70,12 +70,10 @@ class Encoder:
     def _exact(self) -> Any:
         # Opened when first needed: a vocabulary of 32 000 takes 0.12 s.
         if self._opened is None:
-            from tokenizers import Tokenizer
+            from pretrain_cli.tokenizer.load import open_tokenizer
 
-            self._opened = Tokenizer.from_file(str(self.settings.file))
+            self._opened = open_tokenizer(self.settings.file)
             self._opened.encode_special_tokens = not self.settings.parse_special_tokens
-            self._opened.no_truncation()
-            self._opened.no_padding()
         return self._opened
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:

@@ -21,7 +21,7 @@ from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.model.load import check_vocabulary, load_model
 from pretrain_cli.model.names import NamedModel, open_folders
-from pretrain_cli.tokenizer.load import read_tokenizer
+from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 
 UNTRAINED_CONTEXT = 1024
 """Tokens a window holds for a model that wasn't trained here: the transformers guide's own figure."""
@@ -75,11 +75,9 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
     model = load_model(folder, device=device, dtype=dtype)
     model.eval()
     info = read_tokenizer(tokenizer_folder)
-    tokenizer = Tokenizer.from_file(str(info.file))
+    tokenizer = open_tokenizer(info.file)
     # Control tokens that are written in a text are text: each of their bytes counts.
     tokenizer.encode_special_tokens = True
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = model.get_input_embeddings().weight.shape[0]
     check_vocabulary(model, info.vocab_size, f"'{named.name}'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,22 +66,19 @@ class Writer:
         return write(self, prompts, config, warn, on_text, started)
 
 
-def open_writer(
-    name: str, location: str, config: GenerateConfig, reading: Future[tuple[TokenizerInfo, Tokenizer]]
-) -> Writer:
+def open_writer(name: str, location: str, config: GenerateConfig, info: TokenizerInfo, tokenizer: Tokenizer) -> Writer:
     """Load a model: through the lean loop where it computes the same, else through transformers.
 
     Args:
         name: what messages call it.
         location: its folder or hub id.
         config: device and precision.
-        reading: its tokenizer, which was read while torch was imported.
+        info: what its tokenizer is.
+        tokenizer: opened.
 
     Raises:
         ModelError: weights are missing, damaged, or don't fit the tokenizer.
-        DataError: the tokenizer is missing or damaged.
     """
-    info, tokenizer = reading.result()  # before threads are timed: no work of ours may look like another process
     device = choose_device(config.device).value
     on_gpu = not device.startswith("cpu")
     bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)

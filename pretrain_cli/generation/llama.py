@@ -21,7 +21,7 @@ from pretrain_cli.generation.text import BROKEN
 from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stream
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
+from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_tokenizer
 
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
 """In the order in which `generation.sampling` applies them."""
@@ -161,7 +161,7 @@ def open_llama(named: NamedModel, artifacts: Artifacts, progress: Progress = SIL
     settings = read_json(folder / "config.json")
     check_config(settings)
     context = int(settings.get("max_position_embeddings", 2048))
-    reader = Reader(Tokenizer.from_file(str(info.file)), info, context)
+    reader = Reader(open_tokenizer(info.file), info, context)
     return LlamaWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts, progress), reader)
 
 

@@ -1,8 +1,9 @@
 """Which way to multiply one row by a matrix is the fastest on this machine at this time?
 
-One token at a time, the time goes into streaming the weights from memory. torch's product of one row streams 12 GB/s
-on the two cores this was measured on, the sums of a product that stays in the cache 18, and a copy of the weights laid
-out in blocks for it 20 to 34. Some milliseconds of timing tell which one to take.
+One token at a time, the time goes into streaming the weights from memory. torch's product of one row streams 11 to 12
+GB/s on the two cores this was measured on (`benchmarks/generate.py --products`), a copy of the weights laid out in
+blocks for it 20 to 26. On other machines the sums of a product that stays in the cache are the faster way without a
+copy. Some milliseconds of timing tell which one to take.
 """
 
 from __future__ import annotations

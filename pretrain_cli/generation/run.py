@@ -120,17 +120,15 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
         # The disk and the second core work while torch is imported here.
         from pretrain_cli.generation.engines import open_writer
 
-        return open_writer(named.name, location, config, reading)
+        info, tokenizer = reading.result()  # before threads are timed: no work of ours may look like another process
+        return open_writer(named.name, location, config, info, tokenizer)
 
 
 def _read_tokenizer(folder: Path) -> tuple[TokenizerInfo, Tokenizer]:
     from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 
     info = read_tokenizer(folder)
-    tokenizer = open_tokenizer(info.file)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return info, tokenizer
+    return info, open_tokenizer(info.file)
 
 
 def _generate_with(

@@ -85,13 +85,16 @@ def read_tokenizer(folder: Path) -> TokenizerInfo:
 
 
 def open_tokenizer(file: Path) -> Tokenizer:
-    """The `tokenizers` object in a tokenizer.json.
+    """The `tokenizers` object in a tokenizer.json, which neither cuts texts nor fills them up, whatever the file says.
 
     Raises:
         DataError: it isn't one.
     """
     with _reading(file):
-        return Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @contextlib.contextmanager

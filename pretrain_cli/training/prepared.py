@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.load import flatten
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.load import changed, flatten
+from pretrain_cli.config.model import Auto, Config
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, DataError
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
@@ -104,7 +104,13 @@ def prepared_tokenizer(artifacts: Artifacts, manifest: dict[str, Any]) -> Tokeni
     return tokenizer
 
 
-def keeps_apart(wanted: bool | Literal["auto"], packing: str, sequence_length: int, on_cpu: bool) -> bool:
+def with_its_base(config: Config, manifest: dict[str, Any]) -> Config:
+    """Rows that were made for a base are there to continue it, unless the config names another."""
+    base = manifest.get("base")
+    return changed(config, model__base=base) if base and not config.model.base else config
+
+
+def keeps_apart(wanted: bool | Auto, packing: str, sequence_length: int, on_cpu: bool) -> bool:
     """Whether documents in one row don't see each other."""
     if wanted != "auto":
         return wanted

@@ -13,7 +13,6 @@ from typing import Any
 from transformers import set_seed
 
 from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, lock, writing_to
-from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, ModelError, UsageError
 from pretrain_cli.model.build import check_base_matches
@@ -25,7 +24,13 @@ from pretrain_cli.training.compiling import choose_compile
 from pretrain_cli.training.console import quiet_libraries
 from pretrain_cli.training.course import run_course
 from pretrain_cli.training.machine import choose_machine
-from pretrain_cli.training.prepared import check_prepared, open_prepared, other_inputs, prepared_tokenizer
+from pretrain_cli.training.prepared import (
+    check_prepared,
+    open_prepared,
+    other_inputs,
+    prepared_tokenizer,
+    with_its_base,
+)
 from pretrain_cli.training.processes import rank, same, together, wait_for_all, world_size
 from pretrain_cli.training.record import RunRecord, now, read_record
 from pretrain_cli.training.results import TrainResult
@@ -73,8 +78,7 @@ def train(
         if run_name is not None and run_name != run.name:
             raise UsageError("--run names a new run, --resume an old one.", f"Leave out --run {run_name}.")
         config = merge(read_config(run), config)
-    if not config.model.base and manifest.get("base"):  # rows made for a base are there to continue it
-        config = changed(config, model__base=manifest["base"])
+    config = with_its_base(config, manifest)
     check_prepared(config, manifest)
     if elsewhere := other_inputs(config, manifest):
         progress.warn(elsewhere)

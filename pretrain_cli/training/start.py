@@ -10,13 +10,19 @@ from typing import Any
 import torch
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, write_text
-from pretrain_cli.config.load import changed, to_toml
+from pretrain_cli.config.load import to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.model.build import build_model, check_base_matches
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.machine import Machine, choose_machine
 from pretrain_cli.training.plan import Facts, Plan, make_plan
-from pretrain_cli.training.prepared import Prepared, check_prepared, open_prepared, prepared_tokenizer
+from pretrain_cli.training.prepared import (
+    Prepared,
+    check_prepared,
+    open_prepared,
+    prepared_tokenizer,
+    with_its_base,
+)
 from pretrain_cli.training.processes import rank, same, world_size
 from pretrain_cli.training.record import RunRecord, new_record, now
 from pretrain_cli.training.resume import settled
@@ -113,8 +119,7 @@ def unrecorded_start(
         DataError, ConfigError, ModelError: as a training.
     """
     manifest = artifacts.read_manifest()
-    if not config.model.base and manifest.get("base"):
-        config = changed(config, model__base=manifest["base"])
+    config = with_its_base(config, manifest)
     check_prepared(config, manifest)
     check_base_matches(config, manifest, artifacts)
     machine = choose_machine(config.train, {}, progress.note)
