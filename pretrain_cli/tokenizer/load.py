@@ -103,7 +103,8 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except Exception as error:  # the library raises bare Exception
         raise DataError(
-            f"{file} is no tokenizer.json that can be read: {error}.", "Replace the file, or give another: ptk prepare --tokenizer FILE."
+            f"{file} is no tokenizer.json that can be read: {error}.",
+            "Replace the file, or give another: ptk prepare --tokenizer FILE.",
         ) from error
 
 
