@@ -118,7 +118,11 @@ def minutes_curve(text: Path, spare: Path, each: tuple[float, ...]) -> None:
 def resolved(setting: str, plan: dict[str, Any]) -> str:
     """A setting such as "train.learning_rate=2x", with twice what the plan has."""
     key, value = setting.split("=")
-    return f"{key}={plan[key.split('.')[1]] * float(value[:-1])}" if value.endswith("x") else setting
+    if not value.endswith("x"):
+        return setting
+    name = key.split(".")[1].removeprefix("max_")
+    found = plan[name] * float(value[:-1])
+    return f"{key}={int(found) if isinstance(plan[name], int) else found}"
 
 
 def continued(text: Path, spare: Path, minutes: float) -> None:
@@ -165,7 +169,7 @@ DIAL_SIZES = {"50 kB": 50_000, "1 MB": 1_000_000, "10 MB": 10_800_000, "100 MB":
 DIAL_MINUTES = (1.0, 5.0, 15.0, 60.0)
 
 
-def dial(text: Path, spare: Path, train: bool, minutes: float) -> None:
+def dial(text: Path, spare: Path, train: bool, sizes: list[int], minutes: float) -> None:
     """The choices on paper for this machine's speed; with ``train``, tried beside their neighbours."""
     from pretrain_cli.config.model import TrainConfig
     from pretrain_cli.model.devices import matmul_flops
@@ -186,28 +190,26 @@ def dial(text: Path, spare: Path, train: bool, minutes: float) -> None:
             print(f"{name:<8}{budget:>8g}  {plan.shape.name:>8}{plan.shape.layers:>8}{plan.shape.hidden:>7}"
                   f"{plan.batch_tokens:>8}{plan.expected_steps:>8}{epochs:>8.1f}{rates:>18}")  # fmt: skip
     if train:
-        _neighbours(text, spare, minutes)
+        _neighbours(text, spare, minutes, sizes)
 
 
-def _neighbours(text: Path, spare: Path, minutes: float) -> None:
+def _neighbours(text: Path, spare: Path, minutes: float, sizes: list[int]) -> None:
     content = text.read_bytes()
-    for name, size in DIAL_SIZES.items():
-        if size > 1.1 * len(content):
-            continue
+    for size in sizes or [size for size in DIAL_SIZES.values() if size <= 1.1 * len(content)]:
         part = spare / f"{size}.txt"
         part.write_bytes(content[:size])
-        folder = prepared(part, spare / name.replace(" ", "-"))
-        print(f"{name}, {minutes:g} minutes")
+        folder = prepared(part, spare / str(size))
+        print(f"{size / 1e6:g} MB, {minutes:g} minutes")
         heading()
         chosen = trained(folder, minutes)
         show("the dial", [chosen])
         plan = chosen["record"]["plan"]
         for label, settings in (
             ("half the rates", ["train.learning_rate=0.5x", "train.matrix_learning_rate=0.5x"]),
-            ("half the time", []),
+            ("half as long", ["train.max_steps=0.5x"] if plan["steps"] else []),
             ("a rung larger", [f"model.size={_above(plan['size'])}"]),
         ):
-            budget = minutes / 2 if label == "half the time" else minutes
+            budget = minutes / 2 if label == "half as long" and not plan["steps"] else minutes
             show(label, [trained(folder, budget, 0, [resolved(each, plan) for each in settings])])
 
 
@@ -224,6 +226,7 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--bytes", type=int, nargs="+", default=[], help="dial: so much of the text is tried")
     parser.add_argument("--train", action="store_true", help="dial: train the choices and their neighbours")
     given = parser.parse_args()
     text, minutes = given.text.resolve(), given.minutes
@@ -236,7 +239,7 @@ def main() -> None:
         elif given.what == "continue":
             continued(text, spare, *(minutes or [5.0]))
         else:
-            dial(text, spare, given.train, *(minutes or [1.0]))
+            dial(text, spare, given.train, given.bytes, *(minutes or [1.0]))
 
 
 if __name__ == "__main__":

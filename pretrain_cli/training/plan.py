@@ -10,12 +10,13 @@ from pretrain_cli.errors import ConfigError
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.model.sizes import Shape, choose_shape, named_shape
 from pretrain_cli.training.recipe import (
-    DEFAULT_EPOCHS,
+    BASE_PASSES,
     DEFAULT_MINUTES,
-    MOST_PASSES,
     SMALL_BATCH_TOKENS,
+    TINY_TEXT_TOKENS,
     Rates,
     choose_batch_tokens,
+    choose_passes,
     choose_rates,
     choose_warmup,
 )
@@ -58,6 +59,11 @@ class Facts:
     base_hidden: int = 0
     base_layers: int = 0
 
+    @property
+    def text_tokens(self) -> int:
+        """Of one pass over the training rows."""
+        return self.train_rows * self.sequence_length
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -93,8 +99,9 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     """
     reasons: dict[str, str] = {}
     minutes, default_epochs = train.max_minutes, None
+    passes = choose_passes(facts.text_tokens, bool(facts.base_parameters))
     if not any((train.max_steps, train.epochs, train.max_tokens, train.max_minutes)):
-        default_epochs = 1.0 if facts.base_parameters else DEFAULT_EPOCHS
+        default_epochs = BASE_PASSES if facts.base_parameters else passes
         if facts.on_cpu:
             minutes = DEFAULT_MINUTES
         reasons["budget"] = (
@@ -102,7 +109,7 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
             + (f" or {minutes:g} minutes, whichever ends first" if minutes else "")
         ) + ": none was given"
     elif not any((train.max_steps, train.epochs, train.max_tokens)):
-        default_epochs = MOST_PASSES
+        default_epochs = passes
     token_limit = _token_limit(facts, train, default_epochs)
     seconds = minutes * 60 if minutes else None
     flops = facts.flops * UTILISATION * (seconds or math.inf)
@@ -114,8 +121,8 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     per_token = shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else 6.0 * facts.base_parameters
     tokens = min(token_limit, flops / per_token)
     micro, accumulation, batch_tokens = _batch(facts, train, tokens, shape, reasons)
-    if default_epochs == MOST_PASSES and "budget" not in reasons:
-        token_limit = _repeated(token_limit, flops / per_token, minutes or 0, reasons)
+    if default_epochs and "budget" not in reasons:
+        token_limit = _repeated(passes, token_limit, flops / per_token, minutes or 0, reasons)
     steps = _step_limit(facts, train, batch_tokens, token_limit)
     expected = int(max(1, min(steps or math.inf, flops / per_token / batch_tokens)))
     optimizer, rates = _rates(facts, train, shape, reasons)
@@ -139,10 +146,11 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     )
 
 
-def _repeated(text: float, affordable: float, minutes: float, reasons: dict[str, str]) -> float:
+def _repeated(passes: float, text: float, affordable: float, minutes: float, reasons: dict[str, str]) -> float:
     """Tokens at most where only the time was given: more passes over the same text would make the model worse.
 
     Args:
+        passes: over the text at most.
         text: tokens of that many passes.
         affordable: tokens that the time pays for, by estimate.
         minutes: of the budget.
@@ -151,7 +159,7 @@ def _repeated(text: float, affordable: float, minutes: float, reasons: dict[str,
     if affordable < REACHES * text:
         return math.inf
     reasons["budget"] = (
-        f"ends after {MOST_PASSES:g} passes over the text, or {minutes:g} minutes: more passes would only learn it by "
+        f"ends after {passes:g} passes over the text, or {minutes:g} minutes: more passes would only learn it by "
         "heart (--epochs overrules)"
     )
     return text
@@ -159,8 +167,7 @@ def _repeated(text: float, affordable: float, minutes: float, reasons: dict[str,
 
 def _token_limit(facts: Facts, train: TrainConfig, default_epochs: float | None) -> float:
     """Training tokens at most by max_tokens, epochs or max_steps with a known batch; inf where the clock decides."""
-    epoch = facts.train_rows * facts.sequence_length
-    limits = [train.max_tokens or math.inf, (train.epochs or default_epochs or math.inf) * epoch]
+    limits = [train.max_tokens or math.inf, (train.epochs or default_epochs or math.inf) * facts.text_tokens]
     if train.max_steps:
         known = train.batch_tokens if isinstance(train.batch_tokens, int) else SMALL_BATCH_TOKENS
         limits.append(train.max_steps * known)
@@ -172,8 +179,7 @@ def _step_limit(facts: Facts, train: TrainConfig, batch_tokens: int, token_limit
     if train.max_steps is None and token_limit < math.inf:
         limits.append(max(1, math.floor(token_limit / batch_tokens)))
     elif train.max_tokens or train.epochs:
-        epoch = facts.train_rows * facts.sequence_length
-        tokens = min(train.max_tokens or math.inf, (train.epochs or math.inf) * epoch)
+        tokens = min(train.max_tokens or math.inf, (train.epochs or math.inf) * facts.text_tokens)
         limits.append(max(1, math.floor(tokens / batch_tokens)))
     return int(min(limits)) if min(limits) < math.inf else None
 
@@ -181,9 +187,8 @@ def _step_limit(facts: Facts, train: TrainConfig, batch_tokens: int, token_limit
 def _shape(facts: Facts, flops: float, token_limit: float, size: str, layers: int | None) -> Choice[Shape]:
     if size != "auto":
         return Choice(named_shape(size, layers), "as asked")
-    # The text itself bounds what a model can learn: four passes over it.
-    text = DEFAULT_EPOCHS * facts.train_rows * facts.sequence_length
-    limit = min(token_limit, text)
+    # The text itself bounds what a model can learn.
+    limit = min(token_limit, choose_passes(facts.text_tokens, base=False) * facts.text_tokens)
     return choose_shape(flops, facts.vocab_size, facts.sequence_length, layers, limit)
 
 
@@ -280,7 +285,8 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[
             if in_parts
             else "muon: learns most in the same time"
         )
-    found = choose_rates(optimizer, shape.hidden if shape else facts.base_hidden, facts.base_parameters)
+    hidden = shape.hidden if shape else facts.base_hidden
+    found = choose_rates(optimizer, hidden, facts.text_tokens, facts.base_parameters)
     main = found.main if train.learning_rate == "auto" else train.learning_rate
     rates = Rates(
         main,
@@ -294,6 +300,8 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[
     if train.learning_rate == "auto":
         others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
         others += f", embedding {rates.embedding:.2g}" if rates.embedding != rates.main else ""
+        halved = not facts.base_parameters and facts.text_tokens < TINY_TEXT_TOKENS
+        others += ": more would learn so short a text by heart" if halved else ""
         reasons["learning rate"] = f"{rates.main:.2g}{others}"
     return optimizer, rates
 

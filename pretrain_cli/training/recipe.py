@@ -8,10 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_MINUTES = 10.0
-DEFAULT_EPOCHS = 4.0
-"""Passes over the same text that still teach (Muennighoff et al. 2023, arXiv 2305.16264)."""
-MOST_PASSES = 4.0
-"""Passes that a run takes at most where only its time is given; held-out loss rises after them (measured)."""
+MOST_PASSES, BASE_PASSES = 4.0, 1.0
+"""Passes over the same text that still teach (Muennighoff et al. 2023, arXiv 2305.16264), and those of a base where no
+budget is given."""
+SHORT_TEXT_TOKENS, SHORT_TEXT_PASSES = 1_000_000, 3.0
+"""Below so many tokens a fourth pass learns the text by heart: held-out bits per byte of 1.38 against 1.35 after the
+third, at 240 000 tokens (measured)."""
+TINY_TEXT_TOKENS, TINY_TEXT_RATE = 100_000, 0.5
+"""So do high rates: 1.73 with half of them against 1.77, at 46 000 tokens and three passes (measured)."""
 
 SMALL_BATCH_TOKENS = 2048
 """8 rows of 256: the best run of 90 s (measured)."""
@@ -51,16 +55,21 @@ class Rates:
     beta1: float = 0.9
 
 
-def choose_rates(optimizer: str, hidden: int, base_parameters: int = 0) -> Rates:
-    """The rates for a model from scratch of this width, or for a base of this many weights."""
+def choose_passes(text_tokens: int, base: bool) -> float:
+    """Passes over the text that a run takes at most, where the user doesn't say."""
+    return SHORT_TEXT_PASSES if text_tokens < SHORT_TEXT_TOKENS and not base else MOST_PASSES
+
+
+def choose_rates(optimizer: str, hidden: int, text_tokens: int, base_parameters: int = 0) -> Rates:
+    """The rates for a model from scratch of this width on this much text, or for a base of this many weights."""
     if base_parameters:
         rate = BASE_RATE * min(1.0, (BASE_PARAMETERS / base_parameters) ** 0.5)
         return Rates(rate, 10 * rate, rate)
-    narrower = min(1.0, (WIDTH / hidden) ** 0.5)
+    factor = min(1.0, (WIDTH / hidden) ** 0.5) * (TINY_TEXT_RATE if text_tokens < TINY_TEXT_TOKENS else 1.0)
     if optimizer == "muon":
-        rates = MUON_RATE * narrower, MUON_MATRIX_RATE * narrower, MUON_EMBEDDING_RATE * narrower
+        rates = MUON_RATE * factor, MUON_MATRIX_RATE * factor, MUON_EMBEDDING_RATE * factor
         return Rates(*rates, beta1=MUON_BETA1)
-    return Rates(ADAMW_RATE * narrower, MUON_MATRIX_RATE * narrower, ADAMW_EMBEDDING_RATE * narrower)
+    return Rates(ADAMW_RATE * factor, MUON_MATRIX_RATE * factor, ADAMW_EMBEDDING_RATE * factor)
 
 
 def choose_warmup(expected_steps: int) -> int:

@@ -50,11 +50,22 @@ def test_without_a_budget_one_is_chosen_and_said() -> None:
 
 def test_little_text_ends_a_long_run_before_it_is_learnt_by_heart() -> None:
     little = make_plan(facts(train_rows=60), TrainConfig(max_minutes=60))
-    assert little.steps == 4 * 60 * 256 // little.batch_tokens and little.seconds == 3600
-    assert "passes" in little.reasons["budget"]
+    assert little.steps == 3 * 60 * 256 // little.batch_tokens and little.seconds == 3600
+    assert "3 passes" in little.reasons["budget"]
+    longer = make_plan(facts(), TrainConfig(max_minutes=60))
+    assert longer.steps == 4 * 9_000 * 256 // longer.batch_tokens
     asked = make_plan(facts(train_rows=60), TrainConfig(max_minutes=60, epochs=20))
     assert asked.steps == 20 * 60 * 256 // asked.batch_tokens
     assert make_plan(facts(train_rows=10**7), TrainConfig(max_minutes=60)).steps is None
+
+
+def test_a_text_of_few_tokens_takes_lower_rates_and_a_base_its_own() -> None:
+    little, more = make_plan(facts(train_rows=300), TrainConfig()), make_plan(facts(train_rows=500), TrainConfig())
+    assert (little.rates.main, little.rates.matrix, little.rates.embedding) == (0.025, 0.015, 0.125)
+    assert more.rates.main == 0.05 and "by heart" in little.reasons["learning rate"]
+    assert "by heart" not in more.reasons["learning rate"]
+    base = make_plan(facts(train_rows=300, base_parameters=10**8), TrainConfig(max_minutes=600))
+    assert base.rates.main == 1e-4 and "4 passes" in base.reasons["budget"]
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
