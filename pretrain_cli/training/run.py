@@ -92,7 +92,9 @@ def train(
         held.enter_context(_run_lock(run))
         wait_for_all()  # under the lock
         if resume is not None and (done := result_of(run, config)) is not None:
-            progress.note(f"Run '{run.name}' is finished already.")
+            if checkpoint is not None:
+                choose_checkpoint(run, checkpoint)
+            progress.note(f"Run '{run.name}' is finished already; a larger budget, such as --max-steps, continues it.")
             return done
         earlier = read_record(run) if resume is not None else {}
         start = _open(config, artifacts, progress, run, manifest, stop, started, tuple(command), earlier)
