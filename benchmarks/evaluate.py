@@ -119,6 +119,8 @@ def strided_recipe(folder: str, text: str) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] in ([], ["--help"]):
+        sys.exit(__doc__)
     if sys.argv[1] == "memory":
         memory(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))
     elif sys.argv[1] == "memory-one":

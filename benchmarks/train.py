@@ -197,6 +197,8 @@ PARTS = {"loops": loops, "recipe": recipe, "tinysolar": tinysolar, "batch": batc
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] in ([], ["--help"]):
+        sys.exit(__doc__)
     if sys.argv[1] == "one":
         one_step(int(sys.argv[2]), sys.argv[3])
     else:
