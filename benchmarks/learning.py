@@ -207,17 +207,19 @@ def _neighbours(text: Path, spare: Path, minutes: float, sizes: list[int]) -> No
         for label, settings in (
             ("half the rates", ["train.learning_rate=0.5x", "train.matrix_learning_rate=0.5x"]),
             ("half as long", ["train.max_steps=0.5x"] if plan["steps"] else []),
-            ("a rung larger", [f"model.size={_above(plan['size'])}"]),
+            *((f"a rung {which}", [f"model.size={size}"]) for which, size in _beside(plan["size"])),
         ):
             budget = minutes / 2 if label == "half as long" and not plan["steps"] else minutes
             show(label, [trained(folder, budget, 0, [resolved(each, plan) for each in settings])])
 
 
-def _above(size: str) -> str:
+def _beside(size: str) -> list[tuple[str, str]]:
+    """The rungs below and above, where there are any."""
     from pretrain_cli.model.sizes import LADDER
 
     names = [shape.name for shape in LADDER]
-    return names[min(names.index(size) + 1, len(names) - 1)]
+    here = names.index(size)
+    return [("smaller", name) for name in names[:here][-1:]] + [("larger", name) for name in names[here + 1 :][:1]]
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def _system(folder: Path) -> Iterator[Check]:
     low = free < 2e9
     yield Check(
         "memory", f"{megabytes(free)} of {megabytes(total)} free",
-        "optional" if low else "ok", "less than 2 GB: use a small model, --size tiny" if low else "",
+        "optional" if low else "ok", "less than 2 GB: use a small model, --size micro" if low else "",
     )  # fmt: skip
     place = existing_folder(folder)
     free = shutil.disk_usage(place).free

@@ -99,8 +99,12 @@ def _find_rate(session: Session) -> None:
     with session.progress() as progress:
         found = find_learning_rate(session.config, session.artifacts, progress, command=session.command)
     facts = [("planned", f"{found.planned:.2g}"), ("drawn in", str(found.picture))]
+    matrices = ""
+    if found.matrix_learning_rate is not None:
+        matrices = f" --set train.matrix_learning_rate={found.matrix_learning_rate:.2g}"
+        facts.insert(1, ("for matrices", f"{found.matrix_learning_rate:.2g}"))
     session.console.result(f"Learning rate to try: {found.learning_rate:.2g}", facts, found)
-    session.console.next(f"ptk train --learning-rate {found.learning_rate:.2g}")
+    session.console.next(f"ptk train --learning-rate {found.learning_rate:.2g}{matrices}")
 
 
 def _title(result: Any) -> str:
@@ -117,5 +121,5 @@ def _facts(result: Any) -> list[tuple[str, str]]:
         ("validation", validation),
         ("speed", f"{count(result.tokens_per_second)} tokens/s"),
         ("peak memory", megabytes(result.peak_memory_bytes)),
-        ("model", str(result.model)),
+        ("model", f"{result.model}{'' if result.model_step is None else f', of step {count(result.model_step)}'}"),
     ]

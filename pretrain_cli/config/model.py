@@ -107,7 +107,7 @@ class ModelConfig(Section):
     layers: Positive | None = None
     """Layers after depth-up or drop-layers (default: 1.5 times, and half, the base's), or of a model from scratch."""
     size: Annotated[str, Field(coerce_numbers_to_str=True)] = "auto"
-    """Size from scratch: tiny (1.9M weights at 4 096 entries), mini (7M), small (19M), base (45M), medium (98M), large (336M), or a number of layers. `auto`: by text and budget."""
+    """Size from scratch: micro (1.5M weights at 4 096 entries), tiny (1.9M), mini (7M), small (19M), base (45M), medium (98M), large (336M), or a number of layers. `auto`: by text and budget."""
     family: Literal["llama", "qwen3"] = "qwen3"
     """Architecture from scratch: transformers' own Llama, or Qwen3 (the same with normalised queries and keys)."""
     activation: Literal["silu", "relu2"] = "silu"

@@ -72,8 +72,11 @@ def _make(config: Config, artifacts: Artifacts, folder: Path, files: list[InputF
         size = config.tokenizer.vocab_size
         if not sample.texts:
             raise DataError("No text is left to train a tokenizer on.", "Look at data.cleaning, or give more text.")
-        train_tokenizer(sample.texts, choose_vocab_size(sample.total_bytes) if size == "auto" else size, folder)
+        chosen = choose_vocab_size(sample.total_bytes) if size == "auto" else size
+        train_tokenizer(sample.texts, chosen, folder)
         progress.end_stage()
+        if size == "auto":
+            progress.note(f"vocabulary {chosen} entries: enough for {sample.total_bytes / 1e6:.3g} MB of text")
         if sample.bytes < 0.9 * sample.total_bytes:
             progress.note(
                 f"The tokenizer is trained on {sample.bytes / 1e6:.3g} MB, "

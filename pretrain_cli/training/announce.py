@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import Any
 
@@ -9,8 +10,8 @@ from pretrain_cli.training.checkpoints import bytes_needed
 from pretrain_cli.training.plan import UTILISATION, Plan
 from pretrain_cli.training.start import Start
 
-PASSES_THAT_TEACH = 4.5
-"""Beyond about 4 passes over the same text little is learned (Muennighoff et al. 2023, arXiv 2305.16264)."""
+PASSES_THAT_TEACH = 4.0
+"""Beyond so many passes over the same text little is learned (Muennighoff et al. 2023, arXiv 2305.16264)."""
 
 
 def announce(start: Start, model: Any, plan: Plan) -> None:
@@ -26,12 +27,11 @@ def announce(start: Start, model: Any, plan: Plan) -> None:
     )
     seconds = expected_seconds(start, model, plan)
     disk = disk_needed(start, model, plan)
-    most = "at most " if plan.seconds and plan.steps else "" if plan.seconds else "about "
-    start.note(f"time {most}{_clock(seconds)}; disk up to {disk / 1e6:.0f} MB")
+    most = f", at most {_clock(plan.seconds)}" if plan.seconds and plan.steps else ""
+    about = "" if plan.seconds and not plan.steps else "about "
+    start.note(f"time {about}{_clock(seconds)}{most}; disk up to {disk / 1e6:.0f} MB")
     if plan.steps and passes > PASSES_THAT_TEACH:
-        start.progress.warn(
-            f"{passes:.0f} passes over the same text: beyond about 4 they teach little (arXiv 2305.16264)."
-        )
+        start.progress.warn(f"{passes:.2g} passes over the same text: beyond 4 they teach little (arXiv 2305.16264).")
     free = shutil.disk_usage(start.run.path).free
     if free < disk:
         start.progress.warn(
@@ -48,10 +48,10 @@ def disk_needed(start: Start, model: Any, plan: Plan) -> int:
 
 
 def expected_seconds(start: Start, model: Any, plan: Plan) -> float:
-    """Seconds of the whole run: its budget, or what the machine's speed makes likely."""
-    if plan.seconds:
+    """Seconds of the whole run: its budget, or what the machine's speed makes likely for its steps."""
+    if plan.seconds and not plan.steps:
         return plan.seconds
-    return plan.expected_steps * expected_step_seconds(start, model, plan)
+    return min(plan.seconds or math.inf, plan.expected_steps * expected_step_seconds(start, model, plan))
 
 
 def expected_step_seconds(start: Start, model: Any, plan: Plan) -> float:

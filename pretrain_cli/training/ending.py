@@ -47,7 +47,8 @@ def end(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> Tra
 
 def _finish(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
     job, state, run, record = trainer.job, trainer.job.state, start.run, start.record
-    found = _final_validation(trainer, start.progress)
+    model_step = _take_the_best(start, trainer) if trainer.stopped_by == "early stopping" else None
+    found = _final_validation(trainer, start.progress, record_it=model_step is None)
     detach()
     model = trainer.accelerator.unwrap_model(trainer.model)
     if is_sharded(model):
@@ -69,6 +70,7 @@ def _finish(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) ->
         model=run.model,
         first_loss=finite(state.first_loss),
         peak_memory_bytes=start.machine.peak_bytes,
+        model_step=model_step,
     )
     record.update(steps=state.step, tokens=state.tokens)
     if rank() == 0:
@@ -88,6 +90,19 @@ def _finish(start: Start, trainer: PackedTrainer, detach: Callable[[], None]) ->
     return result
 
 
+def _take_the_best(start: Start, trainer: PackedTrainer) -> int | None:
+    """The step of the best validation, whose weights are put back; None where they can't be."""
+    state, run = trainer.job.state, start.run
+    why = f"Stopped early at step {state.step}: no better validation in {state.evaluations_without_gain}"
+    folder = run.checkpoint(state.best_step)
+    if not folder.is_dir() or split_by_deepspeed(trainer.model):
+        start.progress.warn(f"{why}. The weights of step {state.best_step} aren't at hand: the model is the last one.")
+        return None
+    trainer.take_back(folder)
+    start.progress.note(f"{why}; the model is that of step {state.best_step}.")
+    return state.best_step
+
+
 @contextlib.contextmanager
 def _names_the_resume(run: RunFolder) -> Iterator[None]:
     """Say, where the disk is full, how the run is finished once there is room."""
@@ -102,7 +117,8 @@ def _names_the_resume(run: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation | None:
+def _final_validation(trainer: PackedTrainer, progress: Progress, record_it: bool) -> Validation | None:
+    """The model's figures; with ``record_it`` they are those of the last step, and go into its metrics."""
     job = trainer.job
     if job.validation_rows is None:
         return None
@@ -112,7 +128,7 @@ def _final_validation(trainer: PackedTrainer, progress: Progress) -> Validation 
     seconds = job.clock.left_s - job.clock.exit_s - trainer.saver.estimate_s()
     found = trainer.validator.run(trainer.model_wrapped, rows, seconds, progress.advance)
     progress.end_stage()
-    if found is not None:
+    if found is not None and record_it:
         values = {"step": job.state.step, "validation_loss": found.loss}
         if found.bits_per_byte is not None:
             values["validation_bits_per_byte"] = found.bits_per_byte

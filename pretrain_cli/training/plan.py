@@ -14,6 +14,7 @@ from pretrain_cli.training.recipe import (
     DEFAULT_MINUTES,
     SMALL_BATCH_TOKENS,
     TINY_TEXT_TOKENS,
+    WIDTH,
     Rates,
     choose_batch_tokens,
     choose_passes,
@@ -126,6 +127,8 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     steps = _step_limit(facts, train, batch_tokens, token_limit)
     expected = int(max(1, min(steps or math.inf, flops / per_token / batch_tokens)))
     optimizer, rates = _rates(facts, train, shape, reasons)
+    warmup = train.warmup_steps if isinstance(train.warmup_steps, int) else choose_warmup(expected)
+    schedule = _schedule(train, warmup, reasons)
     return Plan(
         shape=shape,
         steps=steps,
@@ -136,8 +139,8 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
         batch_tokens=batch_tokens,
         optimizer=optimizer,
         rates=rates,
-        schedule="linear" if train.schedule == "auto" else train.schedule,
-        warmup_steps=train.warmup_steps if isinstance(train.warmup_steps, int) else choose_warmup(expected),
+        schedule=schedule,
+        warmup_steps=warmup,
         save_every=_every(train.save_steps, steps, seconds),
         eval_every=_every(train.eval_steps, steps, seconds),
         logging_every=_logging(train, expected),
@@ -300,10 +303,26 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[
     if train.learning_rate == "auto":
         others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
         others += f", embedding {rates.embedding:.2g}" if rates.embedding != rates.main else ""
-        halved = not facts.base_parameters and facts.text_tokens < TINY_TEXT_TOKENS
-        others += ": more would learn so short a text by heart" if halved else ""
-        reasons["learning rate"] = f"{rates.main:.2g}{others}"
+        reasons["learning rate"] = f"{rates.main:.2g}{others}: {_why_rates(facts, hidden)}"
     return optimizer, rates
+
+
+def _why_rates(facts: Facts, hidden: int) -> str:
+    if facts.base_parameters:
+        return f"gentle, as a base of {facts.base_parameters / 1e6:.0f}M parameters needs it"
+    if facts.text_tokens < TINY_TEXT_TOKENS:
+        return "more would learn so short a text by heart"
+    return "taught most" + (f" at a width of {WIDTH}, scaled to {hidden}" if hidden > WIDTH else "")
+
+
+def _schedule(train: TrainConfig, warmup: int, reasons: dict[str, str]) -> str:
+    """The course of the rates; ``reasons`` receives it with its warm-up."""
+    chosen = "linear" if train.schedule == "auto" else train.schedule
+    floor = train.min_learning_rate_ratio
+    end = "" if chosen == "constant" else f" to {floor:g} of the peak" if floor else " to zero"
+    why = "as asked" if chosen == train.schedule else "others learned no more in the same time"
+    reasons["schedule"] = f"{chosen}{end}, after {warmup} steps of warm-up: {why}"
+    return chosen
 
 
 def _every(setting: int | str, steps: int | None, seconds: float | None) -> int | None:

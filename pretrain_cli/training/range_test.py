@@ -45,6 +45,7 @@ class RateSearch:
 
     Attributes:
         learning_rate: to try, for `--learning-rate`.
+        matrix_learning_rate: of muon's matrices at that point; None with another optimizer.
         planned: what the dial would have taken.
         rates: of each step, of the weights that ``train.learning_rate`` names; the others rise along with them.
         losses: smoothed, nats per token.
@@ -52,6 +53,7 @@ class RateSearch:
     """
 
     learning_rate: float
+    matrix_learning_rate: float | None
     planned: float
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -81,7 +83,8 @@ def find_learning_rate(
         found = _choose(rates, losses)
         picture = artifacts.root / "learning-rate.png"
         _draw(picture, rates, losses, found, plan.rates.main)
-        result = RateSearch(found, plan.rates.main, tuple(rates), tuple(losses), picture)
+        matrices = found * plan.rates.matrix / plan.rates.main if plan.optimizer == "muon" else None
+        result = RateSearch(found, matrices, plan.rates.main, tuple(rates), tuple(losses), picture)
         write_json(artifacts.root / "learning-rate.json", {**result.__dict__, "picture": str(picture)})
     return result
 

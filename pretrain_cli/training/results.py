@@ -12,6 +12,7 @@ class TrainResult:
     """How a run ended. ``seconds`` counts all starts of the run; losses are nats per token.
 
     ``train_loss`` is that of the last line of metrics.jsonl, ``first_loss`` that of the first.
+    ``model_step`` is the step whose weights the model has, where early stopping took an earlier one than the last.
     """
 
     run: str
@@ -26,6 +27,7 @@ class TrainResult:
     model: Path
     first_loss: float | None = None
     peak_memory_bytes: int = 0
+    model_step: int | None = None
 
 
 def finite(value: float | None) -> float | None:

@@ -174,6 +174,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         self.meter.count(self.state.global_step)
         self.stopped_by = self.pace.why_end()
         line: dict[str, float] = {}
+        best = False
         if self.stopped_by or state.step % job.plan.logging_every == 0:
             rate = keywords.get("learning_rate")
             self.meter.learning_rate = rate if rate is not None else self._get_learning_rate()
@@ -181,10 +182,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if self.pace.due("eval") and self.stopped_by in ("", "signal"):
             measured = not self.stopped_by and self.validator.measure(self.model_wrapped, line)
             state.owes_validation = not measured
+            best = measured and state.best_step == state.step
             self.stopped_by = self.pace.why_end()
         if line:
             self._write(line)
-        if self.stopped_by or self.pace.due("save"):
+        if self.stopped_by or self.pace.due("save") or (best and job.config.train.early_stopping):
             self._save_checkpoint(self.model, None)
         self._show_progress()
         self.control.should_training_stop |= bool(self.stopped_by)
@@ -241,6 +243,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self._in_parts(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def take_back(self, folder: Path) -> None:
+        """The weights of checkpoint ``folder``, which may hold its model only."""
+        if self._in_parts(str(folder)):
+            load_any(folder, self.model, self.optimizer.optimizer)
+        else:
+            self._load_from_checkpoint(str(folder))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The optimizer's state; with a sharded model, or of one, the weights as well."""

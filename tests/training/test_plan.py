@@ -25,7 +25,7 @@ def facts(**values: Any) -> Facts:
 
 def test_ninety_seconds_on_two_cores_give_the_measured_recipe() -> None:
     plan = make_plan(facts(), TrainConfig(max_minutes=1.5))
-    assert plan.shape is not None and (plan.shape.layers, plan.shape.hidden) == (4, 128)
+    assert plan.shape is not None and (plan.shape.layers, plan.shape.hidden) == (2, 128)
     assert (plan.micro_batch, plan.accumulation, plan.batch_tokens) == (8, 1, 2048)
     assert (plan.optimizer, plan.rates) == ("muon", Rates(main=0.05, matrix=0.03, embedding=0.25, beta1=0.8))
     assert plan.seconds == 90 and plan.steps is None and plan.schedule == "linear"
@@ -38,7 +38,8 @@ def test_more_time_and_text_give_a_larger_model() -> None:
     ]
     assert sizes == sorted(sizes) and sizes[-1] > 10 * sizes[0]
     little = make_plan(facts(train_rows=60), TrainConfig(max_minutes=1000))
-    assert little.shape is not None and little.shape.name == "tiny"
+    assert little.shape is not None and little.shape.name == "micro"
+    assert "text is too short" in little.reasons["size"]
 
 
 def test_without_a_budget_one_is_chosen_and_said() -> None:
