@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, MissingDependencyError
@@ -72,6 +74,13 @@ def make_arguments(
         "label_names": ["labels"],
         "dataloader_pin_memory": torch.device(device).type == "cuda",
     }
+    known = [each.value for each in OptimizerNames]
+    if derived["optim"] not in known:
+        nearest = difflib.get_close_matches(plan.optimizer, ["muon", "adamw", *known], n=1)
+        raise ConfigError(
+            f"There is no optimizer '{plan.optimizer}'.",
+            f"Did you mean {nearest[0]}?" if nearest else "Take adamw, muon, or a name of transformers' Trainer.",
+        )
     if config.trainer.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise MissingDependencyError("[trainer] deepspeed needs the package deepspeed.", "pip install deepspeed")
     if config.trainer.get("deepspeed") and world_size() == 1:

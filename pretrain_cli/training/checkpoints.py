@@ -129,12 +129,15 @@ def choose_checkpoint(run: RunFolder, wanted: str | None = None) -> tuple[Path |
 
 
 def rotate(run: RunFolder, keep: int, best: int, warn: Callable[[str], None]) -> None:
-    """Keep the newest ``keep`` checkpoints by step, and the best one with its model only."""
+    """Keep the newest ``keep`` checkpoints that a run can go on from, and the best one with its model only."""
     steps = run.checkpoint_steps()
-    for step in steps[:-keep]:
+    kept = [step for step in steps if not _has_model_only(run.checkpoint(step))][-keep:]
+    for step in steps:
+        if step in kept:
+            continue
         try:
             if step == best:
-                _keep_model_only(run.checkpoint(step))
+                keep_model_only(run.checkpoint(step))
             else:
                 _remove(run.checkpoint(step))
         except OSError as error:
@@ -161,7 +164,15 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _keep_model_only(folder: Path) -> None:
+def _has_model_only(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / MANIFEST).read_text("utf-8")).get("model_only"))
+    except (OSError, ValueError, AttributeError):  # damaged: as old as any
+        return False
+
+
+def keep_model_only(folder: Path) -> None:
+    """Take from a checkpoint what only a resume needs."""
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     if manifest.get("model_only") or not (folder / OPTIMIZER_FILES[0]).is_file():  # saved in parts: kept whole
         return

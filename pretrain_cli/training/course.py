@@ -13,7 +13,6 @@ import torch
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
 from pretrain_cli.artifacts import NoSpaceError, read_lines
-from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import DivergedError
 from pretrain_cli.tokenizer.load import open_tokenizer
 from pretrain_cli.training.announce import expected_step_seconds, flops_per_token
@@ -239,13 +238,12 @@ def _after_divergence(start: Start, error: Diverged, job: Job) -> tuple[Path | N
     run, writes = start.run, rank() == 0
     rows_file = run.path / f"diverged-step-{error.step:06d}.jsonl"
     if writes:
-        _write_rows(rows_file, start.prepared.train, error.rows)
+        _write_rows(start, rows_file, error.rows)
     folder, _ = same(lambda: choose_checkpoint(run))
     good = f"the last good checkpoint is {folder.name}" if folder else "there is no checkpoint before it"
     if start.config.train.on_divergence == "rewind" and not job.state.rewound and folder is not None:
         state = load_state(folder)
-        state.left_out, state.rewound = sorted({*state.left_out, *error.rows}), True
-        state.replaced_from = state.step * job.batch_rows
+        start.record.update(rewind=state.rewind(error.rows, job.batch_rows))
         job.metrics.reopen(state.step)
         if writes:
             cut_lines(run.samples, state.step)
@@ -254,19 +252,25 @@ def _after_divergence(start: Start, error: Diverged, job: Job) -> tuple[Path | N
             f"{len(set(error.rows))} rows."
         )
         return folder, state
-    rewind = f"; or leave them out: ptk train --resume {run.name} --set train.on_divergence=rewind" if folder else ""
+    again = folder is not None and not job.state.rewound
+    rewind = f"; or leave them out: ptk train --resume {run.name} --set train.on_divergence=rewind" if again else ""
     raise DivergedError(
         f"Training diverged at step {error.step}: {error.reason}; {good}.",
         f"Its rows are in {rows_file}. Start anew with --learning-rate {job.plan.rates.main / 2:.2g}, the half{rewind}",
     )
 
 
-def _write_rows(path: Path, dataset: PackedDataset, rows: list[int]) -> None:
-    """Save rows of ids as jsonl, for a look at what a diverged step held."""
-    with open(path, "w", encoding="utf-8") as file:
-        for row in dict.fromkeys(rows):
-            ids = dataset.rows.gather([row])[0].tolist()
-            file.write(json.dumps({"row": row, "input_ids": ids}) + "\n")
+def _write_rows(start: Start, path: Path, rows: list[int]) -> None:
+    """Save rows as jsonl, ids and text, for a look at what a diverged step held."""
+    tokenizer = open_tokenizer(start.prepared.tokenizer.file)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            for row in dict.fromkeys(rows):
+                ids = start.prepared.train.rows.gather([row])[0].tolist()
+                line = {"row": row, "text": tokenizer.decode(ids, skip_special_tokens=False), "input_ids": ids}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    except OSError as error:
+        start.progress.warn(f"{path} can't be written: {error.strerror}.")
 
 
 def _final_values(result: TrainResult) -> dict[str, float]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,6 +56,44 @@ def _same(batch: Any) -> Any:
     return batch
 
 
+class _Waiting:
+    """Whether the main thread waits for a batch now.
+
+    torch raises a worker's death wherever the main thread is at that moment, in the middle of a step or a validation
+    too, where nothing could go on. Here it does so only while a batch is waited for; `Feed` finds the others then.
+    """
+
+    def __init__(self) -> None:
+        self.now = False
+        self._ours: Any = None
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        self.now = True
+        try:
+            yield
+        finally:
+            self.now = False
+
+    def restrain_torch(self) -> None:
+        """Stand before the handler that torch installs with a process's first workers."""
+        if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+            return
+        theirs = signal.getsignal(signal.SIGCHLD)
+        if theirs is self._ours or not callable(theirs):
+            return
+
+        def ours(number: int, frame: Any) -> None:
+            if self.now:
+                theirs(number, frame)
+
+        self._ours = ours
+        signal.signal(signal.SIGCHLD, ours)
+
+
+_WAITING = _Waiting()
+
+
 class Feed:
     """Batches in order; a worker that dies or hangs, or can't start, costs a warning and the workers."""
 
@@ -78,7 +117,9 @@ class Feed:
         try:
             if self._batches is None:
                 self._batches = self._open()
-            batch = next(self._batches)
+            with _WAITING.here():
+                self._look_after_workers()
+                batch = next(self._batches)
         except (RuntimeError, OSError, EOFError) as error:
             if not self.workers:
                 raise
@@ -90,6 +131,11 @@ class Feed:
         self._taken += 1
         return batch  # type: ignore[no-any-return]
 
+    def _look_after_workers(self) -> None:
+        for process in getattr(self._batches, "_workers", ()):
+            if not process.is_alive():
+                raise RuntimeError(f"worker {process.pid} ended with exit code {process.exitcode}")
+
     def _kill_workers(self) -> None:
         # They ignore SIGTERM; a hanging one would hold up the end of the run.
         for process in getattr(self._batches, "_workers", ()):
@@ -99,7 +145,10 @@ class Feed:
         loader = make_loader(self.dataset, continued(self.order, self._taken), self.workers, self._pin_memory)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-            return iter(loader)
+            batches = iter(loader)
+        if self.workers:
+            _WAITING.restrain_torch()
+        return batches
 
 
 def _first_line(error: BaseException) -> str:

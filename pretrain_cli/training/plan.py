@@ -321,7 +321,7 @@ def _schedule(train: TrainConfig, warmup: int, reasons: dict[str, str]) -> str:
     floor = train.min_learning_rate_ratio
     end = "" if chosen == "constant" else f" to {floor:g} of the peak" if floor else " to zero"
     why = "as asked" if chosen == train.schedule else "others learned no more in the same time"
-    reasons["schedule"] = f"{chosen}{end}, after {warmup} steps of warm-up: {why}"
+    reasons["schedule"] = f"{chosen}{end}, after {warmup} {'step' if warmup == 1 else 'steps'} of warm-up: {why}"
     return chosen
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from transformers import set_seed
 
-from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, lock, writing_to
+from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, lock, read_lines, writing_to
 from pretrain_cli.config.model import Config
-from pretrain_cli.errors import DivergedError, Interrupted, ModelError, UsageError
+from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, UsageError
 from pretrain_cli.model.build import check_base_matches
 from pretrain_cli.model.devices import choose_device
 from pretrain_cli.progress import SILENT, Progress
@@ -39,6 +39,9 @@ from pretrain_cli.training.sharding import check_zero_layout, refuse_other_shard
 from pretrain_cli.training.signals import StopRequests
 from pretrain_cli.training.start import Start, begin_record, model_and_plan, settings_to_keep
 from pretrain_cli.training.state import RunState, load_state
+
+REFUSED = "refused"
+"""A run whose settings ended it before its first step."""
 
 
 def train(
@@ -100,6 +103,7 @@ def train(
         start = _open(config, artifacts, progress, run, manifest, stop, started, tuple(command), earlier)
         check_zero_layout(config.trainer, earlier.get("world_size", world_size()), world_size())
         folder, state = _find_checkpoint(start, checkpoint) if resume is not None else (None, RunState())
+        state.take_over(earlier.get("rewind"))
         with _recorded(start.record, run):
             return _train(start, folder, state, earlier)
 
@@ -126,7 +130,7 @@ def _open(
 
     machine = choose_machine(config.train, earlier, note)
     prepared = open_prepared(config, artifacts, manifest, tokenizer, machine.device)
-    choices.append(f"documents {'kept apart' if prepared.masked else 'seen across'} in a row")
+    note(f"documents {'kept apart' if prepared.masked else 'seen across'} in a row")
     record = RunRecord(run.record, {}, writes=rank() == 0)
     return Start(config, artifacts, progress, run, stop, started, command, prepared, machine, record, choices)
 
@@ -160,6 +164,10 @@ def _recorded(record: RunRecord, run: RunFolder) -> Any:
     except DivergedError:
         status = "diverged"
         raise
+    except (UsageError, MissingDependencyError):
+        if not run.checkpoint_steps() and not (run.metrics.is_file() and read_lines(run.metrics)):
+            status = REFUSED
+        raise
     finally:
         if record.values.get("status") == "running":
             with contextlib.suppress(NoSpaceError):  # what broke the run off is said, not that it can't be written down
@@ -181,7 +189,9 @@ def _new_run(artifacts: Artifacts, name: str | None) -> RunFolder:
 
 def _leave_nothing(run: RunFolder) -> None:
     """Remove the folder of a run that was refused before it began: its name stays free."""
-    if rank() == 0 and run.path.is_dir() and all(entry.name == ".lock" for entry in run.path.iterdir()):
+    if rank() != 0 or not run.path.is_dir():
+        return
+    if read_record(run).get("status") == REFUSED or all(entry.name == ".lock" for entry in run.path.iterdir()):
         shutil.rmtree(run.path, ignore_errors=True)
 
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pretrain_cli.artifacts import NoSpaceError
 from pretrain_cli.processes import lost_another
-from pretrain_cli.training.checkpoints import rotate, staged
+from pretrain_cli.training.checkpoints import keep_model_only, rotate, staged
 from pretrain_cli.training.clock import WRITE_BYTES_PER_SECOND
 from pretrain_cli.training.job import Job
 from pretrain_cli.training.processes import agree, same, totals
@@ -37,8 +38,12 @@ class Saver:
             return 2 * self._seconds
         return 1.0 + 2 * self.checkpoint_bytes / WRITE_BYTES_PER_SECOND
 
-    def save(self) -> None:
-        """Save this step, unless it is saved already, or the budget has only the time left to save the model."""
+    def save(self, model_only: bool = False) -> None:
+        """Save this step, unless it is saved already, or the budget has only the time left to save the model.
+
+        Args:
+            model_only: keep its weights, as the best so far, but don't count it among those to resume from.
+        """
         job, state = self.job, self.job.state
         if self._saved_step == state.step:
             return
@@ -48,8 +53,12 @@ class Saver:
         began = time.monotonic()
         with job.progress.doing("saving"):
             if agree(job.rank == 0 and self._disk_has_room()) and self._stage():
-                self._saved_step = state.step
                 self._say_state("")
+                if not model_only:
+                    self._saved_step = state.step
+                elif job.rank == 0:
+                    with contextlib.suppress(OSError, NoSpaceError):  # else it stays whole
+                        keep_model_only(job.run.checkpoint(state.step))
                 if job.rank == 0:
                     rotate(job.run, job.config.train.keep, state.best_step, job.progress.warn)
         self._seconds = time.monotonic() - began

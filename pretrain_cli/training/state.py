@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,17 @@ class RunState:
     replaced_from: int = 0
     rewound: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def rewind(self, rows: Iterable[int], batch_rows: int) -> dict[str, Any]:
+        """Leave these rows out from this step on; what the record keeps of it until the next checkpoint has it."""
+        self.left_out, self.rewound = sorted({*self.left_out, *rows}), True
+        self.replaced_from = self.step * batch_rows
+        return {"left_out": self.left_out, "replaced_from": self.replaced_from}
+
+    def take_over(self, rewind: dict[str, Any] | None) -> None:
+        """What the record kept of a rewind that the checkpoint is older than."""
+        if rewind and not self.rewound:
+            self.left_out, self.replaced_from, self.rewound = rewind["left_out"], rewind["replaced_from"], True
 
     def save(self, folder: Path) -> None:
         """Write it into a checkpoint that is being made."""

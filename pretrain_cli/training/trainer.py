@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerState
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
+from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.training.checkpoints import bytes_needed
 from pretrain_cli.training.divergence import IN_A_ROW, Diverged, Guard
 from pretrain_cli.training.feed import Feed, make_loader
@@ -88,7 +89,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 torch.bfloat16 if self.args.bf16 or self.model.dtype == torch.bfloat16 else torch.float32,
                 self.args.adam_epsilon,
             )
-        return super().create_optimizer(model)
+        try:
+            return super().create_optimizer(model)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"The optimizer '{plan.optimizer}' needs a package that isn't installed: {error}",
+                "Install it, or take adamw or muon: train.optimizer",
+            ) from error
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight decay of Trainer's own optimizers: as with ours on matrices only: Trainer takes embeddings too."""
@@ -186,8 +193,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             self.stopped_by = self.pace.why_end()
         if line:
             self._write(line)
-        if self.stopped_by or self.pace.due("save") or (best and job.config.train.early_stopping):
+        if self.stopped_by or self.pace.due("save"):
             self._save_checkpoint(self.model, None)
+        elif best and self.guard.calm and self.pace.worth_keeping():
+            self.saver.save(model_only=True)
         self._show_progress()
         self.control.should_training_stop |= bool(self.stopped_by)
         self.meter.restart()

@@ -25,7 +25,7 @@ def choose_workers(setting: int | str, dataset: PackedDataset, micro_batch: int,
     if isinstance(setting, int):
         return Choice(setting, "as asked")
     seconds = batch_seconds(dataset, micro_batch)
-    reason = f"a batch takes {seconds * 1e3:.2g} ms to make, a step on it about {micro_seconds * 1e3:.2g} ms"
+    reason = f"a batch takes {seconds * 1e3:.1f} ms to make, a step on it about {micro_seconds * 1e3:.0f} ms"
     if seconds < WORTH * micro_seconds:
         return Choice(0, reason)
     return Choice(max(1, min(MOST, available_cores() - 1)), reason)

@@ -76,6 +76,7 @@ def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_the_rows(rows, 
     assert read_record(run)["status"] == "diverged"
     saved = [json.loads(line) for line in (run.path / "diverged-step-000011.jsonl").read_text().splitlines()]
     assert len(saved) == IN_A_ROW * 4 and len(saved[0]["input_ids"]) == 32
+    assert all(len(line["text"].split()) > 3 for line in saved)
     assert max(run.checkpoint_steps()) == 6
 
 
@@ -89,3 +90,17 @@ def test_a_rewind_goes_back_once_and_leaves_those_rows_out(rows, monkeypatch) ->
     assert any("Going back to step-000006" in text for text in heard.warnings)
     lines = read_lines(rows.run("rewound").metrics)
     assert [line["step"] for line in lines] == list(range(1, 17)) and all(line["loss"] for line in lines)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_again_after_its_rewind_is_not_told_to_rewind(rows, monkeypatch) -> None:
+    """Across resumes as well: nothing between the rewind and the next checkpoint forgets it."""
+    poison(monkeypatch, set(range(7, 30)))
+    config = small(train__max_steps=16, train__save_steps=2, train__on_divergence="rewind")
+    with pytest.raises(DivergedError) as first:
+        train(config, rows, run_name="twice")
+    heard = Heard()
+    with pytest.raises(DivergedError) as second:
+        train(small(train__on_divergence="rewind"), rows, heard, resume="twice")
+    assert not any("Going back" in text for text in heard.warnings)
+    assert all("rewind" not in error.value.hint and "--learning-rate" in error.value.hint for error in (first, second))

@@ -22,6 +22,8 @@ from pretrain_cli.training.machine import Machine
 from pretrain_cli.training.plan import Facts, make_plan
 from pretrain_cli.training.record import read_record
 from pretrain_cli.training.run import train
+from pretrain_cli.training.trainer import PackedTrainer
+from pretrain_cli.training.validator import Validator
 from pretrain_cli.training.workers import choose_workers
 from tests.training.conftest import Heard, small
 from tests.training.test_resume import course
@@ -100,6 +102,38 @@ def test_a_worker_in_trouble_costs_a_warning_and_no_step(rows, monkeypatch, trou
     assert sum("workers failed" in text for text in heard.warnings) == 1
     monkeypatch.undo()
     calm = train(small(train__max_steps=5), rows)
+    assert course(rows.run(result.run)) == course(rows.run(calm.run))
+
+
+@pytest.mark.parametrize("moment", ["step", "validation"])
+def test_a_worker_that_is_killed_while_nobody_waits_for_it_costs_a_warning(rows, monkeypatch, moment: str) -> None:
+    """As the kernel does where memory is short: in the middle of a step or a validation."""
+    owner, name = (PackedTrainer, "training_step") if moment == "step" else (Validator, "run")
+    plain, make = getattr(owner, name), feed.Feed.__init__
+    feeds: list[feed.Feed] = []
+    killed: list[int] = []
+
+    def during(self, *words, **keywords):
+        if not killed and self.job.state.step == 2:
+            process = feeds[-1]._batches._workers[0]
+            os.kill(process.pid, signal.SIGKILL)
+            killed.append(process.pid)
+            process.join()
+            time.sleep(0.1)  # the signal of its death is here
+        return plain(self, *words, **keywords)
+
+    def noted(self, *words):
+        feeds.append(self)
+        make(self, *words)
+
+    monkeypatch.setattr(feed.Feed, "__init__", noted)
+    monkeypatch.setattr(owner, name, during)
+    heard = Heard()
+    result = train(small(train__max_steps=6, train__eval_steps=2, train__workers=1), rows, heard)
+    assert killed and result.status == "finished"
+    assert sum("workers failed" in text for text in heard.warnings) == 1
+    monkeypatch.undo()
+    calm = train(small(train__max_steps=6, train__eval_steps=2), rows)
     assert course(rows.run(result.run)) == course(rows.run(calm.run))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 import tomllib
@@ -14,6 +15,7 @@ from pretrain_cli.artifacts import Artifacts, read_lines
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, MissingDependencyError, ModelError, UsageError
+from pretrain_cli.training.checkpoints import fault
 from pretrain_cli.training.run import TrainResult, train
 from tests.tiny import make_model
 from tests.training.conftest import Heard, small
@@ -76,9 +78,20 @@ def test_the_written_config_repeats_the_run(done) -> None:
     assert [line["loss"] for line in first] == [line["loss"] for line in second]
 
 
-def test_the_newest_checkpoints_and_the_best_are_kept(done) -> None:
+def test_the_newest_checkpoints_are_kept(done) -> None:
     artifacts, _, _ = done
-    assert artifacts.run("done").checkpoint_steps() == [8, 12]
+    run = artifacts.run("done")
+    assert [step for step in run.checkpoint_steps() if not fault(run.checkpoint(step))] == [8, 12]
+
+
+def test_the_best_weights_are_kept_where_no_save_was_due(rows: Artifacts) -> None:
+    settings = {"train__max_steps": 12, "train__eval_steps": 5, "train__save_steps": 4, "train__early_stopping": 100}
+    run = rows.run(train(small(**settings), rows).run)
+    found = [line for line in read_lines(run.metrics)[:-1] if "validation_loss" in line]
+    best = min(found, key=lambda line: line["validation_loss"])["step"]
+    assert best == 10 and run.checkpoint_steps() == [8, 10, 12]
+    assert "holds the model only" in fault(run.checkpoint(10)) and not fault(run.checkpoint(8))
+    assert (run.checkpoint(10) / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
@@ -172,4 +185,14 @@ def test_a_base_continues_and_one_with_another_tokenizer_is_refused(done, tmp_pa
 def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(rows: Artifacts) -> None:
     with pytest.raises(ConfigError, match="huge"):
         train(small(model__size="huge"), rows, run_name="refused")
+    assert not rows.run("refused").path.exists()
+    with pytest.raises(ConfigError, match="no optimizer 'adamx'") as unknown:
+        train(small(train__max_steps=1, train__optimizer="adamx"), rows, run_name="refused")
+    assert "adamw" in unknown.value.hint and not rows.run("refused").path.exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_an_optimizer_whose_package_is_missing_is_named_and_leaves_no_folder(rows: Artifacts) -> None:
+    with pytest.raises(MissingDependencyError, match="bitsandbytes"):
+        train(small(train__max_steps=1, train__optimizer="adamw_8bit"), rows, run_name="refused")
     assert not rows.run("refused").path.exists()
