@@ -31,7 +31,7 @@ h3{font-size:1rem;margin:1.2rem 0 .4rem}p{margin:.4rem 0}small,.note{opacity:.72
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 td,th{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600}td:first-child,th:first-child{text-align:left}
-tr.group th{text-align:left;background:var(--soft)}td small{display:block;white-space:nowrap}
+tr.group th{text-align:left;background:var(--soft)}td small{display:block;overflow-wrap:anywhere}
 table.facts td{text-align:left}table.facts td:first-child{opacity:.72;white-space:nowrap;width:1%}
 .charts{margin:.8rem 0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr));gap:.6rem}
 figure{margin:0}svg{display:block;width:100%;height:auto}

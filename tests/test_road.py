@@ -272,6 +272,6 @@ def test_smollm2_continued_is_better_on_the_domain_than_before(tmp_path, text) -
     ok(tmp_path, "prepare", str(short), "--base", "smollm2", "--sequence-length", "128")
     trained = ok(tmp_path, "train", "--max-steps", "8", "--batch-tokens", "512", "--set", "tracking.report_to=none")
     assert trained["status"] == "finished"
-    models = ok(tmp_path, "evaluate")["models"]
+    models = ok(tmp_path, "evaluate", "--on", "validation")["models"]
     run, base = (model["texts"][0]["bits_per_byte"] for model in models[:2])
     assert run < base

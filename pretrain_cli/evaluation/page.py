@@ -11,6 +11,7 @@ from pretrain_cli.artifacts import RunFolder, read_json, read_lines, write_text
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
 from pretrain_cli.evaluation.texts import GENERAL
+from pretrain_cli.model.names import base_name
 from pretrain_cli.webpage import charts, document, facts, interval_chart, line_chart, table
 
 CURVES = {
@@ -26,16 +27,17 @@ def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) ->
     """Write ``result.page``."""
     title = f"Evaluation of {result.models[0].name}"
     lines = read_lines(run.metrics) if run else []
+    continued = _continues(run, [model.name for model in result.models])
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        _verdicts(result),
+        _verdicts(result, continued),
         *(f'<p class="note">Warning: {html.escape(warning)}</p>' for warning in result.warnings),
-        *_before_and_after(result),
+        *_before_and_after(result, continued),
         *_section("Training", charts(_curves(lines))),
         *_by_source(result.models),
         *_section("By position and by token frequency", charts(_buckets(result.models))),
         *_documents(result),
-        *_samples(result.samples, result.models),
+        *_samples(result.samples, result.models, continued),
         *_while_it_learned(run),
         *_memorization(result.models),
         *_tasks(result.models),
@@ -56,8 +58,13 @@ def _folded(summary: str, content: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
-def _verdicts(result: EvaluateResult) -> str:
-    cards = [_verdict(entry) for entry in result.comparison]
+def _continues(run: RunFolder | None, names: list[str]) -> bool:
+    """Whether the second of two models is what ``run``, the first, began from."""
+    return run is not None and len(names) == 2 and names[1] in ("base", "untrained", base_name(run))
+
+
+def _verdicts(result: EvaluateResult, continued: bool) -> str:
+    cards = [_verdict(entry, continued) for entry in result.comparison]
     if not cards:
         cards = [
             f'<div class="verdict"><b>{text.bits_per_byte:.4f} bits per byte on {html.escape(text.name)}</b>'
@@ -67,9 +74,9 @@ def _verdicts(result: EvaluateResult) -> str:
     return f'<div class="verdicts">{"".join(cards)}</div>'
 
 
-def _verdict(entry: Comparison) -> str:
+def _verdict(entry: Comparison, continued: bool) -> str:
     kind = entry.verdict if entry.verdict in ("better", "worse") else ""
-    what = " (what it forgot)" if entry.text == GENERAL and entry.verdict == "worse" else ""
+    what = " (what it forgot)" if continued and entry.text == GENERAL and entry.verdict == "worse" else ""
     sure = f"; 95 % interval {entry.interval[0]:+.4f} to {entry.interval[1]:+.4f}" if entry.interval else ""
     told = f"{entry.first} against {entry.second}: {entry.difference:+.4f} bits per byte{sure}"
     heading = f"{entry.verdict.capitalize()} on {entry.text}{what}"
@@ -81,7 +88,7 @@ def _between(text: TextScore) -> str:
     return f"95 % interval {found[0]:.4f} to {found[1]:.4f}" if found else "too little text for an interval"
 
 
-def _before_and_after(result: EvaluateResult) -> list[str]:
+def _before_and_after(result: EvaluateResult, continued: bool) -> list[str]:
     models = result.models
     rows: list[Any] = []
     values: dict[str, dict[str, tuple[float, float, float]]] = {}
@@ -101,7 +108,7 @@ def _before_and_after(result: EvaluateResult) -> list[str]:
             )
     header = ("model", "bits per byte", "perplexity", "top-1", "top-5")
     chart = interval_chart("Bits per byte, with 95 % intervals", "less is better", values)
-    heading = "Before and after" if len(models) == 2 and result.comparison else "Scores"
+    heading = "Before and after" if continued else "Scores"
     return [f"<h2>{heading}</h2>", table(header, rows), charts([chart])]
 
 
@@ -163,12 +170,12 @@ def _documents(result: EvaluateResult) -> list[str]:
     return _section("By document, in bits per byte", "\n".join(parts))
 
 
-def _samples(samples: list[SampleTexts], models: list[ModelScores]) -> list[str]:
+def _samples(samples: list[SampleTexts], models: list[ModelScores], continued: bool) -> list[str]:
     parts = []
     for sample in samples:
         quotes = "".join(_quote(model.name, sample.prompt, sample.texts[model.name]) for model in reversed(models))
         parts.append(f'<div class="texts">{quotes}</div>')
-    heading = "Samples before and after" if len(models) == 2 else "Samples"
+    heading = "Samples before and after" if continued else "Samples"
     return _section(heading, "<br>".join(parts))
 
 

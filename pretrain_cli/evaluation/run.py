@@ -24,7 +24,8 @@ from pretrain_cli.evaluation.tally import Tally
 from pretrain_cli.evaluation.tasks import require_lm_eval, run_tasks
 from pretrain_cli.evaluation.texts import Text, collect_texts
 from pretrain_cli.model.devices import choose_device, choose_precision, choose_threads
-from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model
+from pretrain_cli.model.load import check_weights
+from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 
 Compared = tuple[str, dict[str, Tally]]
@@ -62,10 +63,11 @@ def evaluate(
     tallies: list[dict[str, Tally]] = []
     written: dict[str, dict[str, str]] = {}
     prompts = choose_prompts(_prompts(config, named[0]), texts, config.evaluate.samples)
+    sizes = _look_at_all(named, artifacts)
     for entry in named:
         opened = open_model(entry, artifacts, device, dtype, context)
         if not scores:
-            _announce(opened, texts, len(named), config, progress)
+            _announce(opened, texts, sizes, config, progress)
         found = {text.name: _score(opened, text, config, progress) for text in texts}
         warnings += _warnings(opened, found)
         scores.append(
@@ -132,13 +134,29 @@ def _prompts(config: Config, first: NamedModel) -> Sequence[str]:
     return [str(prompt) for prompt in trained.get("sample_prompts", ())]
 
 
-def _announce(model: OpenModel, texts: list[Text], n_models: int, config: Config, progress: Progress) -> None:
-    """Say before the start how long it will take, and how to have a verdict within a minute."""
+def _look_at_all(named: Sequence[NamedModel], artifacts: Artifacts) -> list[int]:
+    """The weights of each model, all looked at before the first is scored: a damaged one would cost the others' scores.
+
+    1 for each where there is one model, or where the weights of some aren't safetensors files at hand.
+    """
+    if len(named) == 1:
+        return [1]
+    folders = [Path(open_folders(entry, artifacts)[0]) for entry in named]
+    sizes = [check_weights(folder) if folder.is_dir() else 0 for folder in folders]
+    return sizes if all(sizes) else [1] * len(named)
+
+
+def _announce(model: OpenModel, texts: list[Text], sizes: list[int], config: Config, progress: Progress) -> None:
+    """Say before the start how long it will take, and how to have a verdict within a minute.
+
+    Each model is expected to take as long as it is large: ``sizes`` are their weights, or their proportions.
+    """
+    n_models = len(sizes)
     stride = config.evaluate.stride if isinstance(config.evaluate.stride, int) else None
     tokens = sum(tokens_to_process(model, text, stride) for text in texts)
     if tokens < PROBED_FROM_TOKENS:
         return
-    seconds = n_models * tokens / tokens_per_second(model)
+    seconds = sum(sizes) / sizes[0] * tokens / tokens_per_second(model)
     n_bytes = sum(text.n_bytes for text in texts)
     line = f"scoring {n_bytes:,} bytes with {n_models} model{'s' if n_models > 1 else ''}: about {seconds:.0f} s"
     if seconds > FIRST_VERDICT_S:

@@ -29,6 +29,7 @@ BUFFERED_TOKENS = 1 << 17
 """Tokens of windows gathered before they are sorted by length."""
 
 SPEED_TOKENS = 512
+LEAST_TOKENS = 2
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def score_text(
             done_tokens += sum(job.window.length for job in batch)
             done_bytes += sum(job.n_bytes for job in batch)
             on_bytes(done_bytes, done_tokens / max(time.perf_counter() - started, 1e-9))
-    if not tally.token_counts.sum():
+    if tally.token_counts.sum() < LEAST_TOKENS:
         raise DataError(f"The text '{text.name}' is too short to score.", "Give a text of at least two tokens.")
     return tally
 

@@ -87,15 +87,34 @@ def check_weights_files(folder: Path) -> None:
             raise ModelError(f"{file} is damaged or cut short: {error}.", TRAIN_AGAIN) from error
 
 
+def check_weights(folder: Path) -> int:
+    """Look at each weight of the safetensors files in ``folder`` without building the model; how many there are.
+
+    Raises:
+        ModelError: as `check_weights_files`, or a weight is NaN or infinite.
+    """
+    check_weights_files(folder)
+    parameters = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118, it isn't a dict
+                tensor = tensors.get_tensor(key)
+                _check_tensor(str(folder), key, tensor)
+                parameters += tensor.numel()
+    return parameters
+
+
 def check_finite(model: torch.nn.Module, name: str) -> None:
     """Raise ModelError if a weight is NaN or infinite; names the first such tensor."""
     for key, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float32)):
-            count = int((~torch.isfinite(tensor)).sum())
-            if count:  # a sum may overflow where each value is finite
-                raise ModelError(
-                    f"The weights in {name} hold {count} NaN or infinite values, {key} first.", TRAIN_AGAIN
-                )
+        _check_tensor(name, key, tensor)
+
+
+def _check_tensor(name: str, key: str, tensor: torch.Tensor) -> None:
+    if tensor.is_floating_point() and tensor.element_size() > 1 and not torch.isfinite(tensor.sum(dtype=torch.float32)):
+        count = int((~torch.isfinite(tensor)).sum())
+        if count:  # a sum may overflow where each value is finite
+            raise ModelError(f"The weights in {name} hold {count} NaN or infinite values, {key} first.", TRAIN_AGAIN)
 
 
 def check_vocabulary(model: Any, tokenizer_size: int, name: str) -> None:

@@ -128,10 +128,15 @@ def choose_checkpoint(run: RunFolder, wanted: str | None = None) -> tuple[Path |
     return None, left
 
 
+def whole_steps(run: RunFolder) -> list[int]:
+    """The steps of the checkpoints that hold more than the model, oldest first."""
+    return [step for step in run.checkpoint_steps() if not _has_model_only(run.checkpoint(step))]
+
+
 def rotate(run: RunFolder, keep: int, best: int, warn: Callable[[str], None]) -> None:
     """Keep the newest ``keep`` checkpoints that a run can go on from, and the best one with its model only."""
     steps = run.checkpoint_steps()
-    kept = [step for step in steps if not _has_model_only(run.checkpoint(step))][-keep:]
+    kept = whole_steps(run)[-keep:]
     for step in steps:
         if step in kept:
             continue

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pretrain_cli.artifacts import NoSpaceError, RunFolder, write_text
 from pretrain_cli.errors import Interrupted
 from pretrain_cli.progress import Progress
+from pretrain_cli.training.checkpoints import whole_steps
 from pretrain_cli.training.finish import draw_curves, model_card, save_model
 from pretrain_cli.training.processes import rank
 from pretrain_cli.training.record import now
@@ -109,7 +110,7 @@ def _names_the_resume(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except NoSpaceError as error:
-        steps = run.checkpoint_steps()
+        steps = whole_steps(run)
         last = f"from {run.checkpoint(steps[-1]).name}" if steps else "from its beginning"
         raise NoSpaceError(
             f"The model can't be saved. {error.message}",

@@ -53,11 +53,6 @@ class Pace:
             return due
         return agree(due and (bool(wanted) or self._worth(what)))
 
-    def worth_keeping(self) -> bool:
-        """Whether to save the best weights so far where no save is due: for early stopping, or where it's cheap."""
-        train = self.job.config.train
-        return bool(train.early_stopping) or (train.save_steps != 0 and agree(self._worth("save")))
-
     def _worth(self, what: str) -> bool:
         """Whether what nobody asked for costs little against the time since it was last done."""
         if what == "save":

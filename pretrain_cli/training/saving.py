@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import NoSpaceError
 from pretrain_cli.processes import lost_another
-from pretrain_cli.training.checkpoints import keep_model_only, rotate, staged
+from pretrain_cli.training.checkpoints import keep_model_only, rotate, staged, whole_steps
 from pretrain_cli.training.clock import WRITE_BYTES_PER_SECOND
 from pretrain_cli.training.job import Job
 from pretrain_cli.training.processes import agree, same, totals
@@ -97,7 +97,7 @@ class Saver:
         return False
 
     def _failed(self, error: BaseException) -> None:
-        steps = self.job.run.checkpoint_steps()
+        steps = whole_steps(self.job.run)
         last = (
             f"the last good checkpoint is {self.job.run.checkpoint(steps[-1]).name}" if steps else "there is none yet"
         )

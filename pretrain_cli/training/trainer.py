@@ -195,7 +195,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             self._write(line)
         if self.stopped_by or self.pace.due("save"):
             self._save_checkpoint(self.model, None)
-        elif best and self.guard.calm and self.pace.worth_keeping():
+        elif best and self.guard.calm and job.config.train.early_stopping:
             self.saver.save(model_only=True)
         self._show_progress()
         self.control.should_training_stop |= bool(self.stopped_by)

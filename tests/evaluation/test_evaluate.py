@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import DataError, ModelError
-from pretrain_cli.evaluation.run import evaluate
+from pretrain_cli.evaluation.run import _look_at_all, evaluate
+from pretrain_cli.model.names import find_model
+from pretrain_cli.progress import Progress
 from tests.tiny import SAMPLE, make_model
 
 torch.set_num_threads(1)
@@ -127,6 +129,33 @@ def test_nan_weights_are_a_model_error(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     with pytest.raises(ModelError):
         evaluate_file(tmp_path, folder, SAMPLE)
+
+
+def test_a_damaged_second_model_is_named_before_the_first_is_scored(tmp_path: Path, model: Path) -> None:
+    """Else the first one's scores would be lost."""
+    said: list[str] = []
+
+    class Told(Progress):
+        def stage(self, name: str, *_: object) -> None:
+            said.append(name)
+
+    folder = make_model(tmp_path / "nan")
+    broken = AutoModelForCausalLM.from_pretrained(folder)
+    broken.model.norm.weight.data.fill_(math.nan)
+    broken.save_pretrained(folder)
+    (tmp_path / "text.txt").write_text(SAMPLE, "utf-8")
+    config = Config(evaluate=EvaluateConfig(on=(f"text={tmp_path / 'text.txt'}",)))
+    with pytest.raises(ModelError, match=r"nan.*NaN"):
+        evaluate(config, Artifacts(tmp_path / "artifacts"), Told(), models=[str(model), str(folder)])
+    assert not any("scoring" in name for name in said)
+
+
+def test_the_time_that_is_announced_counts_each_model_by_its_size(tmp_path: Path, model: Path) -> None:
+    larger = make_model(tmp_path / "larger", hidden_size=256)
+    named = [find_model(str(folder), Artifacts(tmp_path)) for folder in (model, larger)]
+    sizes = _look_at_all(named, Artifacts(tmp_path))
+    counted = [AutoModelForCausalLM.from_pretrained(folder).num_parameters() for folder in (model, larger)]
+    assert sizes == counted and sizes[1] > 2 * sizes[0]
 
 
 def test_a_tokenizer_bigger_than_the_embedding_is_a_model_error(tmp_path: Path) -> None:
