@@ -63,11 +63,11 @@ def evaluate(
     tallies: list[dict[str, Tally]] = []
     written: dict[str, dict[str, str]] = {}
     prompts = choose_prompts(_prompts(config, named[0]), texts, config.evaluate.samples)
-    sizes = _look_at_all(named, artifacts)
+    others = [_look_at(entry, artifacts) for entry in named[1:]]
     for entry in named:
         opened = open_model(entry, artifacts, device, dtype, context)
         if not scores:
-            _announce(opened, texts, sizes, config, progress)
+            _announce(opened, texts, others, config, progress)
         found = {text.name: _score(opened, text, config, progress) for text in texts}
         warnings += _warnings(opened, found)
         scores.append(
@@ -134,29 +134,28 @@ def _prompts(config: Config, first: NamedModel) -> Sequence[str]:
     return [str(prompt) for prompt in trained.get("sample_prompts", ())]
 
 
-def _look_at_all(named: Sequence[NamedModel], artifacts: Artifacts) -> list[int]:
-    """The weights of each model, all looked at before the first is scored: a damaged one would cost the others' scores.
+def _look_at(named: NamedModel, artifacts: Artifacts) -> int:
+    """How many weights the model has, each looked at; 0 where they aren't safetensors files at hand.
 
-    1 for each where there is one model, or where the weights of some aren't safetensors files at hand.
+    Raises:
+        ModelError: it is damaged: found after the models before it were scored, it would cost their scores.
     """
-    if len(named) == 1:
-        return [1]
-    folders = [Path(open_folders(entry, artifacts)[0]) for entry in named]
-    sizes = [check_weights(folder) if folder.is_dir() else 0 for folder in folders]
-    return sizes if all(sizes) else [1] * len(named)
+    folder = Path(open_folders(named, artifacts)[0])
+    return check_weights(folder) if folder.is_dir() else 0
 
 
-def _announce(model: OpenModel, texts: list[Text], sizes: list[int], config: Config, progress: Progress) -> None:
+def _announce(model: OpenModel, texts: list[Text], others: list[int], config: Config, progress: Progress) -> None:
     """Say before the start how long it will take, and how to have a verdict within a minute.
 
-    Each model is expected to take as long as it is large: ``sizes`` are their weights, or their proportions.
+    Each model is expected to take as long as it is large: ``others`` are the weights of those to come, 0 where unknown.
     """
-    n_models = len(sizes)
+    n_models = 1 + len(others)
     stride = config.evaluate.stride if isinstance(config.evaluate.stride, int) else None
     tokens = sum(tokens_to_process(model, text, stride) for text in texts)
     if tokens < PROBED_FROM_TOKENS:
         return
-    seconds = sum(sizes) / sizes[0] * tokens / tokens_per_second(model)
+    times = 1 + sum(size or model.parameters for size in others) / model.parameters
+    seconds = times * tokens / tokens_per_second(model)
     n_bytes = sum(text.n_bytes for text in texts)
     line = f"scoring {n_bytes:,} bytes with {n_models} model{'s' if n_models > 1 else ''}: about {seconds:.0f} s"
     if seconds > FIRST_VERDICT_S:

@@ -8,10 +8,8 @@ from typing import Any
 
 from pretrain_cli.training.checkpoints import bytes_needed
 from pretrain_cli.training.plan import UTILISATION, Plan
+from pretrain_cli.training.recipe import MOST_PASSES
 from pretrain_cli.training.start import Start
-
-PASSES_THAT_TEACH = 4.0
-"""Beyond so many passes over the same text little is learned (Muennighoff et al. 2023, arXiv 2305.16264)."""
 
 
 def announce(start: Start, model: Any, plan: Plan) -> None:
@@ -30,8 +28,10 @@ def announce(start: Start, model: Any, plan: Plan) -> None:
     most = f", at most {_clock(plan.seconds)}" if plan.seconds and plan.steps else ""
     about = "" if plan.seconds and not plan.steps else "about "
     start.note(f"time {about}{_clock(seconds)}{most}; disk up to {disk / 1e6:.0f} MB")
-    if plan.steps and passes > PASSES_THAT_TEACH:
-        start.progress.warn(f"{passes:.2g} passes over the same text: beyond 4 they teach little (arXiv 2305.16264).")
+    if plan.steps and passes > MOST_PASSES:
+        start.progress.warn(
+            f"{passes:.2g} passes over the same text: beyond {MOST_PASSES:g} they teach little (arXiv 2305.16264)."
+        )
     free = shutil.disk_usage(start.run.path).free
     if free < disk:
         start.progress.warn(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.model.devices import Choice
-from pretrain_cli.model.sizes import Shape, choose_shape, named_shape
+from pretrain_cli.model.sizes import ENOUGH_FOR_THE_TEXT, Shape, choose_shape, named_shape
 from pretrain_cli.training.recipe import (
     BASE_PASSES,
     DEFAULT_MINUTES,
@@ -28,8 +28,6 @@ MICRO_BATCH_TOKENS = 8192
 """Tokens at once on a CPU: more gains no speed there."""
 ACTIVATION_BYTES = 72
 """Bytes a token, layer and hidden dimension hold for the backward pass in fp32, without checkpointing."""
-REACHES = 0.7
-"""The estimate of what the time pays for may be off by this much before a limit counts as within reach."""
 LOG_EVERY_STEP_UP_TO = 2000
 
 
@@ -159,7 +157,7 @@ def _repeated(passes: float, text: float, affordable: float, minutes: float, rea
         minutes: of the budget.
         reasons: receives why the run ends early.
     """
-    if affordable < REACHES * text:
+    if affordable < ENOUGH_FOR_THE_TEXT * text:
         return math.inf
     reasons["budget"] = (
         f"ends after {passes:g} passes over the text, or {minutes:g} minutes: more passes would only learn it by "

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import DataError, ModelError
-from pretrain_cli.evaluation.run import _look_at_all, evaluate
+from pretrain_cli.evaluation.run import _look_at, evaluate
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import Progress
 from tests.tiny import SAMPLE, make_model
@@ -153,7 +153,7 @@ def test_a_damaged_second_model_is_named_before_the_first_is_scored(tmp_path: Pa
 def test_the_time_that_is_announced_counts_each_model_by_its_size(tmp_path: Path, model: Path) -> None:
     larger = make_model(tmp_path / "larger", hidden_size=256)
     named = [find_model(str(folder), Artifacts(tmp_path)) for folder in (model, larger)]
-    sizes = _look_at_all(named, Artifacts(tmp_path))
+    sizes = [_look_at(entry, Artifacts(tmp_path)) for entry in named]
     counted = [AutoModelForCausalLM.from_pretrained(folder).num_parameters() for folder in (model, larger)]
     assert sizes == counted and sizes[1] > 2 * sizes[0]
 
