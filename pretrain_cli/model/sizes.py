@@ -94,7 +94,12 @@ def named_shape(size: str, layers: int | None = None) -> Shape:
 
 
 def choose_shape(
-    flops: float, vocab_size: int, sequence_length: int, layers: int | None = None, tokens: float = float("inf")
+    flops: float,
+    vocab_size: int,
+    sequence_length: int,
+    layers: int | None = None,
+    tokens: float = float("inf"),
+    tokens_of: str = "text",
 ) -> Choice[Shape]:
     """The largest rung that time and text can still teach.
 
@@ -104,6 +109,7 @@ def choose_shape(
         sequence_length: tokens in a row.
         layers: layers in place of the rung's own.
         tokens: training tokens at most: those of all passes over the text, or fewer where the budget names them.
+        tokens_of: what sets ``tokens``, for the reason.
     """
     chosen, affordable = LADDER[0], flops / LADDER[0].flops_per_token(vocab_size, sequence_length)
     for shape in LADDER[1:]:
@@ -113,7 +119,7 @@ def choose_shape(
         ):
             chosen, affordable = shape, paid
     seen = min(tokens, affordable) / chosen.matrix_parameters(vocab_size)
-    limit = "text" if tokens < affordable else "time"
+    limit = tokens_of if tokens < affordable else "time"
     why = f"the {limit} is too short for more" if chosen is LADDER[0] else f"the largest that the {limit} can teach"
     shape = chosen if layers is None else replace(chosen, layers=layers)
     return Choice(shape, f"{why}: about {seen:.2g} tokens a weight of its matrices")

@@ -105,7 +105,7 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
             minutes = DEFAULT_MINUTES
         reasons["budget"] = (
             f"{default_epochs:g} passes over the text"
-            + (f" or {minutes:g} minutes, whichever ends first" if minutes else "")
+            + (f" or {minutes:g} min, whichever ends first" if minutes else "")
         ) + ": none was given"
     elif not any((train.max_steps, train.epochs, train.max_tokens)):
         default_epochs = passes
@@ -160,7 +160,7 @@ def _repeated(passes: float, text: float, affordable: float, minutes: float, rea
     if affordable < ENOUGH_FOR_THE_TEXT * text:
         return math.inf
     reasons["budget"] = (
-        f"ends after {passes:g} passes over the text, or {minutes:g} minutes: more passes would only learn it by "
+        f"ends after {passes:g} passes over the text, or {minutes:g} min: more passes would only learn it by "
         "heart (--epochs overrules)"
     )
     return text
@@ -189,8 +189,9 @@ def _shape(facts: Facts, flops: float, token_limit: float, size: str, layers: in
     if size != "auto":
         return Choice(named_shape(size, layers), "as asked")
     # The text itself bounds what a model can learn.
-    limit = min(token_limit, choose_passes(facts.text_tokens, base=False) * facts.text_tokens)
-    return choose_shape(flops, facts.vocab_size, facts.sequence_length, layers, limit)
+    text = choose_passes(facts.text_tokens, base=False) * facts.text_tokens
+    source = "budget" if token_limit < text else "text"
+    return choose_shape(flops, facts.vocab_size, facts.sequence_length, layers, min(token_limit, text), source)
 
 
 def _batch(
