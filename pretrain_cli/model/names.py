@@ -120,9 +120,8 @@ def _run_model(run: RunFolder, artifacts: Artifacts, checkpoint: str | None) -> 
     if checkpoint is None:
         if not run.model.is_dir():
             steps = checkpoints_of(run)
-            hint = (
-                f"Its checkpoints can be used: --checkpoint {steps[-1]}" if steps else "Train it on: ptk train --resume"
-            )
+            hint = f"Name a checkpoint, {run.name}@{steps[-1]}, or finish it" if steps else "Finish it"
+            hint += f": ptk train --resume {run.name}"
             raise ModelError(f"Run '{run.name}' has no finished model.", hint)
         return NamedModel(run.name, str(run.model), str(run.model), run)
     if checkpoint.isdecimal():
