@@ -207,6 +207,7 @@ def _neighbours(text: Path, spare: Path, minutes: float, sizes: list[int]) -> No
         for label, settings in (
             ("half the rates", ["train.learning_rate=0.5x", "train.matrix_learning_rate=0.5x"]),
             ("half as long", ["train.max_steps=0.5x"] if plan["steps"] else []),
+            *([("a third longer", ["train.max_steps=1.34x"])] if plan["steps"] else []),
             *((f"a rung {which}", [f"model.size={size}"]) for which, size in _beside(plan["size"])),
         ):
             budget = minutes / 2 if label == "half as long" and not plan["steps"] else minutes
