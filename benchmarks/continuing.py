@@ -34,10 +34,13 @@ ROWS = 16
 VARIATIONS = (
     Variation("as it is"),
     Variation("rate 3e-5", ("train.learning_rate=3e-5",)),
+    Variation("rate 2e-4", ("train.learning_rate=2e-4",)),
     Variation("rate 3e-4", ("train.learning_rate=3e-4",)),
     Variation("rate 1e-3", ("train.learning_rate=1e-3",)),
     Variation("linear to 0", ("train.schedule=linear", "train.min_learning_rate_ratio=0")),
     Variation("constant", ("train.schedule=constant",)),
+    Variation("wsd", ("train.schedule=wsd",)),
+    Variation("warm-up of 8 steps", ("train.warmup_steps=8",)),
     Variation("batches of 2 048", ("train.batch_tokens=2048",)),
     Variation("muon, matrices 1e-3", ("train.optimizer=muon", "train.matrix_learning_rate=1e-3")),
     Variation("no weight decay", ("train.weight_decay=0",)),
