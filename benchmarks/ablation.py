@@ -26,15 +26,15 @@ from transformers import set_seed
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
 from pretrain_cli.heap import keep_freed_memory
-from pretrain_cli.training.console import quiet_libraries
-from pretrain_cli.training.feed import Feed
-from pretrain_cli.training.loss import attach_loss
-from pretrain_cli.training.optimizers import make_optimizer
-from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.plan import Plan
-from pretrain_cli.training.schedules import rate_factor
-from pretrain_cli.training.start import Start, model_and_plan, unrecorded_start
-from pretrain_cli.training.validation import validate
+from pretrain_cli.quiet import quiet_libraries
+from pretrain_cli.training.choices.plan import Plan
+from pretrain_cli.training.context import Start, model_and_plan, unrecorded_start
+from pretrain_cli.training.measuring.scoring import validate
+from pretrain_cli.training.rows.feed import Feed
+from pretrain_cli.training.rows.order import RowOrder
+from pretrain_cli.training.step.loss import attach_loss
+from pretrain_cli.training.step.optimizers import make_optimizer
+from pretrain_cli.training.step.schedules import rate_factor
 
 Change = Callable[[Any], None]
 

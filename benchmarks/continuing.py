@@ -24,9 +24,9 @@ from learning import prepared
 
 from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory
+from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.tokenizer.load import open_tokenizer
-from pretrain_cli.training.console import quiet_libraries
-from pretrain_cli.training.loss import attach_loss
+from pretrain_cli.training.step.loss import attach_loss
 
 DOCUMENTED = ("torch", "numpy", "pandas", "scipy")
 ROWS = 16

@@ -77,9 +77,9 @@ def _products(folder: Path) -> None:
     """Each product of one row over all of a model's matrices; medians of 9 passes."""
     import torch
 
-    from pretrain_cli.generation import products
-    from pretrain_cli.generation.lean import LeanModel, lean_shape
-    from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
+    from pretrain_cli.generation.engines import products
+    from pretrain_cli.generation.engines.lean import LeanModel, lean_shape
+    from pretrain_cli.generation.engines.weights import read_model_json, read_weights, weight_files
     from pretrain_cli.heap import take_huge_pages
 
     take_huge_pages()
@@ -108,7 +108,7 @@ def _products(folder: Path) -> None:
 
 def _gguf(folder: str, artifacts: Artifacts) -> Path:
     """The f16 file that `--engine llama.cpp` makes of ``folder``."""
-    from pretrain_cli.generation.llama import open_llama
+    from pretrain_cli.generation.engines.llama_cpp import open_llama
     from pretrain_cli.model.names import find_model
 
     return open_llama(find_model(folder, artifacts), artifacts).file

@@ -21,9 +21,9 @@ from learning import ptk
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
 from pretrain_cli.heap import keep_freed_memory
-from pretrain_cli.training.console import quiet_libraries
-from pretrain_cli.training.recipe import SHORT_TEXT_PASSES
-from pretrain_cli.training.start import unrecorded_start
+from pretrain_cli.quiet import quiet_libraries
+from pretrain_cli.training.choices.recipe import SHORT_TEXT_PASSES
+from pretrain_cli.training.context import unrecorded_start
 
 HELD_OUT_BYTES = 200_000
 

@@ -28,8 +28,8 @@ from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.model.devices import matmul_flops
 from pretrain_cli.model.sizes import named_shape
 from pretrain_cli.tokenizer.load import read_tokenizer
-from pretrain_cli.training.loss import attach_loss
-from pretrain_cli.training.recipe import BASE_BATCH_TOKENS
+from pretrain_cli.training.choices.recipe import BASE_BATCH_TOKENS
+from pretrain_cli.training.step.loss import attach_loss
 
 TINYSOLAR = {
     "hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 32, "num_key_value_heads": 8,

@@ -17,16 +17,16 @@ from turns import Loop
 from pretrain_cli.artifacts import Artifacts, read_lines
 from pretrain_cli.config.load import changed, load_config
 from pretrain_cli.config.model import Config, TrainConfig
-from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.model.build import scratch_model
 from pretrain_cli.model.sizes import named_shape
 from pretrain_cli.progress import Progress
 from pretrain_cli.tokenizer.load import read_tokenizer
-from pretrain_cli.training.loss import attach_loss
-from pretrain_cli.training.optimizers import make_optimizer
-from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.recipe import BASE_BATCH_TOKENS, Rates
+from pretrain_cli.training.choices.recipe import BASE_BATCH_TOKENS, Rates
+from pretrain_cli.training.rows.order import RowOrder
 from pretrain_cli.training.run import train
+from pretrain_cli.training.step.loss import attach_loss
+from pretrain_cli.training.step.optimizers import make_optimizer
 
 PARTS = {
     "loops": ("plain Trainer", "bare", "bare chunked", "bare chunked bf16", "ptk fp32", "ptk auto"),

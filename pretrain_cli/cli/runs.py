@@ -22,7 +22,7 @@ app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=T
 @command()
 def list_(session: Session) -> None:
     """List the runs, oldest first."""
-    from pretrain_cli.records.run import list_runs
+    from pretrain_cli.runs.summary import list_runs
 
     runs = list_runs(session.artifacts)
     if session.console.json:
@@ -41,7 +41,7 @@ def show(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; without it the latest.")] = None,
 ) -> None:
     """Show a run's record; without a name, the latest's."""
-    from pretrain_cli.records.run import show_run
+    from pretrain_cli.runs.summary import show_run
 
     record = show_run(session.artifacts, run)
     if session.console.json:
@@ -58,7 +58,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
 ) -> None:
     """Show how two runs differ, in settings and in loss."""
-    from pretrain_cli.records.run import compare_runs
+    from pretrain_cli.runs.summary import compare_runs
 
     result = compare_runs(session.artifacts, first, second)
     if session.console.speaks:
@@ -85,7 +85,7 @@ def remove(
     """Delete runs, after asking."""
     import sys
 
-    from pretrain_cli.records.run import remove_runs, runs_to_remove
+    from pretrain_cli.runs.summary import remove_runs, runs_to_remove
 
     chosen = runs_to_remove(session.artifacts, words(runs), keep_best)
     size = megabytes(sum(run.bytes_on_disk for run in chosen))

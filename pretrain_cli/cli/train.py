@@ -57,7 +57,7 @@ def train(
         return _find_rate(session)
     _check_names(session.artifacts, run, resume)
     from pretrain_cli import processes
-    from pretrain_cli.training.launch import launch, unheard_launcher, wanted_processes
+    from pretrain_cli.training.processes.launch import launch, unheard_launcher, wanted_processes
 
     if processes.world_size() == 1:
         if warning := unheard_launcher():
@@ -94,7 +94,7 @@ def _check_names(artifacts: Artifacts, run: str | None, resume: str | None) -> N
 
 def _find_rate(session: Session) -> None:
     with quiet_import():
-        from pretrain_cli.training.range_test import find_learning_rate
+        from pretrain_cli.training.measuring.range_test import find_learning_rate
 
     with session.progress() as progress:
         found = find_learning_rate(session.config, session.artifacts, progress, command=session.command)

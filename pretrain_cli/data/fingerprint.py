@@ -9,7 +9,7 @@ from typing import Any
 
 import xxhash
 
-from pretrain_cli.data.inputs import InputFile, is_url
+from pretrain_cli.data.reading.inputs import InputFile, is_url
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import Progress
 

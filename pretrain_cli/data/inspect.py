@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.data.store import open_rows
+from pretrain_cli.data.rows.store import open_rows
 from pretrain_cli.errors import DataError, UsageError
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretrain_cli.data.assemble import RowSettings, SplitCounts
-from pretrain_cli.data.select import Selection
-from pretrain_cli.data.shard import TaskCounts
+from pretrain_cli.data.choosing.selection import Selection
+from pretrain_cli.data.encoding.shards import TaskCounts
+from pretrain_cli.data.rows.assembly import RowSettings, SplitCounts
 
 LISTED = 100
 """Documents named in the ledger at most, of each split."""

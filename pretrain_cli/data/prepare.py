@@ -18,17 +18,17 @@ import numpy.typing as npt
 from pretrain_cli.artifacts import Artifacts, lock, writing_to
 from pretrain_cli.config.model import Config
 from pretrain_cli.data import ledger as ledgers
-from pretrain_cli.data.assemble import RowSettings, Shards, SplitCounts, locate, write_split
+from pretrain_cli.data.choosing.selection import Selection, select
+from pretrain_cli.data.encoding.encoder import EncoderSettings, choose_encoder
+from pretrain_cli.data.encoding.executors import run_tasks
+from pretrain_cli.data.encoding.shards import DOCUMENT, ShardSettings, TaskCounts
+from pretrain_cli.data.encoding.tasks import finished_task, plan_tasks, shard_name
+from pretrain_cli.data.encoding.text_sample import head_sample
+from pretrain_cli.data.encoding.tokenizer_choice import find_tokenizer, source_of, tokenizer_key
 from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files, hash_tokenizer
-from pretrain_cli.data.inputs import STDIN, InputFile, check_unchanged, find_files
-from pretrain_cli.data.pool import run_tasks
-from pretrain_cli.data.publish import Staging
-from pretrain_cli.data.sample import head_sample
-from pretrain_cli.data.select import Selection, select
-from pretrain_cli.data.shard import DOCUMENT, ShardSettings, TaskCounts
-from pretrain_cli.data.tasks import finished_task, plan_tasks, shard_name
-from pretrain_cli.data.tokens import EncoderSettings, choose_encoder
-from pretrain_cli.data.vocabulary import find_tokenizer, source_of, tokenizer_key
+from pretrain_cli.data.reading.inputs import STDIN, InputFile, check_unchanged, find_files
+from pretrain_cli.data.rows.assembly import RowSettings, Shards, SplitCounts, locate, write_split
+from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer

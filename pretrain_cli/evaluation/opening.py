@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pretrain_cli.artifacts import Artifacts, read_json
-from pretrain_cli.data.tokens import Encoder, choose_encoder, lacks_bytes, token_bytes
+from pretrain_cli.data.encoding.encoder import Encoder, choose_encoder, lacks_bytes, token_bytes
 from pretrain_cli.evaluation.kernels import speed_up
 from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pretrain_cli.cores import map_in_order, worker_count
-from pretrain_cli.data.tokens import PIECE_CHARACTERS, Encoder
+from pretrain_cli.data.encoding.encoder import PIECE_CHARACTERS, Encoder
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.evaluation.opening import Forward, OpenModel, choose_forward
 from pretrain_cli.evaluation.tally import BLOCK_BYTES, DocumentTally, Sums, Tally

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts, read_json
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.documents import Batch, Record, Rejected, place
-from pretrain_cli.data.inputs import STDIN, InputFile, find_files
-from pretrain_cli.data.readers import ReadSettings, Span, read
+from pretrain_cli.data.reading.documents import Batch, Record, Rejected, place
+from pretrain_cli.data.reading.inputs import STDIN, InputFile, find_files
+from pretrain_cli.data.reading.readers import ReadSettings, Span, read
 from pretrain_cli.errors import ConfigError, DataError
 
 VALIDATION, GENERAL = "validation", "general"
@@ -93,7 +93,7 @@ def read_validation(artifacts: Artifacts) -> Iterator[Document]:
     """The held-out documents as text: what the stored ids say, without the BOS and EOS put around them."""
     from tokenizers import Tokenizer
 
-    from pretrain_cli.data.store import iterate_documents
+    from pretrain_cli.data.rows.store import iterate_documents
     from pretrain_cli.tokenizer.load import read_tokenizer
 
     info = read_tokenizer(artifacts.tokenizer)

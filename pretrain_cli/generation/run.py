@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import UsageError
+from pretrain_cli.generation.engines.weights import read_ahead, weight_files
 from pretrain_cli.generation.prompts import check_prompt
 from pretrain_cli.generation.results import GenerateResult, OnText, Sample
-from pretrain_cli.generation.weights import read_ahead, weight_files
 from pretrain_cli.heap import take_huge_pages
 from pretrain_cli.model.names import NamedModel, checkpoints_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
@@ -107,7 +107,7 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
         MissingDependencyError: the engine isn't installed.
     """
     if config.engine == "llama.cpp":
-        from pretrain_cli.generation.llama import open_llama
+        from pretrain_cli.generation.engines.llama_cpp import open_llama
 
         return open_llama(named, artifacts, progress)
     take_huge_pages()
@@ -118,7 +118,7 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(_read_tokenizer, Path(tokenizer_folder))
         # The disk and the second core work while torch is imported here.
-        from pretrain_cli.generation.engines import open_writer
+        from pretrain_cli.generation.engines.choice import open_writer
 
         info, tokenizer = reading.result()  # before threads are timed: no work of ours may look like another process
         return open_writer(named.name, location, config, info, tokenizer)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretrain_cli.config.model import TrainConfig
-from pretrain_cli.training.clock import FORWARD_SHARE, VALIDATION_SHARE, WRITE_BYTES_PER_SECOND
-from pretrain_cli.training.pace import LEAST_INTERVAL
-from pretrain_cli.training.plan import Plan
-from pretrain_cli.training.validator import FINAL_VALIDATION
+from pretrain_cli.training.choices.plan import Plan
+from pretrain_cli.training.measuring.clock import FORWARD_SHARE, VALIDATION_SHARE, WRITE_BYTES_PER_SECOND
+from pretrain_cli.training.measuring.intervals import LEAST_INTERVAL
+from pretrain_cli.training.measuring.validation import FINAL_VALIDATION
 
 
 @dataclass(frozen=True)

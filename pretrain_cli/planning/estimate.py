@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pretrain_cli.training.loss import chunk_rows
-from pretrain_cli.training.optimizers import split_parameters
+from pretrain_cli.training.step.loss import chunk_rows
+from pretrain_cli.training.step.optimizers import split_parameters
 
 PROGRAM_CPU, PROGRAM_GPU = 580e6, 900e6
 """Python with torch and transformers loaded, resident; on a GPU its context and the libraries' kernels."""

@@ -23,7 +23,7 @@ import numpy as np
 from pretrain_cli.artifacts import Artifacts, read_json, write_json, write_text
 from pretrain_cli.config.load import load_config, to_toml
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.store import PackedBatch, RowWriter
+from pretrain_cli.data.rows.store import PackedBatch, RowWriter
 from pretrain_cli.errors import ModelError, PtkError
 from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.progress import Progress

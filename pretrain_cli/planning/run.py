@@ -22,19 +22,19 @@ from pretrain_cli.planning.accelerators import (
 )
 from pretrain_cli.planning.duration import whole_duration
 from pretrain_cli.planning.estimate import Counts, Setup, count_model, memory_needed, ways_to_fit
+from pretrain_cli.planning.outline import Outline, outline_of
 from pretrain_cli.planning.probe import Measured, measure
 from pretrain_cli.planning.result import TrainingPlan
 from pretrain_cli.planning.scaling import step_on
-from pretrain_cli.planning.shape import Outline, outline_of
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.training.checkpoints import bytes_needed
-from pretrain_cli.training.compiling import choose_compile
-from pretrain_cli.training.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
-from pretrain_cli.training.machine import Machine as TrainingMachine
-from pretrain_cli.training.plan import UTILISATION, Facts, Plan, make_plan
-from pretrain_cli.training.prepared import keeps_apart
-from pretrain_cli.training.resume import settled
-from pretrain_cli.training.sharding import zero_stage
+from pretrain_cli.training.choices.compilation import choose_compile
+from pretrain_cli.training.choices.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
+from pretrain_cli.training.choices.machine import Machine as TrainingMachine
+from pretrain_cli.training.choices.plan import UTILISATION, Facts, Plan, make_plan
+from pretrain_cli.training.keeping.checkpoints import bytes_needed
+from pretrain_cli.training.keeping.resume import settled
+from pretrain_cli.training.processes.sharding import zero_stage
+from pretrain_cli.training.rows.prepared import keeps_apart
 
 CPU_WATTS_PER_CORE = 5.0
 """Between a laptop's 28 W for 8 cores and a server's 360 W for 96 (their data sheets)."""

@@ -14,10 +14,10 @@ from transformers.training_args import OptimizerNames
 
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, MissingDependencyError
-from pretrain_cli.training.kernels import Kernels
-from pretrain_cli.training.plan import Plan
-from pretrain_cli.training.processes import world_size
-from pretrain_cli.training.sharding import be_one_of_one
+from pretrain_cli.training.choices.kernels import Kernels
+from pretrain_cli.training.choices.plan import Plan
+from pretrain_cli.training.processes.agreement import world_size
+from pretrain_cli.training.processes.sharding import be_one_of_one
 
 ENDLESS_STEPS = 1_000_000_000
 """Steps of a run that the clock ends."""

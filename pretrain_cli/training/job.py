@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.progress import Progress
-from pretrain_cli.training.clock import RunClock
-from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.plan import Plan
-from pretrain_cli.training.record import Metrics
-from pretrain_cli.training.signals import StopRequests
-from pretrain_cli.training.state import RunState
+from pretrain_cli.training.choices.plan import Plan
+from pretrain_cli.training.keeping.record import Metrics
+from pretrain_cli.training.keeping.state import RunState
+from pretrain_cli.training.measuring.clock import RunClock
+from pretrain_cli.training.processes.signals import StopRequests
+from pretrain_cli.training.rows.order import RowOrder
 
 
 @dataclass

@@ -18,27 +18,27 @@ from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyErr
 from pretrain_cli.model.build import check_base_matches
 from pretrain_cli.model.devices import choose_device
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.training.announce import announce, expected_seconds
-from pretrain_cli.training.checkpoints import choose_checkpoint, clear_staging, remove_after
-from pretrain_cli.training.compiling import choose_compile
-from pretrain_cli.training.console import quiet_libraries
-from pretrain_cli.training.course import run_course
-from pretrain_cli.training.machine import choose_machine
-from pretrain_cli.training.prepared import (
+from pretrain_cli.quiet import quiet_libraries
+from pretrain_cli.training.choices.announcement import announce, expected_seconds
+from pretrain_cli.training.choices.compilation import choose_compile
+from pretrain_cli.training.choices.machine import choose_machine
+from pretrain_cli.training.context import Start, begin_record, model_and_plan, settings_to_keep
+from pretrain_cli.training.keeping.checkpoints import choose_checkpoint, clear_staging, remove_after
+from pretrain_cli.training.keeping.record import RunRecord, now, read_record
+from pretrain_cli.training.keeping.resume import check_unchanged, find_run, merge, read_config, result_of
+from pretrain_cli.training.keeping.state import RunState, load_state
+from pretrain_cli.training.loop import run_course
+from pretrain_cli.training.processes.agreement import rank, same, together, wait_for_all, world_size
+from pretrain_cli.training.processes.sharding import check_zero_layout, refuse_other_sharding
+from pretrain_cli.training.processes.signals import StopRequests
+from pretrain_cli.training.result import TrainResult
+from pretrain_cli.training.rows.prepared import (
     check_prepared,
     open_prepared,
     other_inputs,
     prepared_tokenizer,
     with_its_base,
 )
-from pretrain_cli.training.processes import rank, same, together, wait_for_all, world_size
-from pretrain_cli.training.record import RunRecord, now, read_record
-from pretrain_cli.training.results import TrainResult
-from pretrain_cli.training.resume import check_unchanged, find_run, merge, read_config, result_of
-from pretrain_cli.training.sharding import check_zero_layout, refuse_other_sharding
-from pretrain_cli.training.signals import StopRequests
-from pretrain_cli.training.start import Start, begin_record, model_and_plan, settings_to_keep
-from pretrain_cli.training.state import RunState, load_state
 
 REFUSED = "refused"
 """A run whose settings ended it before its first step."""

@@ -15,18 +15,18 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from pretrain_cli.errors import MissingDependencyError
-from pretrain_cli.training.checkpoints import bytes_needed
-from pretrain_cli.training.divergence import IN_A_ROW, Diverged, Guard
-from pretrain_cli.training.feed import Feed, make_loader
 from pretrain_cli.training.job import Job
-from pretrain_cli.training.meter import Meter
-from pretrain_cli.training.optimizers import make_optimizer, split_parameters
-from pretrain_cli.training.pace import Pace
-from pretrain_cli.training.processes import totals
-from pretrain_cli.training.saving import Saver
-from pretrain_cli.training.schedules import make_scheduler
-from pretrain_cli.training.sharding import PARTS, is_sharded, load_any, save_parts
-from pretrain_cli.training.validator import Validator
+from pretrain_cli.training.keeping.checkpoints import bytes_needed
+from pretrain_cli.training.keeping.saving import Saver
+from pretrain_cli.training.measuring.intervals import Pace
+from pretrain_cli.training.measuring.meter import Meter
+from pretrain_cli.training.measuring.validation import Validator
+from pretrain_cli.training.processes.agreement import totals
+from pretrain_cli.training.processes.sharding import PARTS, is_sharded, load_any, save_parts
+from pretrain_cli.training.rows.feed import Feed, make_loader
+from pretrain_cli.training.step.divergence import IN_A_ROW, Diverged, Guard
+from pretrain_cli.training.step.optimizers import make_optimizer, split_parameters
+from pretrain_cli.training.step.schedules import make_scheduler
 
 
 class PackedTrainer(Trainer):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import PrepareResult, prepare
-from pretrain_cli.data.store import iterate_documents
+from pretrain_cli.data.rows.store import iterate_documents
 
 PROSE = "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in my purse, "
 Preparing = Callable[..., tuple[PrepareResult, Artifacts]]

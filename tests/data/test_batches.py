@@ -9,8 +9,8 @@ import torch
 from conftest import Preparing
 from torch.utils.data import DataLoader
 
-from pretrain_cli.data.batches import PackedDataset, collate
-from pretrain_cli.data.store import open_rows
+from pretrain_cli.data.rows.batches import PackedDataset, collate
+from pretrain_cli.data.rows.store import open_rows
 
 
 def dataset(preparing: Preparing, tmp_path: Path, mask: bool) -> PackedDataset:

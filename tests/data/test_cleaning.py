@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretrain_cli.data.cleaning import Cleaner
+from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.errors import ConfigError
 
 SENTENCES = [

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain_cli.data.packing import BestFit, Concat, Plan, windows
+from pretrain_cli.data.rows.packing import BestFit, Concat, Plan, windows
 
 
 def run(packer: Concat | BestFit, sizes: list[int], window: int) -> list[Plan]:

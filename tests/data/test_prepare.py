@@ -23,9 +23,9 @@ from tokenizers import Tokenizer
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
-from pretrain_cli.data import tasks
+from pretrain_cli.data.encoding import tasks
 from pretrain_cli.data.prepare import prepare
-from pretrain_cli.data.store import iterate_documents, open_rows
+from pretrain_cli.data.rows.store import iterate_documents, open_rows
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.progress import Progress
 
@@ -248,8 +248,8 @@ def test_one_two_and_four_workers_give_the_same_bytes(
 def test_a_long_document_in_parts_gives_the_ids_of_the_whole(
     preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_level: Path, sentencepiece_style: Path
 ) -> None:
-    from pretrain_cli.data import readers
-    from pretrain_cli.data import tokens as tokens_module
+    from pretrain_cli.data.encoding import encoder as tokens_module
+    from pretrain_cli.data.reading import readers
 
     text = "".join(random.Random(1).choice(["a ", "b", "abc  ", "dé ", "\n", "bad cab "]) for _ in range(6000))
     (tmp_path / "long.txt").write_text(text)
@@ -409,7 +409,7 @@ import sys
 from pathlib import Path
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
-from pretrain_cli.data import tasks
+from pretrain_cli.data.encoding import tasks
 from pretrain_cli.data.prepare import prepare
 tasks.plan_tasks.__defaults__ = (20_000,)
 if __name__ == "__main__":
@@ -475,7 +475,7 @@ def test_parts_run_apart_give_the_rows_of_one_run(
             prepare(config, parts)
         assert not parts.manifest.exists()
     ran: list[object] = []
-    monkeypatch.setattr("pretrain_cli.data.pool.run_task", lambda *given: ran.append(given))
+    monkeypatch.setattr("pretrain_cli.data.encoding.executors.run_task", lambda *given: ran.append(given))
     prepare(without_part(config), parts, merge=True)
     assert not ran, "every shard was finished already"
     monkeypatch.undo()
@@ -544,7 +544,7 @@ def test_a_failing_prepare_leaves_the_last_output_whole(preparing: Preparing, tm
 def test_a_prepare_killed_while_it_publishes_is_finished_by_the_next(
     preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    from pretrain_cli.data import publish
+    from pretrain_cli.data import staging as publish
 
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(50)])
     _, whole = preparing(path, sequence_length=64, into="whole")
@@ -576,7 +576,7 @@ def test_a_prepare_killed_while_it_publishes_is_finished_by_the_next(
 def test_the_tokenizer_never_sees_held_out_text(
     tmp_path: Path, split: str, many: int, cleaning: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_cli.data import vocabulary
+    from pretrain_cli.data.encoding import tokenizer_choice as vocabulary
 
     seen: list[str] = []
     train = vocabulary.train_tokenizer
@@ -593,7 +593,7 @@ def test_the_tokenizer_never_sees_held_out_text(
 def test_a_large_text_gives_the_tokenizer_a_bounded_sample_that_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_cli.data import vocabulary
+    from pretrain_cli.data.encoding import tokenizer_choice as vocabulary
 
     class Notes(Progress):
         def note(self, text: str) -> None:
@@ -620,7 +620,7 @@ def test_a_large_text_gives_the_tokenizer_a_bounded_sample_that_is_told(
 def test_the_tokenizer_never_sees_the_held_out_tail_of_one_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_cli.data import vocabulary
+    from pretrain_cli.data.encoding import tokenizer_choice as vocabulary
 
     seen: list[str] = []
     train = vocabulary.train_tokenizer

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pretrain_cli.data.documents import Batch, Document
-from pretrain_cli.data.inputs import find_files
-from pretrain_cli.data.readers import ReadSettings, Span, read
+from pretrain_cli.data.reading.documents import Batch, Document
+from pretrain_cli.data.reading.inputs import find_files
+from pretrain_cli.data.reading.readers import ReadSettings, Span, read
 from pretrain_cli.errors import DataError
 
 TEXTS = ["The first document.", 'The second, "quoted"\nand on two lines.', "Die dritte: äöü 数据"]
@@ -107,7 +107,7 @@ def test_a_wrong_byte_in_utf8_is_an_error_and_no_other_encoding(tmp_path: Path) 
 
 
 def test_a_separator_parts_documents_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pretrain_cli.data import readers
+    from pretrain_cli.data.reading import readers
 
     (tmp_path / "a.txt").write_text("<end>".join(TEXTS * 20), encoding="utf-8")
     for size in (1, 7, 64, 1 << 20):

@@ -11,8 +11,8 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.generation.conversation import Conversation
-from pretrain_cli.generation.lean import LeanModel, lean_shape
-from pretrain_cli.generation.products import (
+from pretrain_cli.generation.engines.lean import LeanModel, lean_shape
+from pretrain_cli.generation.engines.products import (
     IN_BLOCKS,
     LINEAR,
     SUMMED,
@@ -22,12 +22,12 @@ from pretrain_cli.generation.products import (
     fastest_product,
     sensible_threads,
 )
+from pretrain_cli.generation.engines.weights import read_model_json, read_weights, weight_files
 from pretrain_cli.generation.prompts import fit_prompt
 from pretrain_cli.generation.results import Sample
 from pretrain_cli.generation.run import generate
 from pretrain_cli.generation.sampling import Choice, Sampler
 from pretrain_cli.generation.text import TextStream
-from pretrain_cli.generation.weights import read_model_json, read_weights, weight_files
 from pretrain_cli.progress import Progress
 from tests.tiny import OTHER_SHAPES, SAMPLE, make_model, make_tokenizer
 
@@ -77,7 +77,7 @@ def test_other_shapes_are_computed_by_the_lean_loop_as_transformers_does(
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0]
     for max_new, product in ((4, None), (64, LINEAR), (64, SUMMED), (64, IN_BLOCKS)):
-        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda *_, product=product: product)
+        monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", lambda *_, product=product: product)
         lean.row_product = None
         torch.testing.assert_close(lean.start([ids[:-1]], max_new)[0], expected[-2], atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(lean.step([0], [ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
@@ -218,7 +218,7 @@ def test_tokens_with_half_a_character_are_shown_whole_beside_their_probabilities
 def test_the_fast_products_of_one_row_equal_torchs_own(
     product: RowProduct, shape: tuple[int, ...], rows: tuple[int, ...], monkeypatch
 ) -> None:
-    monkeypatch.setattr("pretrain_cli.generation.products.CACHED_VALUES", 480)
+    monkeypatch.setattr("pretrain_cli.generation.engines.products.CACHED_VALUES", 480)
     x, weights = torch.randn(shape), tuple(torch.randn(count, shape[-1]) for count in rows)
     torch.set_num_threads(2)
     try:
@@ -231,7 +231,7 @@ def test_the_fast_products_of_one_row_equal_torchs_own(
 def test_greedy_ids_are_the_same_with_the_fast_products(model: Path, monkeypatch) -> None:
     found = []
     for product in (LINEAR, SUMMED, IN_BLOCKS):
-        monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda *_, product=product: product)
+        monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", lambda *_, product=product: product)
         found.append(write(model, ["Call me"], greedy=True)[0].ids)
     assert found[0] == found[1] == found[2]
 
@@ -244,8 +244,8 @@ def test_weights_are_copied_only_where_the_memory_has_room(free: int, model: Pat
         allowed.append(may_copy)
         return LINEAR
 
-    monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", choose)
-    monkeypatch.setattr("pretrain_cli.generation.lean.available_bytes", lambda: free)
+    monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", choose)
+    monkeypatch.setattr("pretrain_cli.generation.engines.lean.available_bytes", lambda: free)
     write(model, ["Call me"])
     assert allowed == [free > 0]
 
@@ -262,7 +262,7 @@ def test_ctrl_c_while_the_weights_are_laid_out_leaves_a_model_that_writes(model:
             raise KeyboardInterrupt
         lay_out(self, product, threads)
 
-    monkeypatch.setattr("pretrain_cli.generation.lean.fastest_product", lambda *_: IN_BLOCKS)
+    monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", lambda *_: IN_BLOCKS)
     monkeypatch.setattr(Projection, "lay_out", interrupted)
     with pytest.raises(KeyboardInterrupt):
         conversation.say("Call me")
@@ -273,7 +273,7 @@ def test_ctrl_c_while_the_weights_are_laid_out_leaves_a_model_that_writes(model:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """What products.py takes the time from, in seconds; two threads."""
     seconds = [0.0]
-    monkeypatch.setattr("pretrain_cli.generation.products.time.perf_counter", lambda: seconds[0])
+    monkeypatch.setattr("pretrain_cli.generation.engines.products.time.perf_counter", lambda: seconds[0])
     torch.set_num_threads(2)
     yield seconds
     torch.set_num_threads(1)
@@ -290,7 +290,7 @@ def test_one_thread_computes_where_another_process_holds_the_cores(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("pretrain_cli.model.devices.available_cores", lambda: 2)
     monkeypatch.setattr("pretrain_cli.model.devices._busy_cores", lambda: others)
-    monkeypatch.setattr("pretrain_cli.generation.products.summed_product", product)
+    monkeypatch.setattr("pretrain_cli.generation.engines.products.summed_product", product)
     assert sensible_threads(torch.zeros(8, 4)) == threads
     assert torch.get_num_threads() == 2
 
@@ -307,8 +307,8 @@ def test_a_faster_product_of_one_row_is_taken_where_it_pays(
         return RowProduct(as_stored, product)
 
     linear, other = taking(2.0), taking(seconds)
-    monkeypatch.setattr("pretrain_cli.generation.products.LINEAR", linear)
-    monkeypatch.setattr(f"pretrain_cli.generation.products.{'IN_BLOCKS' if may_copy else 'SUMMED'}", other)
+    monkeypatch.setattr("pretrain_cli.generation.engines.products.LINEAR", linear)
+    monkeypatch.setattr(f"pretrain_cli.generation.engines.products.{'IN_BLOCKS' if may_copy else 'SUMMED'}", other)
     projections = [Projection((torch.zeros(8, 4),), None, 0) for _ in range(3)]
     assert fastest_product(projections, may_copy) is (other if chosen else linear)
 

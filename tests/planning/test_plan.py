@@ -24,7 +24,7 @@ from pretrain_cli.planning.accelerators import ACCELERATORS, Machine, all_reduce
 from pretrain_cli.planning.duration import Duration, whole_duration
 from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.run import plan_training
-from pretrain_cli.training.plan import Facts, make_plan
+from pretrain_cli.training.choices.plan import Facts, make_plan
 from tests.tiny import make_model
 
 TEXT = "To be, or not to be, that is the question.\n" * 4000

@@ -10,9 +10,9 @@ import torch
 from pretrain_cli.artifacts import read_lines
 from pretrain_cli.errors import DivergedError
 from pretrain_cli.training import trainer as trainer_module
-from pretrain_cli.training.divergence import IN_A_ROW, Guard
-from pretrain_cli.training.record import read_record
+from pretrain_cli.training.keeping.record import read_record
 from pretrain_cli.training.run import train
+from pretrain_cli.training.step.divergence import IN_A_ROW, Guard
 from tests.training.conftest import Heard, small
 
 

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 
 from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, read_lines
 from pretrain_cli.errors import UsageError
-from pretrain_cli.training.checkpoints import fault, staged
-from pretrain_cli.training.record import Metrics, read_record
+from pretrain_cli.training.keeping.checkpoints import fault, staged
+from pretrain_cli.training.keeping.record import Metrics, read_record
+from pretrain_cli.training.keeping.saving import Saver
 from pretrain_cli.training.run import train
-from pretrain_cli.training.saving import Saver
 from tests.training.conftest import Heard, small
 from tests.training.test_resume import course, weights_equal
 

@@ -9,7 +9,7 @@ import pytest
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
-from pretrain_cli.training.kernels import Hardware, Kernels, choose_kernels, hardware_of, liger_config
+from pretrain_cli.training.choices.kernels import Hardware, Kernels, choose_kernels, hardware_of, liger_config
 from pretrain_cli.training.run import train
 from tests.training.conftest import small
 

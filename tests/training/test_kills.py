@@ -68,7 +68,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(rows: Artifacts, workers:
 @pytest.mark.slow
 def test_a_resume_at_a_late_step_is_as_quick_as_at_an_early_one(rows: Artifacts) -> None:
     """The position in the row order is computed: batches are not replayed."""
-    from pretrain_cli.training.order import RowOrder
+    from pretrain_cli.training.rows.order import RowOrder
 
     began = time.monotonic()
     order = RowOrder(1_000_000, 8, total=10**9, seed=0, start=10**8 + 7)

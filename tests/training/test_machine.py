@@ -12,19 +12,20 @@ import pytest
 import torch
 
 from pretrain_cli.config.model import TrainConfig
-from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.model import devices
-from pretrain_cli.training import compiling, feed
-from pretrain_cli.training.busy import NEWEST, USUAL, BusyWatch
-from pretrain_cli.training.compiling import choose_compile, compiled_body
-from pretrain_cli.training.machine import Machine
-from pretrain_cli.training.plan import Facts, make_plan
-from pretrain_cli.training.record import read_record
+from pretrain_cli.training.choices import compilation as compiling
+from pretrain_cli.training.choices.compilation import choose_compile, compiled_body
+from pretrain_cli.training.choices.machine import Machine
+from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.choices.workers import choose_workers
+from pretrain_cli.training.keeping.record import read_record
+from pretrain_cli.training.measuring.busy import NEWEST, USUAL, BusyWatch
+from pretrain_cli.training.measuring.validation import Validator
+from pretrain_cli.training.rows import feed
 from pretrain_cli.training.run import train
 from pretrain_cli.training.trainer import PackedTrainer
-from pretrain_cli.training.validator import Validator
-from pretrain_cli.training.workers import choose_workers
 from tests.training.conftest import Heard, small
 from tests.training.test_resume import course
 

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pretrain_cli.config.model import TrainConfig
-from pretrain_cli.training.optimizers import make_optimizer, orthogonalise, split_parameters
-from pretrain_cli.training.recipe import Rates
-from pretrain_cli.training.schedules import make_scheduler, rate_factor
+from pretrain_cli.training.choices.recipe import Rates
+from pretrain_cli.training.step.optimizers import make_optimizer, orthogonalise, split_parameters
+from pretrain_cli.training.step.schedules import make_scheduler, rate_factor
 from pretrain_cli.training.trainer import PackedTrainer
 from tests.tiny import make_model
 

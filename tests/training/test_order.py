@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain_cli.training.order import RowOrder, continued
+from pretrain_cli.training.rows.order import RowOrder, continued
 
 
 @settings(max_examples=30, deadline=None)

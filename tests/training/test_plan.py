@@ -8,8 +8,8 @@ import pytest
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.training.plan import Facts, make_plan
-from pretrain_cli.training.recipe import Rates
+from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.choices.recipe import Rates
 
 
 def facts(**values: Any) -> Facts:

@@ -10,7 +10,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import changed, load_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.training.prepared import check_prepared, other_inputs
+from pretrain_cli.training.rows.prepared import check_prepared, other_inputs
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ from pretrain_cli import processes
 from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, DataError
-from pretrain_cli.training.launch import first_failure, unheard_launcher, wanted_processes
-from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.plan import Facts, make_plan
-from pretrain_cli.training.record import read_record
+from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.keeping.record import read_record
+from pretrain_cli.training.processes.launch import first_failure, unheard_launcher, wanted_processes
+from pretrain_cli.training.rows.order import RowOrder
 
 STEPS = 50
 COMMON = (
@@ -326,7 +326,7 @@ def torn(tmp_path: Path) -> str:
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    import pretrain_cli.training.feed as feed\n"
+        "    import pretrain_cli.training.rows.feed as feed\n"
         "    from pretrain_cli.errors import DataError\n"
         "    take = feed.Feed.take\n"
         "    def fail(self, count):\n"

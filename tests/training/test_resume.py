@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
 from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
-from pretrain_cli.training.record import read_record
+from pretrain_cli.training.keeping.record import read_record
+from pretrain_cli.training.processes.signals import SAME_SECONDS, StopRequests
 from pretrain_cli.training.run import train
-from pretrain_cli.training.signals import SAME_SECONDS, StopRequests
 from tests.training.conftest import Heard, prepare_text, small
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.training.plan import Facts, make_plan
-from pretrain_cli.training.record import read_record
-from pretrain_cli.training.sharding import be_one_of_one, check_zero_layout, refuse_other_sharding, zero_stage
+from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.keeping.record import read_record
+from pretrain_cli.training.processes.sharding import be_one_of_one, check_zero_layout, refuse_other_sharding, zero_stage
 from tests.training.test_processes import COMMON, furthest, ptk, start, trained, wait_for_step
 
 SHARDED = ("--shard-model", "--processes", "2")

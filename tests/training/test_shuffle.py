@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from pretrain_cli.training.order import RowOrder
-from pretrain_cli.training.shuffle import shuffled
+from pretrain_cli.training.rows.order import RowOrder
+from pretrain_cli.training.rows.shuffle import shuffled
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 64, 1000, 4097])

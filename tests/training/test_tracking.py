@@ -19,10 +19,10 @@ from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError
-from pretrain_cli.training import tracking
-from pretrain_cli.training.record import read_record
+from pretrain_cli.training.keeping import tracking
+from pretrain_cli.training.keeping.record import read_record
+from pretrain_cli.training.keeping.wandb_state import LOG, connection
 from pretrain_cli.training.run import train
-from pretrain_cli.training.wandb_state import LOG, connection
 from tests.training.conftest import Heard, small
 from tests.training.wandb_server import wandb_server
 

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pretrain_cli.artifacts import Artifacts, read_lines
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.batches import PackedDataset
+from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, MissingDependencyError, ModelError, UsageError
-from pretrain_cli.training.checkpoints import fault
+from pretrain_cli.training.keeping.checkpoints import fault
 from pretrain_cli.training.run import TrainResult, train
 from tests.tiny import make_model
 from tests.training.conftest import Heard, small

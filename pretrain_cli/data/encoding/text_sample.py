@@ -1,0 +1,176 @@
+"""Which text is the tokenizer trained on, and which checks the engine? A bounded, seeded part of what is trained on."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import xxhash
+
+from pretrain_cli.config.model import Config
+from pretrain_cli.data.choosing.split import choose_split, hold_out, same_text
+from pretrain_cli.data.cleaning.steps import Cleaner
+from pretrain_cli.data.encoding.shards import REASONS_OF_NO_CONCERN, bad_record
+from pretrain_cli.data.reading.documents import Batch, Document, Record
+from pretrain_cli.data.reading.inputs import InputFile
+from pretrain_cli.data.reading.readers import ReadSettings, Span, read
+from pretrain_cli.errors import DataError
+
+PIECE = 1 << 16
+CHECK_CHARACTERS = 1 << 18
+CHECK_BYTES = 1 << 17
+
+
+@dataclass
+class Sample:
+    """Text to train a tokenizer on. ``bytes``: of ``texts``; ``total_bytes``: of all the text, held out or not."""
+
+    texts: list[str]
+    bytes: int
+    total_bytes: int
+
+
+def _records(files: list[InputFile], config: Config) -> Iterator[Record]:
+    """All records of the input; files that can't be read are judged when the data is read for good."""
+    data = config.data
+    for file in files:
+        settings = ReadSettings(data.document_separator, data.text_column, data.encoding)
+        try:
+            yield from read(Span(file), settings)
+        except DataError:
+            if data.on_error == "fail":
+                raise
+
+
+def training_sample(files: list[InputFile], config: Config) -> Sample:
+    """About ``tokenizer.sample_bytes`` of text, drawn evenly by a hash of text and seed, none of it held out.
+
+    All documents are read, as which of them are held out follows from all. With cleaning steps, near dedup or weights
+    that isn't known before the end: twice the share is left out.
+
+    Raises:
+        DataError: a bad record or file, where ``on_error`` is "fail".
+    """
+    drawing = _Drawing(config, sum(max(0, file.size) for file in files))
+    for record in _records(files, config):
+        if isinstance(record, Batch):
+            for digest, encoded, text in zip(
+                map(xxhash.xxh3_128_digest, record.encoded), record.encoded, record.texts, strict=True
+            ):
+                if not text.isspace():
+                    drawing.take(text, len(encoded))
+                    drawing.end(digest)
+        elif isinstance(record, Document):
+            drawing.take_part(record)
+        elif config.data.on_error == "fail" and record.reason not in REASONS_OF_NO_CONCERN:
+            raise bad_record(record)  # it would end the encoding: no tokenizer is trained first
+    return drawing.finish()
+
+
+@dataclass
+class _Drawing:
+    """Pieces drawn so far, each with its document and its place in it."""
+
+    config: Config
+    expected_bytes: int
+    sizes: array[int] = field(default_factory=lambda: array("q", [0]))
+    hashes: list[bytes] = field(default_factory=list)
+    drawn: list[tuple[int, int, str]] = field(default_factory=list)
+    used: int = 0
+    digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
+
+    def __post_init__(self) -> None:
+        self.limit = self.config.tokenizer.sample_bytes
+        self.share = min(1.0, self.limit / max(1, self.expected_bytes))
+        self.cleaner = Cleaner(self.config.data.cleaning)
+
+    def take(self, text: str, size: int) -> None:
+        """Draw from more text of the current document."""
+        at = self.sizes[-1]
+        for start in range(0, len(text), PIECE):
+            piece = text[start : start + PIECE]
+            if self.share == 1 or self._number(piece) < self.share:
+                self.drawn.append((len(self.sizes) - 1, at, piece))
+                self.used += len(piece)
+            at += len(piece.encode()) if len(text) > PIECE else size
+        self.sizes[-1] += size
+        if self.used > 1.2 * self.limit:  # compressed input is larger than its size on disk says
+            self._thin()
+
+    def _number(self, text: str) -> float:
+        return float(xxhash.xxh3_64_intdigest(text[:4096].encode(), self.config.data.seed) / 2**64)
+
+    def _thin(self) -> None:
+        """Halve the share: what has been drawn stays an even sample of what has been read."""
+        self.share /= 2
+        self.drawn = [entry for entry in self.drawn if self._number(entry[2]) < self.share]
+        self.used = sum(len(text) for _, _, text in self.drawn)
+
+    def take_part(self, record: Document) -> None:
+        encoded = record.text.encode()
+        self.digest.update(encoded)
+        self.take(record.text, len(encoded))
+        if record.final:
+            self.end(self.digest.digest())
+            self.digest = xxhash.xxh3_128()
+
+    def end(self, digest: bytes) -> None:
+        """The current document is whole."""
+        self.hashes.append(digest)
+        self.sizes.append(0)
+
+    def finish(self) -> Sample:
+        data, sizes = self.config.data, np.array(self.sizes[: len(self.hashes)], np.int64)
+        hashes = np.frombuffer(b"".join(self.hashes), ">u8").reshape(-1, 2).astype(np.uint64)
+        uncertain = bool(data.cleaning or data.near_dedup or data.sources)
+        fraction = min(0.9, data.validation_fraction * (2 if uncertain else 1))
+        first = same_text(hashes)
+        once = np.flatnonzero(first == np.arange(len(first))) if data.exact_dedup else np.arange(len(first))
+        way = choose_split(data.split, len(once))
+        held, cut = hold_out(sizes[once], hashes[once], fraction, way, data.seed)
+        if uncertain and data.split == "auto" and way == "hash":  # what is dropped later may leave too few for a draw
+            held |= hold_out(sizes[once], hashes[once], fraction, "tail", data.seed)[0]
+        held_out = np.zeros(len(sizes) + 1, bool)
+        held_out[once] = held
+        held_out[: len(first)] = held_out[first]  # the copies of a held-out text, too
+        last = int(once[-1]) if len(once) else 0
+        tail = int(sizes[last] - 1.02 * fraction * sizes[once].sum()) if cut else 0
+        texts = [
+            self._clean(_first_bytes(text, tail - at) if cut and document == last else text)
+            for document, at, text in self.drawn
+            if not held_out[document]
+        ]
+        texts = list(filter(None, texts))
+        return Sample(texts, sum(len(text.encode()) for text in texts), int(sizes.sum()))
+
+    def _clean(self, text: str) -> str:
+        cleaned, reason = self.cleaner.apply(text)
+        return "" if reason else cleaned
+
+
+def _first_bytes(text: str, size: int) -> str:
+    return text.encode()[: max(0, size)].decode(errors="ignore")
+
+
+def head_sample(files: list[InputFile], config: Config) -> list[str]:
+    """The first pieces of up to eight files spread over the input: what the fast engine is checked on."""
+    step = max(1, len(files) // 8)
+    chosen = files[::step][:8]
+    sample: list[str] = []
+    for file in chosen:
+        used = 0
+        try:
+            for record in _records([file], config):
+                texts = record.texts if isinstance(record, Batch) else []
+                for text in [record.text] if isinstance(record, Document) else texts:
+                    sample.append(text[:CHECK_CHARACTERS])
+                    used += len(sample[-1])
+                    if used > CHECK_BYTES // len(chosen):
+                        break
+                if used > CHECK_BYTES // len(chosen):
+                    break
+        except DataError:
+            continue
+    return sample

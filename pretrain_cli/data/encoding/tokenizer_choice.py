@@ -1,0 +1,90 @@
+"""Which tokenizer encodes the text: the one prepared before, one that was named, the base's, or one trained here?"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pretrain_cli.artifacts import Artifacts, publish_folder
+from pretrain_cli.base import find_base
+from pretrain_cli.config.model import Config
+from pretrain_cli.data.encoding.text_sample import training_sample
+from pretrain_cli.data.fingerprint import fingerprint
+from pretrain_cli.data.reading.inputs import InputFile
+from pretrain_cli.errors import DataError
+from pretrain_cli.progress import Progress
+from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
+from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
+
+SHAPES_THE_SAMPLE = (
+    *("encoding", "text_column", "document_separator", "cleaning", "split", "seed"),
+    *("validation_fraction", "exact_dedup", "near_dedup"),
+)
+
+
+def tokenizer_key(wanted: dict[str, Any]) -> str:
+    """Names what the tokenizer depends on; ``wanted`` is all that shapes the output."""
+    own = {name: value for name, value in wanted.items() if name.startswith("tokenizer")} | {"base": wanted["base"]}
+    if not (wanted["tokenizer.path"] or wanted["base"]):
+        own |= {"inputs": wanted["inputs"], "read": [wanted[name] for name in SHAPES_THE_SAMPLE]}
+    return fingerprint(own)
+
+
+def find_tokenizer(
+    config: Config, artifacts: Artifacts, work: Path, key: str, files: list[InputFile], progress: Progress
+) -> TokenizerInfo:
+    """The tokenizer in ``work``: the last prepare's where ``key`` is the same, else made anew.
+
+    The one in the artifact folder stays what it is until the new rows are complete.
+    """
+    folder = work / f"tokenizer-{key[:16]}"
+    with FileLock(artifacts.data / ".tokenizer.lock"):  # parts of one prepare may begin at the same time
+        if not folder.is_dir():
+            staging = work / "tokenizer.part"
+            shutil.rmtree(staging, ignore_errors=True)
+            if _is_prepared(artifacts, key):
+                shutil.copytree(artifacts.tokenizer, staging)
+            else:
+                _make(config, artifacts, staging, files, progress)
+            publish_folder(staging, folder)
+    return read_tokenizer(folder)
+
+
+def _is_prepared(artifacts: Artifacts, key: str) -> bool:
+    try:
+        made = artifacts.read_manifest()["tokenizer"]
+        return bool(made["key"] == key and read_tokenizer(artifacts.tokenizer).fingerprint == made["fingerprint"])
+    except (DataError, KeyError, TypeError):  # nothing is prepared, or it is damaged: made again
+        return False
+
+
+def _make(config: Config, artifacts: Artifacts, folder: Path, files: list[InputFile], progress: Progress) -> None:
+    if config.tokenizer.path:
+        copy_tokenizer(config.tokenizer.path, folder)
+    elif config.model.base:
+        copy_tokenizer(find_base(config.model.base, artifacts), folder)
+    else:
+        progress.stage("training the tokenizer")
+        sample = training_sample(files, config)
+        size = config.tokenizer.vocab_size
+        if not sample.texts:
+            raise DataError("No text is left to train a tokenizer on.", "Look at data.cleaning, or give more text.")
+        chosen = choose_vocab_size(sample.total_bytes) if size == "auto" else size
+        train_tokenizer(sample.texts, chosen, folder)
+        progress.end_stage()
+        if size == "auto":
+            progress.note(f"vocabulary {chosen} entries: enough for {sample.total_bytes / 1e6:.3g} MB of text")
+        if sample.bytes < 0.9 * sample.total_bytes:
+            progress.note(
+                f"The tokenizer is trained on {sample.bytes / 1e6:.3g} MB, "
+                f"drawn evenly from {sample.total_bytes / 1e6:.3g} MB."
+            )
+
+
+def source_of(config: Config) -> str:
+    """Where the tokenizer comes from, in words."""
+    path, base = config.tokenizer.path, config.model.base
+    return f"from {path}" if path else f"from {base}" if base else "trained here"

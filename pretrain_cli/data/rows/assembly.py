@@ -1,0 +1,205 @@
+"""How do shards of token ids become packed rows?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain_cli.data.choosing.split import Ints, Part
+from pretrain_cli.data.encoding.tasks import shard_name
+from pretrain_cli.data.rows.packing import PACKINGS, Plan, windows
+from pretrain_cli.data.rows.store import PackedBatch, RowWriter
+
+WINDOW_TOKENS = 1 << 21
+CHUNK_TOKENS = 1 << 18
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What shapes rows beside the ids."""
+
+    sequence_length: int
+    packing: str
+    dtype: str
+    bos: int | None
+    eos: int | None
+    pad: int
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Where the ids of every encoded document lie: shard file, and offset in it."""
+
+    files: Sequence[Path]
+    shard: npt.NDArray[np.int32]
+    offset: Ints
+    dtype: str
+
+
+def locate(tokens: Ints, shard_sizes: Sequence[int], work: Path, dtype: str) -> Shards:
+    """Where documents with ``tokens`` [n] ids each lie, in shards of ``shard_sizes`` documents."""
+    ends = np.cumsum(tokens)
+    borders = np.cumsum(shard_sizes)
+    before = np.concatenate([[0], ends])[borders - shard_sizes]
+    shard = np.repeat(np.arange(len(shard_sizes), dtype=np.int32), shard_sizes)
+    ends -= tokens
+    ends -= before[shard]
+    return Shards([work / f"{shard_name(index)}.ids" for index in range(len(shard_sizes))], shard, ends, dtype)
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What went into a split's rows. ``tail``: tokens that filled no row."""
+
+    rows: int
+    tokens: int
+    documents: int
+    tail: int
+    pieces: int
+
+
+def write_split(
+    part: Part, shards: Shards, settings: RowSettings, folder: Path, advance: Callable[[int], None]
+) -> SplitCounts:
+    """Pack ``part`` and write its rows to ``folder``, window by window; ``advance`` gets tokens done so far."""
+    length = settings.sequence_length
+    extra = (settings.bos is not None) + (settings.eos is not None)
+    sizes = part.tokens + extra
+    packer = PACKINGS[settings.packing](length)
+    placed = done = 0
+    with RowWriter(folder, length, settings.dtype) as writer, _Behind(writer.write) as hand_over:
+        assembler = _Assembler(part, shards, settings, hand_over)
+        for window in windows(sizes, max(WINDOW_TOKENS, 64 * length), length):
+            placed += assembler.write(packer.add(window))
+            done += int(window.sizes.sum())
+            advance(done)
+        placed += assembler.write(packer.finish())
+    return SplitCounts(writer.rows, placed, len(part.documents), packer.tail, assembler.pieces)
+
+
+class _Behind:
+    """Writes batches in a thread of its own, in order, one behind: the next is put together meanwhile."""
+
+    def __init__(self, write: Callable[[PackedBatch], None]) -> None:
+        self._write, self._thread = write, ThreadPoolExecutor(1)
+        self._waiting: Future[None] | None = None
+
+    def __enter__(self) -> Callable[[PackedBatch], None]:
+        return self._take
+
+    def _take(self, batch: PackedBatch) -> None:
+        if self._waiting is not None:
+            self._waiting.result()
+        self._waiting = self._thread.submit(self._write, batch)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None and self._waiting is not None:
+            self._waiting.result()
+
+
+class _Assembler:
+    """Copies the ids that a plan names into rows."""
+
+    def __init__(
+        self, part: Part, shards: Shards, settings: RowSettings, hand_over: Callable[[PackedBatch], None]
+    ) -> None:
+        self.part, self.shards, self.settings, self.hand_over = part, shards, settings, hand_over
+        self.shard = shards.shard[part.rows]
+        self.base = shards.offset[part.rows] + part.first
+        self.pieces = 0
+
+    def write(self, plan: Plan) -> int:
+        """Write a plan's rows in chunks of bounded size; the tokens written."""
+        rows_at_once = max(1, CHUNK_TOKENS // self.settings.sequence_length)
+        self.pieces += len(plan.lengths)
+        ends = np.concatenate([[0], np.cumsum(plan.counts)])
+        for start in range(0, len(plan.counts), rows_at_once):
+            stop = min(start + rows_at_once, len(plan.counts))
+            first, last = ends[start], ends[stop]
+            self._write_chunk(
+                plan.counts[start:stop], plan.documents[first:last], plan.starts[first:last], plan.lengths[first:last]
+            )
+        return int(plan.lengths.sum())
+
+    def _write_chunk(self, counts: Ints, documents: Ints, starts: Ints, lengths: Ints) -> None:
+        length, settings = self.settings.sequence_length, self.settings
+        bos = int(settings.bos is not None)
+        flat = np.full(len(counts) * length, settings.pad, settings.dtype)
+        row_of = np.repeat(np.arange(len(counts)), counts)
+        ends = np.cumsum(lengths)
+        before_row = np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)])[:-1]]
+        places = row_of * length + ends - lengths - np.repeat(before_row, counts)
+        tokens = self.part.tokens[documents]
+        # A document is BOS + ids + EOS; of a piece, [low, high) is the range of ids.
+        low = np.maximum(starts - bos, 0)
+        high = np.minimum(starts + lengths - bos, tokens)
+        if settings.bos is not None:
+            flat[places[starts == 0]] = settings.bos
+        if settings.eos is not None:
+            last = starts + lengths == tokens + bos + 1
+            flat[(places + lengths - 1)[last]] = settings.eos
+        self._copy(flat, places + low - (starts - bos), documents, low, np.maximum(high - low, 0))
+        self.hand_over(
+            PackedBatch(
+                flat.reshape(-1, length),
+                counts,
+                lengths.astype(np.int32),
+                self.part.documents[documents],
+                starts,
+                self.part.sources[documents].astype(np.int16),
+            )
+        )
+
+    def _copy(self, flat: npt.NDArray[np.unsignedinteger], to: Ints, documents: Ints, low: Ints, sizes: Ints) -> None:
+        shard_of = self.shard[documents]
+        for shard in np.unique(shard_of).tolist():
+            chosen = np.flatnonzero((shard_of == shard) & (sizes > 0))
+            if not len(chosen):
+                continue
+            file, dtype = self.shards.files[shard], self.shards.dtype
+            place, source, size = _runs(to[chosen], (self.base[documents] + low)[chosen], sizes[chosen])
+            # A read costs 3 us, a slice of a mapping 0.5 and up to 64 kB of pages that stay until the mapping goes.
+            if size.mean() > 1024 or len(size) < 256:
+                _read_into(flat, file, place, source, size)
+                continue
+            ids = _map(file, dtype)
+            if size.mean() > 128:  # long pieces: a slice each; short ones: one gather, no Python per piece
+                for at, start, many in zip(place.tolist(), source.tolist(), size.tolist(), strict=True):
+                    flat[at : at + many] = ids[start : start + many]
+            else:
+                within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+                flat[np.repeat(place, size) + within] = ids[np.repeat(source, size) + within]
+            del ids  # before the next is mapped
+
+
+def _runs(place: Ints, source: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:
+    """The pieces with those put together that follow each other in both the rows and the shard."""
+    joined = (place[1:] == place[:-1] + size[:-1]) & (source[1:] == source[:-1] + size[:-1])
+    firsts = np.flatnonzero(np.concatenate([[True], ~joined]))
+    return place[firsts], source[firsts], np.add.reduceat(size, firsts)
+
+
+def _read_into(flat: npt.NDArray[np.unsignedinteger], path: Path, place: Ints, source: Ints, size: Ints) -> None:
+    """Read long pieces straight to their places: nothing is mapped, nothing is copied twice."""
+    view, width = flat.view(np.uint8).data, flat.itemsize
+    with open(path, "rb", buffering=0) as file:
+        for at, start, many in zip(place.tolist(), source.tolist(), size.tolist(), strict=True):
+            file.seek(start * width)
+            if file.readinto(view[at * width : (at + many) * width]) != many * width:
+                raise OSError(f"{path} is shorter than it was written")
+
+
+def _map(path: Path, dtype: str) -> npt.NDArray[np.unsignedinteger]:
+    """A shard's ids. Mapped anew for each chunk: a mapping that stays would count every page it has touched."""
+    if not path.stat().st_size:  # an empty file can't be mapped
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(path, dtype, "r"))  # a plain view: np.memmap's own slices cost 2 us more each

@@ -1,0 +1,234 @@
+"""Generation by llama.cpp in this process, over a .gguf file; torch isn't imported where the file is there already."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from pretrain_cli.artifacts import Artifacts, read_json
+from pretrain_cli.config.model import GenerateConfig
+from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.generation.prompts import check_prompt, encode_prompt, fit_prompt
+from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenProbability
+from pretrain_cli.generation.text import BROKEN
+from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stream
+from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_tokenizer
+
+SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
+"""In the order in which `generation.sampling` applies them."""
+FINISHES = {"eos": "eos", "word": "stop", "limit": "length"}
+"""Why llama.cpp ended -> what `Sample` calls it."""
+SMALLEST_CONTEXT = 512
+PENALISED_TOKENS = 65_536
+"""How far back the repetition penalty looks: beyond any context here; llama.cpp keeps a buffer of this size."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Our tokenizer for a model folder; a bare .gguf file is tokenised by llama.cpp itself."""
+
+    tokenizer: Tokenizer
+    info: TokenizerInfo
+    context: int
+
+
+class LlamaWriter:
+    """A .gguf file and the llama.cpp server in this process that runs it, reopened where a longer context is needed."""
+
+    def __init__(self, name: str, file: Path, reader: Reader | None) -> None:
+        self.name, self.file, self.reader = name, file, reader
+        self._server: Any = None
+        self._context = 0
+
+    def write(
+        self,
+        prompts: Sequence[str],
+        config: GenerateConfig,
+        warn: Callable[[str], None],
+        on_text: OnText | None,
+        started: float,
+    ) -> list[Sample]:
+        """Every sample of every prompt, in order, one after the other; the first token is timed from ``started``."""
+        given = [self._prompt(prompt, config, warn) for prompt in prompts]
+        # A token takes a byte at least; llama.cpp itself goes no further than the model was made for.
+        longest = max(len(ids.encode() if isinstance(ids, str) else ids) for ids in given)
+        server = self._open(longest + config.max_tokens + 1)
+        samples: list[Sample] = []
+        for prompt, ids in zip(prompts, given, strict=True):
+            for number in range(config.samples):
+                kept, seed = ids, config.seed + number
+                while True:
+                    try:
+                        samples.append(self._sample(server, kept, seed, prompt, config, len(samples), on_text, started))
+                        break
+                    except _TooLongError as error:
+                        kept = error.cut(kept, config.max_tokens)
+                        warn(error.warning)
+        return samples
+
+    def _prompt(self, prompt: str, config: GenerateConfig, warn: Callable[[str], None]) -> list[int] | str:
+        if self.reader is None:
+            check_prompt(prompt)
+            return prompt
+        ids = encode_prompt(prompt, self.reader.tokenizer, self.reader.info)
+        ids, warning = fit_prompt(ids, self.reader.context, config.max_tokens, self.reader.info.bos_id)
+        if warning:
+            warn(warning)
+        return ids
+
+    def _open(self, tokens: int) -> Any:
+        """The server with room for ``tokens``, doubled where it has to grow: a conversation seldom reopens it."""
+        limit = self.reader.context if self.reader else tokens
+        if self._server is None or min(tokens, limit) > self._context:
+            self._server, self._context = None, max(SMALLEST_CONTEXT, 1 << (tokens - 1).bit_length())
+            if self.reader:
+                self._context = min(self._context, limit)
+            self._server = serve(self.file, self._context)
+        return self._server
+
+    def _sample(
+        self,
+        server: Any,
+        ids: list[int] | str,
+        seed: int,
+        prompt: str,
+        config: GenerateConfig,
+        index: int,
+        on_text: OnText | None,
+        started: float,
+    ) -> Sample:
+        text, finish, first, last = "", "length", 0.0, 0.0
+        written: list[int] = []
+        probabilities: list[TokenProbability] = []
+        for part in stream(server, _request(ids, config, seed)):
+            if "error" in part:
+                raise _refused(part["error"], self.name)
+            choice, more = part["choices"][0], part["__verbose"]
+            written += more["tokens"]
+            probabilities += [_probability(token) for token in (choice["logprobs"] or {}).get("content", ())]
+            piece = choice["text"]
+            if more["stop"]:
+                finish = FINISHES.get(more["stop_type"], "length")
+                piece = piece.rstrip(BROKEN)  # half a character at the end stays out
+            else:
+                last = time.perf_counter()
+                first = first or last
+            text += piece
+            if piece and on_text is not None:
+                on_text(index, piece)
+        count = more["tokens_predicted"]
+        return Sample(
+            prompt=prompt,
+            text=text,
+            tokens=count,
+            seconds_to_first_token=round(first - started, 4) if first else 0.0,
+            tokens_per_second=round((count - 1) / (last - first), 2) if last > first else 0.0,
+            finish="context" if finish == "length" and count < config.max_tokens else finish,
+            seed=seed,
+            model=self.name,
+            ids=written,
+            probabilities=probabilities,
+        )
+
+
+def open_llama(named: NamedModel, artifacts: Artifacts, progress: Progress = SILENT) -> LlamaWriter:
+    """Get ``named`` ready for llama.cpp: its .gguf file, or an f16 export that is written once and kept.
+
+    Raises:
+        MissingDependencyError: the package xllamacpp isn't installed.
+        ModelError: the model is damaged, or of an architecture that can't be written as GGUF.
+    """
+    if not is_installed():
+        raise MissingDependencyError(
+            "The engine llama.cpp needs the package xllamacpp.", "Install it: pip install 'pretrain-cli[llama-cpp]'"
+        )
+    if Path(named.location).is_file():
+        return LlamaWriter(named.name, Path(named.location), None)
+    location, tokenizer_folder = open_folders(named, artifacts)
+    folder = Path(location)
+    if not folder.is_dir():
+        raise ModelError(f"'{named.name}' isn't on this disk.", "Give llama.cpp a run, a folder or a .gguf file.")
+    info = read_tokenizer(tokenizer_folder)
+    settings = read_json(folder / "config.json")
+    check_config(settings)
+    context = int(settings.get("max_position_embeddings", 2048))
+    reader = Reader(open_tokenizer(info.file), info, context)
+    return LlamaWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts, progress), reader)
+
+
+def _exported(
+    named: NamedModel, folder: Path, tokenizer_folder: Path, artifacts: Artifacts, progress: Progress
+) -> Path:
+    """The model's f16 file, where `ptk export --to gguf` puts it; written again where the weights are newer.
+
+    Folders of other places may have the same name: theirs are told apart by their whole path.
+    """
+    from pretrain_cli.generation.engines.weights import weight_files
+
+    name = named.name.replace("@", "-")
+    if named.run is None:
+        name += "-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    file = artifacts.exports / f"{name}-gguf" / f"{name}-f16.gguf"
+    newest = max(part.stat().st_mtime for part in weight_files(folder))
+    if not file.is_file() or file.stat().st_mtime < newest:
+        from pretrain_cli.model.gguf_file import write_gguf
+
+        progress.note(f"writing {file}, which llama.cpp will read from now on")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_gguf(folder, file, "f16", tokenizer_folder)
+    return file
+
+
+def _request(prompt: list[int] | str, config: GenerateConfig, seed: int) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "max_tokens": config.max_tokens,
+        "temperature": 0.0 if config.greedy else config.temperature,
+        "top_k": config.top_k,
+        "top_p": config.top_p,
+        "min_p": config.min_p,
+        "repeat_penalty": config.repetition_penalty,
+        "repeat_last_n": PENALISED_TOKENS,
+        "samplers": list(SAMPLERS),
+        "seed": seed,
+        "stop": [text for text in config.stop if text],
+        "stream": True,
+        "cache_prompt": False,  # what was read before would change the last bits
+        "verbose": True,
+        "return_tokens": True,
+        **({"logprobs": ALTERNATIVES} if config.probabilities else {}),
+    }
+
+
+def _probability(token: dict[str, Any]) -> TokenProbability:
+    alternatives = [(other["token"], math.exp(other["logprob"])) for other in token["top_logprobs"]]
+    return TokenProbability(token["id"], token["token"], math.exp(token["logprob"]), alternatives)
+
+
+def _refused(error: dict[str, Any], name: str) -> Exception:
+    if error.get("type") == "exceed_context_size_error":
+        return _TooLongError(error["n_prompt_tokens"], error["n_ctx"])
+    return ModelError(f"llama.cpp can't go on with '{name}': {error.get('message')}.", "Try --engine torch.")
+
+
+class _TooLongError(Exception):
+    """A prompt that llama.cpp itself has parted into more ``tokens`` than there is room for."""
+
+    def __init__(self, tokens: int, context: int) -> None:
+        super().__init__(tokens, context)
+        self.tokens, self.context = tokens, context
+        self.warning = f"The prompt has {tokens} tokens and the context is {context}: its beginning was left out."
+
+    def cut(self, text: Any, max_tokens: int) -> Any:
+        """The end of ``text`` that should fit; where it doesn't, llama.cpp refuses again and less is kept."""
+        room = min(max_tokens, max(1, self.context // 2))
+        return text[len(text) - max(1, int(0.95 * len(text) * (self.context - room) / self.tokens)) :]

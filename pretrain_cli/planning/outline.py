@@ -1,0 +1,150 @@
+"""Which rows, vocabulary and model would be trained, as far as can be known before anything is made?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.base import find_base
+from pretrain_cli.config.model import Config, ModelConfig
+from pretrain_cli.data.reading.inputs import find_files
+from pretrain_cli.errors import DataError
+from pretrain_cli.tokenizer.load import read_tokenizer
+from pretrain_cli.tokenizer.train import choose_vocab_size
+
+BYTES_PER_TOKEN = ((1024, 2.2), (2048, 2.7), (4096, 3.2), (8192, 3.6), (16_384, 3.9), (10**9, 4.3))
+"""Bytes of English that one token stands for, by the size of a byte-level BPE's vocabulary."""
+COMPRESSED = 3.0
+PLAIN = (".txt", ".md", ".txt.gz", ".txt.zst")
+LONG_DOCUMENT_ROWS = 10
+SCRATCH_LENGTH, BASE_LENGTH = 256, 512
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of the data and the model.
+
+    ``held_out`` counts the rows held out; ``model_config`` is the base's, None from scratch; ``prepared`` says whether
+    the rows are there, and ``pieces`` how many documents a row holds where they aren't.
+    """
+
+    rows: int
+    sequence_length: int
+    vocabulary: int
+    packing: str
+    held_out: int
+    base: str
+    model_config: Any
+    prepared: bool = True
+    pieces: int = 1
+    assumptions: tuple[str, ...] = ()
+
+    def scratch_config(self, shape: Any, model: ModelConfig) -> Any:
+        """transformers' config of a model from scratch."""
+        return self._build_scratch(shape, model).config
+
+    def build(self, model_config: Any) -> Any:
+        """A model of that config with random weights."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_config(model_config)
+
+    def _build_scratch(self, shape: Any, model: ModelConfig) -> Any:
+        from torch import device
+
+        from pretrain_cli.model.build import scratch_model
+
+        ids: Any = SimpleNamespace(bos_id=0, eos_id=1, pad_id=2)
+        with device("meta"):
+            return scratch_model(shape, model.family, self.vocabulary, self.sequence_length, ids, model.activation)
+
+
+def outline_of(config: Config, artifacts: Artifacts) -> Outline:
+    """The prepared data's figures, or those that the named text would have.
+
+    Raises:
+        DataError: nothing is prepared, and no text is named.
+        ModelError: the base isn't there.
+    """
+    if config.data.inputs or config.data.sources:
+        return _from_text(config, artifacts)
+    if not artifacts.manifest.is_file():
+        raise DataError("Nothing is prepared, and no text is named.", "Name it: ptk plan data.txt")
+    manifest = artifacts.read_manifest()
+    base = config.model.base or str(manifest.get("base") or "")
+    settings = manifest["settings"]
+    return Outline(
+        rows=int(manifest["train"]["rows"]),
+        sequence_length=int(settings["sequence_length"]),
+        vocabulary=read_tokenizer(artifacts.tokenizer).vocab_size,
+        packing=str(settings.get("packing", "best-fit")),
+        held_out=int(manifest.get("validation", {}).get("rows") or 0),
+        base=base,
+        model_config=base_config(base, config, artifacts) if base else None,
+    )
+
+
+def _from_text(config: Config, artifacts: Artifacts) -> Outline:
+    data, base = config.data, config.model.base
+    files = find_files([*data.inputs, *(source.path for source in data.sources)])
+    size = sum(max(0, file.size) * (COMPRESSED if file.compression else 1.0) for file in files)
+    if not size:
+        raise DataError("The text's size can't be known before it is read.", "Prepare it first: ptk prepare …")
+    model_config = base_config(base, config, artifacts) if base else None
+    wanted = config.tokenizer.vocab_size
+    vocabulary = int(wanted) if wanted != "auto" else choose_vocab_size(int(size))
+    if model_config is not None:
+        vocabulary = int(model_config.vocab_size)
+    per_token = next(rate for limit, rate in BYTES_PER_TOKEN if vocabulary <= limit)
+    length = data.sequence_length if data.sequence_length != "auto" else BASE_LENGTH if base else SCRATCH_LENGTH
+    kept = size * (1 - data.validation_fraction)
+    return Outline(
+        rows=max(1, int(kept / per_token / length)),
+        sequence_length=length,
+        vocabulary=vocabulary,
+        packing="best-fit" if data.packing == "auto" else data.packing,
+        held_out=int(size * data.validation_fraction / per_token / length),
+        base=base,
+        model_config=model_config,
+        prepared=False,
+        pieces=1 if _long_documents(config, [file.path for file in files], size / per_token, length) else 2,
+        assumptions=(f"The text isn't prepared yet: {per_token} bytes a token are assumed.",),
+    )
+
+
+def _long_documents(config: Config, paths: list[str], tokens: float, length: int) -> bool:
+    """Whether most rows hold a piece of one document only: each file is one, and fills several rows."""
+    whole = not config.data.document_separator and all(path.lower().endswith(PLAIN) for path in paths)
+    return whole and tokens / max(1, len(paths)) >= LONG_DOCUMENT_ROWS * length
+
+
+def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
+    """transformers' config of the base, reshaped as ``model.init`` says; its weights aren't read.
+
+    Raises:
+        ModelError: there is no such base.
+    """
+    from transformers import AutoConfig
+
+    from pretrain_cli.model.load import read_model_config
+
+    base = find_base(name, artifacts)
+    if base.kind == "gguf":
+        path = Path(base.location)
+        found = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+    else:
+        found = read_model_config(base.location, config.model.trust_remote_code)
+    layers = int(found.num_hidden_layers)
+    reshaped: dict[str, Callable[[], int]] = {
+        "depth-up": lambda: config.model.layers or layers * 3 // 2,
+        "drop-layers": lambda: config.model.layers or layers // 2,
+    }
+    if config.model.init in reshaped:
+        found.num_hidden_layers = reshaped[config.model.init]()
+        if getattr(found, "layer_types", None):
+            found.layer_types = (list(found.layer_types) * 2)[: found.num_hidden_layers]
+    return found

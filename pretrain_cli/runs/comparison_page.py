@@ -1,0 +1,58 @@
+"""Two runs beside each other as one HTML file: figures, curves, and the settings that differ."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from pretrain_cli.artifacts import write_text
+from pretrain_cli.webpage import charts, document, line_chart, table
+
+if TYPE_CHECKING:
+    from pretrain_cli.runs.summary import RunComparison, RunSummary
+
+
+def write_comparison(result: RunComparison) -> None:
+    """Write ``result.page``."""
+    names = (result.first.name, result.second.name)
+    title = f"{names[0]} and {names[1]}"
+    figures = [line_chart(key.replace("_", " "), "step", curves) for key, curves in result.curves.items()]
+    differing = [(key, _told(one), _told(other)) for key, (one, other) in result.differences.items()]
+    parts = [
+        f"<h1>Runs {html.escape(title)}</h1>",
+        table(("", *names), _figures(result.first, result.second)),
+        *(["<h2>Curves</h2>", charts(figures)] if figures else []),
+        "<h2>Settings that differ</h2>",
+        table(("setting", *names), differing) if differing else "<p>None.</p>",
+        *_links(result),
+    ]
+    write_text(result.page, document(title, parts))
+
+
+def _figures(first: RunSummary, second: RunSummary) -> list[tuple[str, str, str]]:
+    def row(label: str, one: object, other: object) -> tuple[str, str, str]:
+        return (label, _told(one), _told(other))
+
+    return [
+        row("status", first.status, second.status),
+        row("started", first.started, second.started),
+        row("base", first.base or "from scratch", second.base or "from scratch"),
+        row("steps", first.steps, second.steps),
+        row("tokens", first.tokens, second.tokens),
+        row("loss", first.loss, second.loss),
+        row("bits per byte", first.bits_per_byte, second.bits_per_byte),
+        row("seconds", first.seconds, second.seconds),
+    ]
+
+
+def _told(value: object) -> str:
+    if value is None:
+        return "\u2013"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _links(result: RunComparison) -> list[str]:
+    linked = [run for run in (result.first, result.second) if run.wandb.startswith("http")]
+    return [f'<p><a href="{html.escape(run.wandb)}">{html.escape(run.name)} in W&amp;B</a></p>' for run in linked]

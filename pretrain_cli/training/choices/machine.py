@@ -1,0 +1,88 @@
+"""On what does a run compute, in which precision, and why?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.heap import keep_freed_memory
+from pretrain_cli.memory import available_bytes, peak_resident_bytes
+from pretrain_cli.model import devices
+from pretrain_cli.model.devices import Choice
+from pretrain_cli.training.processes.agreement import same, world_size
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one process of the run computes on."""
+
+    device: str
+    precision: str
+
+    @property
+    def on_cpu(self) -> bool:
+        return torch.device(self.device).type == "cpu"
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """What the weights are held in."""
+        return torch.bfloat16 if self.precision == "bf16-weights" else torch.float32
+
+    @property
+    def matmul_dtype(self) -> torch.dtype:
+        """What matrices are multiplied in."""
+        return torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
+
+    @property
+    def free_bytes(self) -> float:
+        """Memory that one process may take."""
+        if torch.device(self.device).type == "cuda":
+            return float(torch.cuda.mem_get_info(torch.device(self.device))[0])
+        return available_bytes() / (world_size() if self.on_cpu else 1)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory that this process took at most."""
+        if torch.device(self.device).type == "cuda":
+            return int(torch.cuda.max_memory_allocated())
+        return peak_resident_bytes()
+
+    def matmul_flops(self) -> float:
+        """Measured operations a second of all processes together, in the precision of the forward pass."""
+        return devices.matmul_flops(self.matmul_dtype, self.device) * world_size()
+
+
+def choose_machine(train: TrainConfig, earlier: dict[str, Any], note: Callable[[str], None]) -> Machine:
+    """Device, threads and precision; each choice is told to ``note``.
+
+    Sets torch's threads, and how this process keeps memory.
+
+    Args:
+        train: what is asked for.
+        earlier: run.json of a run that is resumed, else empty.
+        note: receives one line a choice.
+    """
+
+    def say(name: str, choice: Choice[Any]) -> Any:
+        note(f"{name} {choice.value}: {choice.reason}")
+        return choice.value
+
+    device = say("device", devices.choose_device(train.device))
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(say("threads", _threads(train, earlier)))
+        keep_freed_memory()
+    return Machine(device, say("precision", same(lambda: devices.choose_precision(train.precision, device))))
+
+
+def _threads(train: TrainConfig, earlier: dict[str, Any]) -> Choice[int]:
+    """As before a resume where nothing else is asked: sums over another number of threads round differently."""
+    before = earlier.get("threads")
+    alike = earlier.get("world_size", 1) == world_size()
+    if train.threads == "auto" and alike and isinstance(before, int) and before <= devices.available_cores():
+        return Choice(before, "as before the resume")
+    # Several processes always look busy to each other.
+    return devices.choose_threads(train.threads, busy_cores=0.0 if world_size() > 1 else None)

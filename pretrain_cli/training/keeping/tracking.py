@@ -1,0 +1,288 @@
+"""How do metrics reach Weights & Biases, or another tracker, without ever costing the run?"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import netrc
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pretrain_cli.artifacts import RunFolder
+from pretrain_cli.config.model import Config
+from pretrain_cli.errors import MissingDependencyError
+from pretrain_cli.progress import Progress
+from pretrain_cli.training.keeping.wandb_state import connection
+
+LOOK_SECONDS = 5.0
+INIT_SECONDS, FINISH_SECONDS = 5.0, 4.0
+"""Together under 10 s: what a server that never answers may cost. wandb's own bounds are 101 s and none."""
+OTHERS = {"tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow"}
+PUBLIC = "https://api.wandb.ai"
+
+
+def other_trackers(config: Config, run: RunFolder) -> list[str]:
+    """What Trainer itself should report to; sets the variables that those trackers read.
+
+    Raises:
+        MissingDependencyError: the tracker's package isn't installed.
+    """
+    name = config.tracking.report_to
+    if name not in OTHERS:
+        return []
+    if importlib.util.find_spec(OTHERS[name]) is None:
+        raise MissingDependencyError(
+            f"tracking.report_to = '{name}' needs the package {OTHERS[name]}.",
+            f"Install it: pip install {OTHERS[name]}",
+        )
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
+    os.environ.setdefault("TRACKIO_PROJECT", config.tracking.project)
+    os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config.tracking.project)
+    # A server that is away would hold the training up for minutes: seven tries, each after a longer pause.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    return [name]
+
+
+def guard_callbacks(callbacks: Iterable[Any], names: Sequence[str], warn: Callable[[str], None]) -> None:
+    """Let no error in transformers' own callbacks for ``names`` end the run: a tracker's first error ends it alone."""
+    for callback in callbacks:
+        name = type(callback).__name__.removesuffix("Callback").lower()
+        if name in names:
+            failed: list[str] = []
+            for event in [event for event in dir(callback) if event.startswith("on_")]:
+                setattr(callback, event, _guarded(getattr(callback, event), name, failed, warn))
+
+
+def _guarded(
+    event: Callable[..., Any], name: str, failed: list[str], warn: Callable[[str], None]
+) -> Callable[..., Any]:
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if failed:
+            return None
+        try:
+            return event(*arguments, **keywords)
+        except Exception as error:
+            failed.append(_first_line(error))
+            warn(f"{name} stopped ({failed[0]}); training goes on, and metrics.jsonl is complete.")
+            return None
+
+    return call
+
+
+def wants_wandb(config: Config) -> bool:
+    """Whether this run is tracked in W&B: asked for, or installed and logged in.
+
+    Raises:
+        MissingDependencyError: asked for, and not installed.
+    """
+    wanted = config.tracking.report_to
+    if wanted not in ("auto", "wandb") or config.tracking.mode == "disabled":
+        return False
+    if os.environ.get("WANDB_MODE") == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
+        return False
+    installed = importlib.util.find_spec("wandb") is not None
+    if wanted == "wandb" and not installed:
+        raise MissingDependencyError("tracking.report_to = 'wandb' needs wandb.", "Install it: pip install wandb")
+    return installed and (wanted == "wandb" or logged_in() or os.environ.get("WANDB_MODE") == "offline")
+
+
+def logged_in() -> bool:
+    """Whether wandb would find a key: its variable, or an entry for its server in the user's netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", PUBLIC)).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class WandbTracker:
+    """One W&B run beside ours. Never asks, never raises, never waits long; falls back to offline, then to nothing.
+
+    Args:
+        config: recorded whole; ``tracking`` says where the run is filed.
+        run: its folder holds what isn't sent yet.
+        facts: recorded beside the config (data fingerprint, parameters, device, ...).
+        known: "wandb" of an earlier start's run.json: its id is continued.
+        progress: told the state, and once what to do about an offline run.
+
+    Attributes:
+        spent_s: seconds that the training has waited for W&B in all.
+    """
+
+    def __init__(
+        self, config: Config, run: RunFolder, facts: Mapping[str, Any], known: Mapping[str, Any], progress: Progress
+    ) -> None:
+        self._config, self._folder, self._facts, self._progress = config, run.path, facts, progress
+        self._name = run.name
+        self._run: Any = None
+        self._rows: list[list[Any]] = []
+        self._tables = True
+        self._state, self._looked = "online", 0.0
+        self.id = str(known.get("id") or "")
+        self.url = str(known.get("url") or "")
+        self.mode = "off"
+        self.spent_s = 0.0
+
+    def start(self, lines: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+        """Open the run; what run.json should keep about it.
+
+        Args:
+            lines: of metrics.jsonl, where a run goes on: a kill loses the last seconds of what was on its way to W&B.
+        """
+        # wandb reads these at import; the banner alone costs 10 s of waiting for a server that is down.
+        os.environ.setdefault("WANDB_SILENT", "true")
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        mode = os.environ.get("WANDB_MODE") or self._config.tracking.mode
+        if mode == "online" and not logged_in():
+            self._open("offline", "no key: log in with `wandb login`")
+        elif mode == "online":
+            self._open_online()
+        else:
+            self._open("offline", "as asked")
+        if self.mode == "online":
+            first = int(getattr(self._run, "starting_step", 0) or 0)  # that W&B hasn't got
+            for line in lines:
+                if line["step"] >= first:
+                    self.log(line["step"], {key: value for key, value in line.items() if value is not None})
+        return {"id": self.id, "url": self.url, "mode": self.mode, "folder": self._sync_folder()}
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send one line; the first failure switches tracking off."""
+        if self._run is not None:
+            finite = {key: value for key, value in values.items() if math.isfinite(value) and key != "step"}
+            self._guard(lambda: self._run.log(finite, step=step))
+            self._show_state()
+
+    def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
+        """Send the table of samples with a row more for each (prompt, text); a server without tables costs only it."""
+        if self._run is None or not self._tables:
+            return
+        self._rows += [[step, prompt, text] for prompt, text in texts]
+        try:
+            import wandb
+
+            table = wandb.Table(columns=["step", "prompt", "text"], data=list(self._rows))
+            self._run.log({"samples": table}, step=step)
+        except Exception as error:  # tables need more of the server than metrics do
+            self._tables = False
+            self._progress.note(f"W&B takes no table of samples ({_first_line(error)}); they are in samples.jsonl.")
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close the run; what can't be sent in time stays on the disk, and how to send it is said."""
+        if self._run is None:
+            return
+        began, folder = time.monotonic(), self._sync_folder()
+        late = self._guard(lambda: self._run.finish(exit_code=exit_code)) is False
+        took = time.monotonic() - began
+        if self.mode == "online" and (late or took >= 0.9 * FINISH_SECONDS):
+            self._progress.warn(f"W&B hasn't received everything. Send it later: wandb sync --include-online {folder}")
+        self._run = None
+
+    def _show_state(self) -> None:
+        """Say whether what was logged arrives: synced or retrying."""
+        if self.mode != "online" or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        state = connection(Path(self._sync_folder())) or self._state
+        if state != self._state:
+            self._state = state
+            self._progress.status("wandb", f"{state} {self.url}".strip())
+
+    def _open_online(self) -> None:
+        reason = self._try("online")
+        if reason:
+            self._open("offline", reason)
+        else:
+            self.mode, self.url = "online", str(self._run.url or "")
+            self._progress.status("wandb", f"online {self.url}".strip())
+
+    def _open(self, mode: str, why: str) -> None:
+        reason = self._try(mode)
+        if reason:
+            self.mode = "off"
+            self._progress.warn(f"W&B is off: {reason}. The run's own record is complete.")
+            return
+        self.mode = "offline"
+        self._progress.status("wandb", "offline", said=True)
+        self._progress.note(f"W&B is offline ({why}). Send the run later: wandb sync {self._sync_folder()}")
+
+    def _try(self, mode: str) -> str:
+        """Open the run in ``mode``; the reason if that failed."""
+        began = time.monotonic()
+        try:
+            import wandb
+
+            tracking = self._config.tracking
+            self.id = self.id or secrets.token_hex(4)
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT") or tracking.project,
+                entity=tracking.entity or None,
+                id=self.id,
+                name=self._name,
+                resume="allow",
+                mode=mode,
+                dir=str(self._folder),
+                config={**self._config.model_dump(mode="json"), **self._facts},
+                settings=wandb.Settings(
+                    init_timeout=INIT_SECONDS,
+                    finish_timeout=FINISH_SECONDS,
+                    finish_timeout_raises=False,
+                    silent=True,
+                    console="off",
+                    disable_git=True,
+                    x_disable_stats=False,
+                ),
+            )
+            return ""
+        except Exception as error:  # whatever a tracker does, the run goes on
+            self._run = None
+            self._end_service()
+            return _first_line(error)
+        finally:
+            self.spent_s += time.monotonic() - began
+
+    def _end_service(self) -> None:
+        """End wandb's own process, which would hold the run's id after a failed start."""
+        try:
+            import wandb
+
+            wandb.teardown()
+        except Exception:  # it may never have started
+            return
+
+    def _guard(self, call: Callable[[], Any]) -> bool:
+        began = time.monotonic()
+        try:
+            call()
+            return True
+        except Exception as error:  # a dead wandb-core raises from log()
+            folder = self._sync_folder()
+            self._run, self.mode = None, "off"
+            self._progress.status("wandb", "off", said=True)
+            self._progress.warn(
+                f"W&B stopped ({_first_line(error)}); training goes on. Send what it kept: "
+                f"wandb sync --include-online {folder}"
+            )
+            return False
+        finally:
+            self.spent_s += time.monotonic() - began
+
+    def _sync_folder(self) -> str:
+        if self._run is None:
+            return ""
+        try:
+            return str(Path(self._run.settings.sync_dir))
+        except Exception:  # a name of theirs may change
+            return str(self._folder / "wandb")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

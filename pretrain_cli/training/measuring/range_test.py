@@ -1,0 +1,165 @@
+"""Which learning rate suits this model and text? A range test (Smith 2015, arXiv 1506.01186)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from pretrain_cli.artifacts import Artifacts, write_json, writing_to
+from pretrain_cli.config.model import Config
+from pretrain_cli.errors import ConfigError, DivergedError
+from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.quiet import quiet_libraries
+from pretrain_cli.training.choices.machine import Machine
+from pretrain_cli.training.choices.plan import Plan
+from pretrain_cli.training.context import Start, model_and_plan, unrecorded_start
+from pretrain_cli.training.rows.feed import Feed
+from pretrain_cli.training.rows.order import RowOrder
+from pretrain_cli.training.step.loss import attach_loss, head_is_plain
+from pretrain_cli.training.step.optimizers import make_optimizer
+
+STEPS = 100
+SECONDS = 120.0
+"""A test ends here at the latest, with fewer steps."""
+LEAST_STEPS = 20
+FROM, TO = 1 / 64, 64.0
+"""The rates go from this share of the planned ones to that."""
+SMOOTHING = 0.8
+DIVERGED = 1.1
+"""Over this many times the best smoothed loss the test has seen enough."""
+BEFORE_THE_BEST = 4.0
+"""The rate is taken this far below the one with the lowest loss: a whole run must stay stable, not a hundred steps."""
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """What a range test found.
+
+    Attributes:
+        learning_rate: to try, for `--learning-rate`.
+        matrix_learning_rate: of muon's matrices at that point; None with another optimizer.
+        planned: what the dial would have taken.
+        rates: of each step, of the weights that ``train.learning_rate`` names; the others rise along with them.
+        losses: smoothed, nats per token.
+        picture: where the curve is drawn.
+    """
+
+    learning_rate: float
+    matrix_learning_rate: float | None
+    planned: float
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    picture: Path
+
+
+def find_learning_rate(
+    config: Config, artifacts: Artifacts, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> RateSearch:
+    """Train a copy of the model for some steps while all rates rise exponentially; nothing of it is kept but the curve.
+
+    Args:
+        config: as for a training.
+        artifacts: holds the prepared data; receives learning-rate.png and learning-rate.json.
+        progress: told about choices and steps.
+        command: what was typed.
+
+    Raises:
+        DataError, ConfigError, ModelError: as a training.
+    """
+    quiet_libraries()
+    with writing_to(artifacts.root):
+        start = unrecorded_start(config, artifacts, progress, command)
+        set_seed(config.train.seed)
+        model, plan = model_and_plan(start)
+        rates, losses = _rise(start, model, plan)
+        found = _choose(rates, losses)
+        picture = artifacts.root / "learning-rate.png"
+        _draw(picture, rates, losses, found, plan.rates.main)
+        matrices = found * plan.rates.matrix / plan.rates.main if plan.optimizer == "muon" else None
+        result = RateSearch(found, matrices, plan.rates.main, tuple(rates), tuple(losses), picture)
+        write_json(artifacts.root / "learning-rate.json", {**result.__dict__, "picture": str(picture)})
+    return result
+
+
+def _rise(start: Start, model: Any, plan: Plan) -> tuple[list[float], list[float]]:
+    """(rates, smoothed losses) of the steps until the loss runs away."""
+    config, machine = start.config, start.machine
+    if plan.optimizer not in ("adamw", "muon"):
+        raise ConfigError(
+            f"The range test doesn't know the optimizer '{plan.optimizer}'.", "Take adamw or muon: train.optimizer"
+        )
+    model = model.to(machine.device).train()
+    attach_loss(model, head_is_plain(model), config.train.z_loss)
+    optimizer = make_optimizer(model, plan.optimizer, config.train, plan.rates, machine.matmul_dtype)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    order = RowOrder(len(start.prepared.train), plan.micro_batch, STEPS * plan.accumulation, config.train.seed)
+    feed = Feed(start.prepared.train, order, 0, False, start.progress.warn)
+    rates, losses, mean, began = [], [], 0.0, time.monotonic()
+    start.progress.stage("range test", STEPS, "steps")
+    for step in range(STEPS):
+        factor = FROM * (TO / FROM) ** (step / (STEPS - 1))
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+        loss = _step(model, optimizer, feed, plan, machine, config.train.max_grad_norm)
+        if not math.isfinite(loss):
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        smooth = mean / (1 - SMOOTHING ** (step + 1))
+        rates.append(plan.rates.main * factor)
+        losses.append(smooth)
+        start.progress.advance(step + 1, loss=loss)
+        late = time.monotonic() - began > SECONDS and step >= LEAST_STEPS
+        if late or (smooth > DIVERGED * min(losses) and step >= LEAST_STEPS):
+            break
+    start.progress.end_stage()
+    return rates, losses
+
+
+def _step(model: Any, optimizer: Any, feed: Feed, plan: Plan, machine: Machine, clip: float) -> float:
+    total, kind = 0.0, torch.device(machine.device).type
+    mixed = torch.autocast(kind, torch.bfloat16) if machine.precision == "bf16" else contextlib.nullcontext()
+    for batch in feed.take(plan.accumulation):
+        inputs = {name: tensor.to(machine.device) for name, tensor in batch.items()}
+        with mixed:
+            loss = model(**inputs)["loss"] / plan.accumulation
+        loss.backward()
+        total += float(loss.detach())
+    if clip:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return total
+
+
+def _choose(rates: list[float], losses: list[float]) -> float:
+    if not losses:
+        raise DivergedError("The loss isn't finite at the first step.", "Look at the model and the rows: ptk inspect")
+    best = min(range(len(losses)), key=losses.__getitem__)
+    return float(f"{rates[best] / BEFORE_THE_BEST:.2g}")
+
+
+def _draw(path: Path, rates: list[float], losses: list[float], found: float, planned: float) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, linewidth=1.5)
+    axes.axvline(found, color="tab:green", linestyle="--", label=f"found: {found:.2g}")
+    axes.axvline(planned, color="tab:gray", linestyle=":", label=f"planned: {planned:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed", title="Learning-rate range test")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    staging = path.with_name(f".{path.name}")
+    figure.savefig(staging, dpi=110)
+    staging.replace(path)

@@ -1,0 +1,193 @@
+"""Which optimizer moves which weights?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.training.choices.recipe import Rates
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration (Jordan et al. 2024, kellerjordan.github.io/posts/muon)."""
+NEWTON_SCHULZ_STEPS = 5
+MUON_MOMENTUM = 0.95
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A model's trainable weights by their part, each once.
+
+    Attributes:
+        matrices: inside the layers.
+        embedding: the input embedding, where the head has weights of its own.
+        head: the head, tied or not.
+        rest: norms and biases.
+    """
+
+    matrices: list[nn.Parameter]
+    embedding: list[nn.Parameter]
+    head: list[nn.Parameter]
+    rest: list[nn.Parameter]
+
+
+def split_parameters(model: nn.Module) -> Parameters:
+    """Which weight plays which part."""
+    head, embedding = _weights(model, "get_output_embeddings"), _weights(model, "get_input_embeddings")
+    found = Parameters([], [], [], [])
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in head:
+            found.head.append(parameter)
+        elif id(parameter) in embedding:
+            found.embedding.append(parameter)
+        elif parameter.ndim == 2:
+            found.matrices.append(parameter)
+        else:
+            found.rest.append(parameter)
+    return found
+
+
+def _weights(model: nn.Module, getter: str) -> set[int]:
+    module = getattr(model, getter, lambda: None)()
+    return {id(parameter) for parameter in module.parameters()} if module is not None else set()
+
+
+def make_optimizer(
+    model: nn.Module,
+    name: str,
+    train: TrainConfig,
+    rates: Rates,
+    newton_schulz: torch.dtype = torch.float32,
+    epsilon: float = EPSILON,
+) -> torch.optim.Optimizer:
+    """The optimizer called "adamw" or "muon"; weight decay on matrices only, never on norms, biases, embeddings.
+
+    Args:
+        model: whose weights it moves.
+        name: "adamw" or "muon".
+        train: weight decay and the second moment's decay.
+        rates: peaks, and the first moment's decay.
+        newton_schulz: what Muon computes in; bf16 where training has it too, as the machine then does it natively.
+        epsilon: AdamW's, ``[trainer] adam_epsilon``.
+    """
+    parts = split_parameters(model)
+    betas = (rates.beta1, train.adam_beta2)
+    muon = name == "muon"
+    groups: list[dict[str, Any]] = [
+        {"params": parts.head + parts.rest, "lr": rates.main, "weight_decay": 0.0},
+        {"params": parts.embedding, "lr": rates.embedding, "weight_decay": 0.0},
+        {"params": parts.matrices, "lr": rates.matrix if muon else rates.main, "weight_decay": train.weight_decay},
+    ]
+    if muon:
+        groups[-1]["muon"] = True
+        return MuonAdamW(groups, betas=betas, dtype=newton_schulz, epsilon=epsilon)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=rates.main, betas=betas, eps=epsilon, fused=True)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the groups marked ``muon``, AdamW for the others, as one optimizer with one state.
+
+    Newton-Schulz runs in ``dtype``: bf16 takes half the time where the machine has it, and crawls on a CPU that
+    emulates it (torch.optim.Muon always takes it). Matrices of one shape go through it together.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        betas: tuple[float, float],
+        dtype: torch.dtype = torch.float32,
+        epsilon: float = EPSILON,
+    ) -> None:
+        self.dtype = dtype
+        super().__init__(
+            (group for group in groups if group["params"]),
+            {"lr": 0.0, "betas": betas, "weight_decay": 0.0, "muon": False, "momentum": MUON_MOMENTUM, "eps": epsilon},
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of all weights that have a gradient."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            if group["muon"]:
+                self._muon(group)
+            else:
+                self._adamw(group)
+        return loss
+
+    def _muon(self, group: dict[str, Any]) -> None:
+        by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
+        for shape, parameters in by_shape.items():
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            buffers = [self._buffer(parameter) for parameter in parameters]
+            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
+            orthogonal = orthogonalise(torch.stack(updates).to(self.dtype))
+            scale = max(1.0, shape[0] / shape[1]) ** 0.5
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, list(orthogonal.to(parameters[0].dtype)), alpha=-group["lr"] * scale)
+
+    def _buffer(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+    def _adamw(self, group: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group.get("eps", EPSILON),  # checkpoints of before had none
+            maximize=False,
+        )
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
+
+    Args:
+        matrices: [n, rows, columns], in the precision to compute in.
+
+    Returns:
+        The same shape and precision.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.transpose(1, 2) if tall else matrices
+    x = (x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)).contiguous()
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = torch.bmm(x, x.transpose(1, 2))
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if tall else x

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pretrain_cli.artifacts import Artifacts, lock
+from pretrain_cli.errors import UsageError
+from pretrain_cli.runs.summary import compare_runs, list_runs, remove_runs, runs_to_remove, show_run
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    artifacts = Artifacts(tmp_path)
+    for name, loss in (("first", 3.0), ("second", 2.0), ("third", 2.5)):
+        run = artifacts.run(name)
+        (run.model).mkdir(parents=True)
+        run.record.write_text(json.dumps({"status": "finished", "steps": 2, "tokens": 64, "base": ""}))
+        run.config.write_text(f'[train]\nlearning_rate = {loss}\nseed = 0\n[data]\npacking = "concat"\n')
+        lines = [
+            {"step": 1, "loss": loss + 1, "elapsed_s": 1.0},
+            {"step": 2, "validation_loss": loss, "elapsed_s": 2.0},
+        ]
+        run.metrics.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "lo')
+    artifacts.latest.write_text("third\n")
+    return artifacts
+
+
+def test_the_list_shows_what_each_run_reached(artifacts: Artifacts) -> None:
+    runs = {run.name: run for run in list_runs(artifacts)}
+    assert runs["second"].loss == 2.0
+    assert runs["second"].seconds == 2.0
+    assert runs["second"].status == "finished"
+    assert show_run(artifacts)["summary"].name == "third"
+
+
+def test_a_comparison_names_only_the_keys_that_differ(artifacts: Artifacts) -> None:
+    found = compare_runs(artifacts, "first", "second")
+    assert found.differences == {"train.learning_rate": (3.0, 2.0)}
+    assert found.curves["loss"] == {"first": [(1, 4.0)], "second": [(1, 3.0)]}
+    page = found.page.read_text("utf-8")
+    assert "train.learning_rate" in page and "<svg" in page and "src=" not in page and "<script" not in page
+
+
+def test_keeping_the_best_removes_the_others_and_latest_follows(artifacts: Artifacts) -> None:
+    doomed = [run.name for run in runs_to_remove(artifacts, keep_best=1)]
+    assert sorted(doomed) == ["first", "third"]
+    assert remove_runs(artifacts, doomed) > 0
+    assert artifacts.run_names() == ["second"]
+    assert artifacts.latest_run().name == "second"
+
+
+def test_removing_without_saying_which_is_a_usage_error(artifacts: Artifacts) -> None:
+    with pytest.raises(UsageError):
+        runs_to_remove(artifacts)
+
+
+def test_the_best_are_those_with_the_fewest_bits_per_byte(artifacts: Artifacts) -> None:
+    for name, bits in (("first", 1.0), ("second", 2.0), ("third", 1.5)):
+        with open(artifacts.run(name).metrics, "w") as file:
+            file.write(json.dumps({"step": 2, "validation_loss": 9 - bits, "validation_bits_per_byte": bits}) + "\n")
+    assert [run.name for run in runs_to_remove(artifacts, keep_best=1)] == ["third", "second"]
+
+
+def test_a_killed_run_is_called_killed_and_can_be_removed_one_that_trains_cannot(artifacts: Artifacts) -> None:
+    run = artifacts.run("first")
+    run.record.write_text(json.dumps({"status": "running", "base": ""}))
+    with lock(run.path, "training"):
+        assert {found.name: found.status for found in list_runs(artifacts)}["first"] == "running"
+        with pytest.raises(UsageError, match="still training"):
+            remove_runs(artifacts, ["first"])
+    (run.path / ".lock.json").write_text('{"pid": 1}')  # as a SIGKILL leaves it
+    assert {found.name: found.status for found in list_runs(artifacts)}["first"] == "killed"
+    remove_runs(artifacts, ["first"])
+    assert "first" not in artifacts.run_names()
