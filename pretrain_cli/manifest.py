@@ -1,0 +1,194 @@
+"""What prepare promises the other stages: the manifest, a typed and versioned record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, JsonValue
+
+from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.errors import DataError
+from pretrain_cli.records import Record, VersionedRecord, read_versioned
+
+VERSION = 2
+"""Of the manifest's format. Version 1 had no statistics."""
+
+
+class RowLayout(Record):
+    """How the rows were made, with every ``auto`` resolved."""
+
+    sequence_length: int
+    packing: str = ""
+    add_bos: bool = False
+    add_eos: bool = False
+    dtype: str = "uint32"
+    cleaning: tuple[str, ...] = ()
+    split: str = ""
+    validation_fraction: float = 0.0
+
+    @property
+    def marks_per_document(self) -> int:
+        """Tokens that mark the borders of a document: BOS, EOS, both or none."""
+        return self.add_bos + self.add_eos
+
+
+class InputRecord(Record):
+    """One input file: its path as given, its size in bytes as stored, and the xxh3-128 of those bytes."""
+
+    path: str
+    size: int
+    hash: str
+
+
+class TokenizerRecord(Record):
+    """The tokenizer that made the rows. ``key`` names what it depends on; ``source`` says where it comes from."""
+
+    fingerprint: str
+    vocab_size: int
+    engine: str = ""
+    source: str = ""
+    key: str = ""
+
+
+class SplitRecord(Record):
+    """What one split holds. ``bytes`` are of UTF-8 text."""
+
+    rows: int = 0
+    tokens: int = 0
+    documents: int = 0
+    bytes: int = 0
+
+    @property
+    def tokens_per_byte(self) -> float | None:
+        """Tokens of a byte of text, which turns a loss per token into bits per byte; None for an empty split."""
+        return self.tokens / self.bytes if self.bytes else None
+
+
+class SourceRecord(Record):
+    """What one source gave to train on, and what of it is held out. A document taken twice counts twice."""
+
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    validation_documents: int = 0
+    validation_tokens: int = 0
+    validation_bytes: int = 0
+
+
+class Statistics(Record):
+    """Figures of all rows.
+
+    Attributes:
+        fill: share of the rows' places that hold tokens.
+        bytes_per_token: of the encoded text.
+        pieces_per_row: documents, or parts of one, in a row on average.
+        document_tokens: documents by the next power of two of their tokens, BOS and EOS counted.
+    """
+
+    fill: float
+    bytes_per_token: float
+    pieces_per_row: float
+    document_tokens: dict[str, int] = {}
+
+
+class DocumentLedger(Record):
+    """Documents: ``read`` = ``kept`` + the sum of ``dropped``, by reason."""
+
+    read: int = Field(alias="in")
+    kept: int
+    dropped: dict[str, int] = {}
+
+
+class ByteLedger(Record):
+    """Bytes of UTF-8 text: ``read`` = ``kept`` + the sum of ``dropped`` + ``changed_by_cleaning``."""
+
+    read: int = Field(alias="in")
+    kept: int
+    dropped: dict[str, int] = {}
+    changed_by_cleaning: int = 0
+
+
+class TokenLedger(Record):
+    """Tokens: ``made`` = ``encoded`` + ``marks`` + ``repeated`` = ``train`` + ``validation`` + ``dropped``."""
+
+    encoded: int
+    marks: int
+    repeated: int
+    made: int
+    train: int
+    validation: int
+    dropped: dict[str, int] = {}
+
+
+class Unwritable(Record):
+    """Bytes that the tokenizer has no token for; ``by_document`` lists the first documents that have any."""
+
+    documents: int = 0
+    bytes: int = 0
+    by_document: dict[str, int] = {}
+
+
+class Ledger(Record):
+    """Where every document, byte and token went. ``padding`` counts the rows' places without a token."""
+
+    documents: DocumentLedger
+    bytes: ByteLedger
+    tokens: TokenLedger
+    padding: int
+    repeated_documents: int = 0
+    unwritable: Unwritable = Unwritable()
+
+
+class Manifest(VersionedRecord):
+    """Everything that the other stages may know of the prepared data.
+
+    Attributes:
+        version: of this format.
+        settings: how the rows were made.
+        inputs: the files that the text came from.
+        tokenizer: that made the ids.
+        base: the base that the rows were prepared for; empty from scratch.
+        train, validation: what the splits hold.
+        sources: name → what it gave.
+        statistics: figures of all rows.
+        rejected: bad records by reason, which ``data.on_error = "skip"`` left out.
+        ledger: where every byte and token went.
+        request: every key of the config that shapes the rows, as it was asked for, with the inputs' hashes.
+        warnings, notes: what was said while preparing.
+        fingerprint: names the rows: equal fingerprints mean equal rows.
+        seconds: that prepare took.
+    """
+
+    version: int = VERSION
+    settings: RowLayout
+    inputs: tuple[InputRecord, ...] = ()
+    tokenizer: TokenizerRecord
+    base: str = ""
+    train: SplitRecord
+    validation: SplitRecord = SplitRecord()
+    sources: dict[str, SourceRecord] = {}
+    statistics: Statistics
+    rejected: dict[str, int] = {}
+    ledger: Ledger
+    request: dict[str, JsonValue] = {}
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fingerprint: str
+    seconds: float = 0.0
+
+
+def read_manifest(artifacts: Artifacts) -> Manifest:
+    """The manifest of the prepared data.
+
+    Raises:
+        DataError: prepare hasn't finished here, or the manifest is damaged or of another version.
+    """
+    if not artifacts.manifest.is_file():
+        raise DataError(f"No prepared data in {artifacts.root}.", "Prepare some first: ptk prepare data.txt")
+    hint = "Prepare the text again: ptk prepare"
+    return read_versioned(artifacts.manifest, Manifest, VERSION, VERSION, DataError, hint)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write ``manifest``, complete or not at all."""
+    write_json(path, manifest.model_dump(mode="json", by_alias=True))

@@ -1,0 +1,58 @@
+"""Typed, versioned JSON records: the base class, and how one is read with clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pretrain_cli.artifacts import read_json
+from pretrain_cli.errors import PtkError
+
+
+class Record(BaseModel):
+    """A part of a record: frozen, and tolerant of fields that it doesn't know."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class VersionedRecord(Record):
+    """A whole file. ``version`` is that of its format."""
+
+    version: int
+
+
+AnyRecord = TypeVar("AnyRecord", bound=VersionedRecord)
+
+
+def read_versioned(
+    path: Path, kind: type[AnyRecord], oldest: int, newest: int, error: type[PtkError], hint: str
+) -> AnyRecord:
+    """The record in ``path``.
+
+    Args:
+        path: a JSON file; one without a version is taken for the oldest.
+        kind: of the record.
+        oldest, newest: formats that can be read.
+        error: what is raised, with ``hint``.
+
+    Raises:
+        DataError: the file isn't a JSON object.
+        PtkError: ``error``, where it is damaged or of another format.
+    """
+    values = read_json(path)
+    version = values.get("version", oldest)
+    if isinstance(version, int) and version > newest:
+        raise error(
+            f"{path} was written by a newer ptk (format {version}; this ptk reads up to {newest}).",
+            f"Update ptk. {hint}",
+        )
+    if not isinstance(version, int) or version < oldest:
+        raise error(f"{path} has format {version!r}, which this ptk doesn't read.", hint)
+    try:
+        return kind.model_validate({**values, "version": version})
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise error(f"{path} is damaged at {where}: {first['msg']}.", hint) from problem

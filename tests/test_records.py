@@ -1,0 +1,68 @@
+"""The manifest and run.json are typed: what is damaged, older or newer is said with the file's name."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.errors import DataError, ModelError
+from pretrain_cli.manifest import read_manifest, write_manifest
+from pretrain_cli.run_record import RunRecordFile, read_run_record
+
+FIXTURE = Path(__file__).parent / "fixtures" / "artifacts-0.1.0.tar.gz"
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return Artifacts(tmp_path / "artifacts")
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_a_manifest_is_written_as_it_was_read(artifacts: Artifacts) -> None:
+    before = json.loads(artifacts.manifest.read_text())
+    write_manifest(artifacts.manifest, read_manifest(artifacts))
+    assert json.loads(artifacts.manifest.read_text()) == before
+
+
+@pytest.mark.parametrize(("version", "told"), [(99, "newer ptk"), (1, "format 1"), ("2", "format '2'")])
+def test_a_manifest_of_another_version_is_named(artifacts: Artifacts, version: object, told: str) -> None:
+    change(artifacts.manifest, version=version)
+    with pytest.raises(DataError) as caught:
+        read_manifest(artifacts)
+    assert told in caught.value.message and "ptk prepare" in caught.value.hint
+
+
+def test_a_damaged_manifest_says_where(artifacts: Artifacts) -> None:
+    change(artifacts.manifest, train={"rows": "many"})
+    with pytest.raises(DataError, match=r"damaged at train\.rows"):
+        read_manifest(artifacts)
+
+
+def test_a_run_record_of_version_0_1_0_is_read_and_written_with_its_version(artifacts: Artifacts) -> None:
+    run = artifacts.run("whole")
+    before = json.loads(run.record.read_text())
+    record = read_run_record(run)
+    assert record is not None and record.result is not None and record.plan is not None
+    RunRecordFile(run.record, record).update(status="finished")
+    after = json.loads(run.record.read_text())
+    assert {key: after[key] for key in before} == before
+    assert after["version"] == 1
+
+
+def test_a_run_record_of_a_newer_version_is_named(artifacts: Artifacts) -> None:
+    change(artifacts.run("whole").record, version=99)
+    with pytest.raises(ModelError, match="newer ptk"):
+        read_run_record(artifacts.run("whole"))
+
+
+def test_a_run_without_a_record_has_none(artifacts: Artifacts) -> None:
+    assert read_run_record(artifacts.run("never")) is None
