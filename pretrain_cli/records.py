@@ -34,8 +34,10 @@ def read_versioned(
     Args:
         path: a JSON file; one without a version is taken for the oldest.
         kind: of the record.
-        oldest, newest: formats that can be read.
-        error: what is raised, with ``hint``.
+        oldest: format that can be read.
+        newest: format that can be read.
+        error: what is raised.
+        hint: what the user can do then.
 
     Raises:
         DataError: the file isn't a JSON object.
