@@ -199,47 +199,6 @@ def to_plain(value: Any) -> Any:
     return str(value)
 
 
-def count(number: float) -> str:
-    """12345678 → "12.3M", 4321 → "4 321"."""
-    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if number >= size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:,.0f}".replace(",", " ")
-
-
-def figure(value: float | None, missing: str = "-") -> str:
-    """A loss or the like: "3.142"; of a run that diverged "3.4e+19"."""
-    if value is None:
-        return missing
-    return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
-
-
-def several(number: float, thing: str) -> str:
-    """1 → "1 row", 4321 → "4 321 rows"."""
-    return f"{count(number)} {thing}{'' if number == 1 else 's'}"
-
-
-def megabytes(size: float) -> str:
-    """Bytes for people: "412 kB", "10.8 MB", "1.2 GB"."""
-    if size < 1e3:
-        return f"{size:.0f} B"
-    for limit, unit, divisor in ((1e6, "kB", 1e3), (1e9, "MB", 1e6), (1e12, "GB", 1e9)):
-        if size < limit:
-            return f"{size / divisor:.3g} {unit}" if size < 100 * divisor else f"{size / divisor:.0f} {unit}"
-    return f"{size / 1e12:.3g} TB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "0.8 s", "42 s", "3:05 min", "2:10 h"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-    return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d} h"
-
-
 def shell(*words: str) -> str:
     """Words as one would type them."""
     return shlex.join(words)

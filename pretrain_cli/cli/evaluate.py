@@ -8,8 +8,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pretrain_cli.cli.console import Console, count
+from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.options import Session, command, words
+from pretrain_cli.formatting import count
 
 
 @command(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pretrain_cli.cli.console import megabytes
 from pretrain_cli.cli.options import Session, command
+from pretrain_cli.formatting import byte_size
 
 
 @command()
@@ -42,7 +42,7 @@ def export(
             quantization=quantization,
             push_to_hub=push_to_hub,
         )
-    facts = [("in", str(result.path)), ("size", megabytes(result.bytes))]
+    facts = [("in", str(result.path)), ("size", byte_size(result.bytes))]
     if result.checked:
         facts.append(("checked", result.checked))
     if result.address:

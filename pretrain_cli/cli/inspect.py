@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pretrain_cli.cli.console import count, megabytes, several
 from pretrain_cli.cli.options import Session, command
+from pretrain_cli.formatting import byte_size, count, count_of
 
 if TYPE_CHECKING:
     from pretrain_cli.data.inspect import PieceView, RowView
@@ -51,7 +51,7 @@ def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         (
             "documents",
-            f"{count(numbers['documents'])}, {megabytes(numbers['bytes'])}, {count(numbers['tokens'])} tokens",
+            f"{count(numbers['documents'])}, {byte_size(numbers['bytes'])}, {count(numbers['tokens'])} tokens",
         ),
         ("tokenizer", f"{tokenizer['source']}, {tokenizer['vocab_size']} entries, encoded by {tokenizer['engine']}"),
         ("tokens", f"{numbers['bytes_per_token']:.2f} bytes each"),
@@ -68,7 +68,7 @@ def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(
             (
                 f"from {name}",
-                f"{count(shares[0])} documents, {megabytes(shares[1])}, {count(source['tokens'])} tokens to train on",
+                f"{count(shares[0])} documents, {byte_size(shares[1])}, {count(source['tokens'])} tokens to train on",
             )
         )
     facts.append(("left out", _reasons(numbers["dropped"])))
@@ -81,7 +81,7 @@ def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _split(part: dict[str, Any]) -> str:
-    return ", ".join(several(part[f"{thing}s"], thing) for thing in ("row", "document", "token"))
+    return ", ".join(count_of(part[f"{thing}s"], thing) for thing in ("row", "document", "token"))
 
 
 def _reasons(reasons: dict[str, int]) -> str:

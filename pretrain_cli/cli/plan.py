@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import count, duration, megabytes, quiet_import, several, shell
+from pretrain_cli.cli.console import quiet_import, shell
 from pretrain_cli.cli.options import Session, command, with_config
+from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
 
 
 @command(
@@ -95,25 +96,25 @@ def _title(result: Any) -> str:
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
-    pieces = f"{several(result.micro_batch, 'row')} of {result.sequence_length}"
+    pieces = f"{count_of(result.micro_batch, 'row')} of {result.sequence_length}"
     pieces += f" × {result.accumulation}" if result.accumulation > 1 else ""
     pieces += f" on each of {result.processes} processes" if result.processes > 1 else ""
     kinds = ("weights", "gradients", "optimizer", "activations", "logits", "program")
-    parts = ", ".join(f"{kind} {megabytes(getattr(result.memory, kind))}" for kind in kinds)
+    parts = ", ".join(f"{kind} {byte_size(getattr(result.memory, kind))}" for kind in kinds)
     peak = result.measured_peak_bytes or result.memory.peak
     source = "measured" if result.measured_peak_bytes else "estimated"
-    room = f"{megabytes(result.available_bytes)}{' on each' if result.processes > 1 else ''}"
+    room = f"{byte_size(result.available_bytes)}{' on each' if result.processes > 1 else ''}"
     facts = [
         (
             "tokens",
-            f"{count(result.tokens)} in {several(result.steps, 'step')} of {count(result.batch_tokens)} ({pieces})",
+            f"{count(result.tokens)} in {count_of(result.steps, 'step')} of {count(result.batch_tokens)} ({pieces})",
         ),
         ("arithmetic", f"{_power(result.flops)} FLOPs, {result.precision}, {result.optimizer}"),
-        ("memory", f"{megabytes(peak)} at the peak ({source}) of {room}"),
+        ("memory", f"{byte_size(peak)} at the peak ({source}) of {room}"),
         ("", f"estimated: {parts}"),
         *[("would fit", text) for text in result.fixes],
-        ("disk", f"{megabytes(result.disk_bytes)} for checkpoints and model{_disk(result)}"),
-        ("step", f"{_step(result.step_seconds)}, {count(result.tokens_per_second)} tokens/s: {result.step_source}"),
+        ("disk", f"{byte_size(result.disk_bytes)} for checkpoints and model{_disk(result)}"),
+        ("step", f"{_step(result.step_seconds)}, {rate(result.tokens_per_second, 'tokens')}: {result.step_source}"),
         ("time", f"{duration(result.seconds)}: {_pieces(result.duration)}"),
         ("energy", f"{result.energy_kwh:.3g} kWh at {count(result.watts)} W"),
     ]
@@ -137,7 +138,7 @@ def _disk(result: Any) -> str:
     if result.disk_free_bytes is None:
         return ""
     lacking = "" if result.disk_bytes <= result.disk_free_bytes else "ONLY "
-    return f"; {lacking}{megabytes(result.disk_free_bytes)} are free"
+    return f"; {lacking}{byte_size(result.disk_free_bytes)} are free"
 
 
 def _power(number: float) -> str:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import count, duration, megabytes, several
 from pretrain_cli.cli.options import Flag, Session, command, with_config
 from pretrain_cli.errors import UsageError
+from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
 
 
 @command(
@@ -62,26 +62,31 @@ def prepare(
 
 
 def _show_part(session: Session, result: Any) -> None:
-    title = f"Part {session.config.data.shard}: {several(result.documents, 'document')}, {count(result.tokens)} tokens"
-    facts = [("time", f"{duration(result.seconds)}, {result.megabytes_per_second:.1f} MB/s"), ("in", str(result.path))]
+    title = f"Part {session.config.data.shard}: {count_of(result.documents, 'document')}, {count(result.tokens)} tokens"
+    facts = [("time", _time(result)), ("in", str(result.path))]
     session.console.result(title, facts, result)
     session.console.next("ptk prepare --merge, once all parts are done")
 
 
 def _title(result: Any) -> str:
     verb = "Already prepared" if result.reused else "Prepared"
-    size, tokens = megabytes(result.bytes), several(result.tokens, "token")
-    return f"{verb}: {several(result.documents, 'document')}, {size}, {tokens}"
+    size, tokens = byte_size(result.bytes), count_of(result.tokens, "token")
+    return f"{verb}: {count_of(result.documents, 'document')}, {size}, {tokens}"
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
+    documents = count_of(result.validation_documents, "document")
     facts = [
         ("tokenizer", result.tokenizer),
         ("rows", f"{count(result.train_rows)} to train on, {result.fill:.1%} full"),
-        ("held out", f"{several(result.validation_rows, 'row')} of {several(result.validation_documents, 'document')}"),
+        ("held out", f"{count_of(result.validation_rows, 'row')} of {documents}"),
     ]
     if result.dropped:
-        facts.append(("left out", ", ".join(f"{number} {reason}" for reason, number in result.dropped.items())))
+        facts.append(("left out", ", ".join(f"{count(number)} {reason}" for reason, number in result.dropped.items())))
     if not result.reused:
-        facts.append(("time", f"{duration(result.seconds)}, {result.megabytes_per_second:.1f} MB/s"))
+        facts.append(("time", _time(result)))
     return [*facts, ("in", str(result.path))]
+
+
+def _time(result: Any) -> str:
+    return f"{duration(result.seconds)}, {rate(result.megabytes_per_second * 1e6, 'bytes')}"

@@ -19,7 +19,8 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
-from pretrain_cli.cli.console import Console, Stderr, count, duration, is_later_rank, megabytes
+from pretrain_cli.cli.console import Console, Stderr, is_later_rank
+from pretrain_cli.formatting import byte_size, clock, count, duration, rate
 from pretrain_cli.progress import SILENT, Progress
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -259,7 +260,7 @@ class StageView:
         elif self.completed and self.unit != "seconds":
             yield amount(self.completed, self.unit)
         if self.unit == "bytes" and self.completed:
-            yield f"{self.completed / max(self.elapsed_s, 1e-3) / 1e6:.1f} MB/s"
+            yield rate(self.completed / max(self.elapsed_s, 1e-3), "bytes")
         shown = 0
         for key, value in self.facts.items():
             if (
@@ -346,7 +347,7 @@ def _figure(key: str, value: float) -> Text:
     elif key == "mfu":
         text = f"{value:.1%}"
     elif key == "memory_mb":
-        text = megabytes(value * 1e6)
+        text = byte_size(value * 1e6)
     else:
         text = readable(value)
     return Text.assemble((f"{label(key)} ", "dim"), (text.ljust(6), "bold" if key == "loss" else ""))
@@ -366,15 +367,8 @@ def amount(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     if unit == "bytes":
-        return megabytes(value)
+        return byte_size(value)
     return clock(value) if unit == "seconds" else f"{count(value)} {unit}".strip()
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, "1:07", or hours, "2:05:00"."""
-    whole = max(0, int(seconds))
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def _pair(key: str, value: float | str) -> str:

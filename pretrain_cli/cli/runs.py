@@ -8,10 +8,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pretrain_cli.cli.console import Console, count, duration, figure, megabytes, shell
+from pretrain_cli.cli.console import Console, shell
 from pretrain_cli.cli.options import Session, command, words
 from pretrain_cli.cli.progress import sparkline
 from pretrain_cli.errors import UsageError
+from pretrain_cli.formatting import byte_size, count, duration, rate, score
 
 SLIM = 70
 """Columns below which a list of runs has names and losses alone."""
@@ -88,7 +89,7 @@ def remove(
     from pretrain_cli.runs.summary import remove_runs, runs_to_remove
 
     chosen = runs_to_remove(session.artifacts, words(runs), keep_best)
-    size = megabytes(sum(run.bytes_on_disk for run in chosen))
+    size = byte_size(sum(run.bytes_on_disk for run in chosen))
     names = [run.name for run in chosen]
     if names and not yes:
         if not sys.stdin.isatty():
@@ -98,7 +99,7 @@ def remove(
         if not typer.confirm(f"Remove {_some(names)} ({size})?", err=True):
             return
     freed = remove_runs(session.artifacts, names) if names else 0
-    title = f"Removed {len(names)} run{'' if len(names) == 1 else 's'}, {megabytes(freed)}"
+    title = f"Removed {len(names)} run{'' if len(names) == 1 else 's'}, {byte_size(freed)}"
     session.console.result(title, [], {"removed": names, "bytes": freed})
     session.console.next("ptk runs list")
 
@@ -126,11 +127,11 @@ def _table(console: Console, runs: list[Any]) -> Table:
             "status": run.status,
             "base": escape(run.base or "-"),
             "tokens": count(run.tokens),
-            "loss": figure(run.loss),
-            "bits/byte": figure(run.bits_per_byte),
+            "loss": score(run.loss),
+            "bits/byte": score(run.bits_per_byte),
             "time": duration(run.seconds) if run.seconds is not None else "-",
             "steps": count(run.steps),
-            "disk": megabytes(run.bytes_on_disk),
+            "disk": byte_size(run.bytes_on_disk),
         }
         table.add_row(*(cells[column] for column in (*left, *right)))
     return table
@@ -183,8 +184,8 @@ def _facts(session: Session, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", count(kept["parameters"]) if kept.get("parameters") else ""),
         ("steps", f"{count(summary.steps)}, {count(summary.tokens)} tokens"),
         *((name, f"{value:.4f}") for name, value in figures.items() if value is not None),
-        ("speed", f"{last['tokens_per_second']:.0f} tokens/s" if last.get("tokens_per_second") else ""),
-        ("memory", megabytes(last["memory_mb"] * 1e6) if last.get("memory_mb") else ""),
+        ("speed", rate(last["tokens_per_second"], "tokens") if last.get("tokens_per_second") else ""),
+        ("memory", byte_size(last["memory_mb"] * 1e6) if last.get("memory_mb") else ""),
         ("machine", " ".join(str(kept[key]) for key in ("device", "precision") if kept.get(key))),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("data", str(kept.get("data_fingerprint") or "")),
@@ -192,7 +193,7 @@ def _facts(session: Session, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", str(run.model) if run.model.is_dir() else ""),
         ("report", str(run.evaluation / "report.html") if (run.evaluation / "report.html").is_file() else ""),
         ("W&B", summary.wandb),
-        ("disk", megabytes(summary.bytes_on_disk)),
+        ("disk", byte_size(summary.bytes_on_disk)),
         *(("chosen" if place == 0 else "", choice) for place, choice in enumerate(kept.get("choices") or ())),
     ]
     return [(label, text) for label, text in facts if text]

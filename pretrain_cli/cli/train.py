@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.cli.console import count, duration, figure, megabytes, quiet_import
+from pretrain_cli.cli.console import quiet_import
 from pretrain_cli.cli.options import Session, command
 from pretrain_cli.errors import UsageError
+from pretrain_cli.formatting import byte_size, count, duration, rate, score
 
 NOT_MEASURED = "not measured"
 
@@ -113,13 +114,13 @@ def _title(result: Any) -> str:
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
-    validation = figure(result.validation_loss, NOT_MEASURED)
+    validation = score(result.validation_loss, NOT_MEASURED)
     if result.validation_bits_per_byte is not None:
-        validation = f"loss {validation}, {figure(result.validation_bits_per_byte)} bits per byte"
+        validation = f"loss {validation}, {score(result.validation_bits_per_byte)} bits per byte"
     return [
-        ("train loss", f"{figure(result.first_loss, NOT_MEASURED)} → {figure(result.train_loss, NOT_MEASURED)}"),
+        ("train loss", f"{score(result.first_loss, NOT_MEASURED)} → {score(result.train_loss, NOT_MEASURED)}"),
         ("validation", validation),
-        ("speed", f"{count(result.tokens_per_second)} tokens/s"),
-        ("peak memory", megabytes(result.peak_memory_bytes)),
+        ("speed", rate(result.tokens_per_second, "tokens")),
+        ("peak memory", byte_size(result.peak_memory_bytes)),
         ("model", f"{result.model}{'' if result.model_step is None else f', of step {count(result.model_step)}'}"),
     ]
