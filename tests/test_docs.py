@@ -40,11 +40,6 @@ def test_every_command_and_option_in_a_shell_block_exists(page: Path) -> None:
                 assert option in known, f"{name} {option}"
 
 
-def test_ci_runs_the_command_that_the_readme_names() -> None:
-    assert "sh tests/run.sh" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "sh tests/run.sh" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
 def test_every_dependency_is_explained_and_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
