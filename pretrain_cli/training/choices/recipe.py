@@ -1,6 +1,6 @@
 """Which rates, batches and lengths teach most in the time given, and where does each number come from?
 
-"Measured" is `benchmarks/learning.py` on two CPU cores; docs/concepts/recipe.md has the tables.
+"Measured" is `benchmarks/learning.py` on two CPU cores; docs/concepts/recipe-measurements.md has the tables.
 """
 
 from __future__ import annotations
