@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import field_validator
 
-from pretrain_cli import __version__
 from pretrain_cli.artifacts import RunFolder, write_json
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import Record, VersionedRecord, read_versioned
+from pretrain_cli.version import __version__
 
 VERSION = 1
 """Of run.json's format. Version 0.1.0 of ptk wrote the same without the number."""

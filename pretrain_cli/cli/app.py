@@ -17,10 +17,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pretrain_cli import __version__, processes
+from pretrain_cli import processes
 from pretrain_cli.cli.console import Console, let_go
 from pretrain_cli.cli.options import SHARED_OPTIONS
 from pretrain_cli.errors import Interrupted, PtkError, UsageError
+from pretrain_cli.version import __version__
 
 CTRL_C_ECHO_S = 5.0
 """For so long after a Ctrl-C in the middle of an import an error is the Ctrl-C's: libraries turn it into their own."""

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli import __version__
 from pretrain_cli.artifacts import RunFolder, read_json, read_lines, write_json, write_text
+from pretrain_cli.version import __version__
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "wandb")
 
