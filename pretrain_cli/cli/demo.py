@@ -20,6 +20,7 @@ from pretrain_cli.cli.options import Session, command, with_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import count
+from pretrain_cli.manifest import read_manifest
 
 TEXT = "demo.txt"
 SEPARATOR = "\n\n\n"
@@ -111,10 +112,9 @@ def _untrained(model: Path) -> Iterator[Path]:
 
 def _refuse_other_data(artifacts: Artifacts) -> None:
     """The demo never replaces somebody's own prepared text."""
-    if artifacts.manifest.is_file():
-        inputs = artifacts.read_manifest().get("inputs", [])
-        if any(Path(str(entry.get("path", ""))).name != TEXT for entry in inputs):
-            raise UsageError(
-                f"{artifacts.root} holds data prepared from your own text.",
-                "Give the demo a folder: ptk demo --artifacts demo",
-            )
+    inputs = read_manifest(artifacts).inputs if artifacts.manifest.is_file() else ()
+    if any(Path(entry.path).name != TEXT for entry in inputs):
+        raise UsageError(
+            f"{artifacts.root} holds data prepared from your own text.",
+            "Give the demo a folder: ptk demo --artifacts demo",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -11,7 +11,8 @@ from pretrain_cli.cli.options import Session, command
 from pretrain_cli.formatting import byte_size, count, count_of
 
 if TYPE_CHECKING:
-    from pretrain_cli.data.inspect import PieceView, RowView
+    from pretrain_cli.data.inspect import PieceView, PreparedFigures, RowView
+    from pretrain_cli.manifest import SplitRecord
 
 VISIBLE = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
 """Control characters as the pictures of them: written to a terminal, a text's own could do anything to it."""
@@ -28,14 +29,14 @@ def inspect(
     stats: Annotated[bool, typer.Option("--stats", help="Show the numbers of the whole in place of a row.")] = False,
 ) -> None:
     """Look into the prepared rows: decoded, with the borders of documents and tokens, or in numbers."""
-    from pretrain_cli.data.inspect import inspect_row, statistics
+    from pretrain_cli.data.inspect import inspect_row, read_figures
     from pretrain_cli.errors import UsageError
 
     if split not in ("train", "validation"):
         raise UsageError(f"There is no split '{split}'.", "Splits: train, validation.")
     if stats:
-        numbers = statistics(session.artifacts)
-        session.console.result("The prepared data", _numbers(numbers), numbers)
+        figures = read_figures(session.artifacts)
+        session.console.result("The prepared data", _figures(figures), figures.model_dump(mode="json"))
     else:
         view = inspect_row(session.artifacts, None if random else row, split)
         many = len(view.pieces)
@@ -46,42 +47,38 @@ def inspect(
     session.console.next("ptk train --device auto")
 
 
-def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    train, held, tokenizer = numbers["train"], numbers["validation"], numbers["tokenizer"]
+def _figures(figures: PreparedFigures) -> list[tuple[str, str]]:
+    tokenizer = figures.tokenizer
     facts = [
-        (
-            "documents",
-            f"{count(numbers['documents'])}, {byte_size(numbers['bytes'])}, {count(numbers['tokens'])} tokens",
-        ),
-        ("tokenizer", f"{tokenizer['source']}, {tokenizer['vocab_size']} entries, encoded by {tokenizer['engine']}"),
-        ("tokens", f"{numbers['bytes_per_token']:.2f} bytes each"),
-        (
-            "packing",
-            f"{numbers['packing']}, rows of {numbers['sequence_length']}, {numbers['pieces_per_row']:.1f} pieces each",
-        ),
-        ("fill", f"{numbers['fill']:.2%}, {count(numbers['padding'])} tokens of padding"),
-        ("to train on", _split(train)),
-        ("held out", _split(held)),
+        ("documents", f"{count(figures.documents)}, {byte_size(figures.bytes)}, {count(figures.tokens)} tokens"),
+        ("tokenizer", f"{tokenizer.source}, {count(tokenizer.vocab_size)} entries, encoded by {tokenizer.engine}"),
+        ("tokens", f"{figures.bytes_per_token:.2f} bytes each"),
+        ("packing", f"{figures.packing}, rows of {count(figures.sequence_length)} tokens"),
+        ("pieces", f"{figures.pieces_per_row:.1f} in a row"),
+        ("fill", f"{figures.fill:.2%}, {count(figures.padding)} tokens of padding"),
+        ("to train on", _split(figures.train)),
+        ("held out", _split(figures.validation)),
     ]
-    for name, source in numbers["sources"].items():
-        shares = (source["documents"] + source["validation_documents"], source["bytes"] + source["validation_bytes"])
+    for name, source in figures.sources.items():
+        documents, size = source.documents + source.validation_documents, source.bytes + source.validation_bytes
         facts.append(
             (
                 f"from {name}",
-                f"{count(shares[0])} documents, {byte_size(shares[1])}, {count(source['tokens'])} tokens to train on",
+                f"{count(documents)} documents, {byte_size(size)}, {count(source.tokens)} tokens to train on",
             )
         )
-    facts.append(("left out", _reasons(numbers["dropped"])))
-    facts.append(("rejected", _reasons(numbers["rejected"])))
-    most = max(numbers["document_tokens"].values(), default=1)
-    for place, (limit, many) in enumerate(numbers["document_tokens"].items()):
+    facts.append(("left out", _reasons(figures.dropped)))
+    facts.append(("rejected", _reasons(figures.rejected)))
+    most = max(figures.document_tokens.values(), default=1)
+    for place, (limit, many) in enumerate(figures.document_tokens.items()):
         label = "lengths" if not place else ""
         facts.append((label, f"≤ {int(limit):>9,} tokens {'█' * max(1, round(24 * many / most)):<24} {count(many)}"))
     return facts
 
 
-def _split(part: dict[str, Any]) -> str:
-    return ", ".join(count_of(part[f"{thing}s"], thing) for thing in ("row", "document", "token"))
+def _split(split: SplitRecord) -> str:
+    counts = ((split.rows, "row"), (split.documents, "document"), (split.tokens, "token"))
+    return ", ".join(count_of(number, thing) for number, thing in counts)
 
 
 def _reasons(reasons: dict[str, int]) -> str:

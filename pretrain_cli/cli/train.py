@@ -12,6 +12,7 @@ from pretrain_cli.cli.console import quiet_import
 from pretrain_cli.cli.options import Session, command
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size, count, duration, rate, score
+from pretrain_cli.manifest import read_manifest
 
 NOT_MEASURED = "not measured"
 
@@ -86,7 +87,7 @@ def train(
 
 def _check_names(artifacts: Artifacts, run: str | None, resume: str | None) -> None:
     """Say in a second what needs no library to be seen: nothing is prepared, or a run's name is wrong."""
-    artifacts.read_manifest()
+    read_manifest(artifacts)
     if run is not None:
         artifacts.run(run)
     if resume:

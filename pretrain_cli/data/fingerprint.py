@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import xxhash
+from pydantic import JsonValue
 
 from pretrain_cli.data.reading.inputs import InputFile, is_url
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import Progress
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: JsonValue) -> str:
     """A short name (32 hex digits) for a JSON value."""
     return str(xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()))
 
@@ -50,24 +51,28 @@ def hash_tokenizer(path: str) -> str:
     return str(xxhash.xxh3_128_hexdigest(file.read_bytes())) if file is not None and file.is_file() else ""
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[str]:
     """What changed, in words: ``sequence_length was 512, is 1024``."""
     changes = []
     for name in after:
         if name == "inputs" and before.get(name) != after[name]:
-            changes += _input_changes(before.get(name) or [], after[name])
+            changes += _input_changes(before.get(name), after[name])
         elif before.get(name) != after[name]:
             changes.append(f"{name} was {_word(before.get(name))}, is {_word(after[name])}")
     return changes
 
 
-def _input_changes(before: list[list[str]], after: list[list[str]]) -> list[str]:
-    old, new = ({entry[0]: entry[1] for entry in entries} for entries in (before, after))
+def _input_changes(before: JsonValue, after: JsonValue) -> list[str]:
+    old, new = _hashes(before), _hashes(after)
     changes = [f"{path} has changed" for path in new if path in old and old[path] != new[path]]
     changes += [f"{path} is new" for path in new if path not in old]
     changes += [f"{path} is gone" for path in old if path not in new]
     return changes[:5] + ([f"and {len(changes) - 5} more files"] if len(changes) > 5 else []) or ["the files' order"]
 
 
-def _word(value: Any) -> str:
+def _hashes(inputs: JsonValue) -> dict[JsonValue, JsonValue]:
+    return {entry[0]: entry[1] for entry in inputs or () if isinstance(entry, list)} if isinstance(inputs, list) else {}
+
+
+def _word(value: JsonValue) -> str:
     return "unset" if value in ("", None, []) else str(value)

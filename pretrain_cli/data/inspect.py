@@ -1,15 +1,16 @@
-"""What is in the prepared rows? Rows decoded with their borders, and the numbers of the whole."""
+"""Shows what is in the prepared rows: single rows decoded with their borders, and the figures of all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.rows.store import open_rows
-from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.errors import UsageError
+from pretrain_cli.manifest import SourceRecord, SplitRecord, TokenizerRecord, read_manifest
+from pretrain_cli.records import Record
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def inspect_row(
     """
     from tokenizers import Tokenizer
 
-    manifest = artifacts.read_manifest()
+    names = list(read_manifest(artifacts).sources)
     rows = open_rows(artifacts.data / split)
     if not len(rows):
         raise UsageError(f"The {split} split has no rows.", "Choose the other split.")
@@ -60,8 +61,7 @@ def inspect_row(
         index = int(np.random.default_rng(seed).integers(len(rows)))
     if not 0 <= index < len(rows):
         raise UsageError(f"There is no row {index}.", f"The {split} split has rows 0 to {len(rows) - 1}.")
-    tokenizer: Any = Tokenizer.from_file(str(artifacts.tokenizer / "tokenizer.json"))
-    names = list(manifest["sources"])
+    tokenizer = Tokenizer.from_file(str(artifacts.tokenizer / "tokenizer.json"))
     ids = rows.input_ids[index].tolist()
     pieces, at = [], 0
     columns = (rows.pieces(index, f"piece_{name}").tolist() for name in ("lengths", "documents", "starts", "sources"))
@@ -74,33 +74,55 @@ def inspect_row(
     return RowView(split, index, pieces, len(ids) - at)
 
 
-def statistics(artifacts: Artifacts) -> dict[str, Any]:
-    """The numbers of the prepared data as plain JSON values, out of the manifest.
+class PreparedFigures(Record):
+    """The figures of the prepared data, out of the manifest; see there for what each counts.
 
-    Keys: documents, bytes, tokens, bytes_per_token, fill, padding, sequence_length, packing, tokenizer, train,
-    validation, sources, dropped, rejected (by reason), duplicates, pieces_per_row, document_tokens (a histogram by
-    powers of two: upper bound to count).
+    ``dropped`` and ``rejected``: documents by reason. ``duplicates`` of ``dropped`` are whole texts seen before.
+    """
+
+    documents: int
+    bytes: int
+    tokens: int
+    sequence_length: int
+    packing: str
+    tokenizer: TokenizerRecord
+    train: SplitRecord
+    validation: SplitRecord
+    sources: dict[str, SourceRecord]
+    dropped: dict[str, int]
+    rejected: dict[str, int]
+    duplicates: int
+    padding: int
+    fill: float
+    bytes_per_token: float
+    pieces_per_row: float
+    document_tokens: dict[str, int]
+
+
+def read_figures(artifacts: Artifacts) -> PreparedFigures:
+    """The figures of the prepared data.
 
     Raises:
         DataError: nothing is prepared, or by an older version.
     """
-    manifest = artifacts.read_manifest()
-    if "statistics" not in manifest:
-        raise DataError("An older version prepared this data.", "Make it again: ptk prepare")
-    ledger, settings = manifest["ledger"], manifest["settings"]
-    return {
-        "documents": ledger["documents"]["kept"],
-        "bytes": ledger["bytes"]["kept"],
-        "tokens": ledger["tokens"]["train"] + ledger["tokens"]["validation"],
-        "sequence_length": settings["sequence_length"],
-        "packing": settings["packing"],
-        "tokenizer": manifest["tokenizer"],
-        "train": manifest["train"],
-        "validation": manifest["validation"],
-        "sources": manifest["sources"],
-        "dropped": ledger["documents"]["dropped"],
-        "rejected": manifest["rejected"],
-        "duplicates": ledger["documents"]["dropped"].get("duplicate", 0),
-        "padding": ledger["padding"],
-        **manifest["statistics"],
-    }
+    manifest = read_manifest(artifacts)
+    ledger, statistics = manifest.ledger, manifest.statistics
+    return PreparedFigures(
+        documents=ledger.documents.kept,
+        bytes=ledger.bytes.kept,
+        tokens=ledger.tokens.train + ledger.tokens.validation,
+        sequence_length=manifest.settings.sequence_length,
+        packing=manifest.settings.packing,
+        tokenizer=manifest.tokenizer,
+        train=manifest.train,
+        validation=manifest.validation,
+        sources=manifest.sources,
+        dropped=ledger.documents.dropped,
+        rejected=manifest.rejected,
+        duplicates=ledger.documents.dropped.get("duplicate", 0),
+        padding=ledger.padding,
+        fill=statistics.fill,
+        bytes_per_token=statistics.bytes_per_token,
+        pieces_per_row=statistics.pieces_per_row,
+        document_tokens=statistics.document_tokens,
+    )

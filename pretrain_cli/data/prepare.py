@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
 from pretrain_cli.artifacts import Artifacts, lock, writing_to
 from pretrain_cli.config.model import Config
@@ -30,12 +30,11 @@ from pretrain_cli.data.reading.inputs import STDIN, InputFile, check_unchanged, 
 from pretrain_cli.data.rows.assembly import RowSettings, Shards, SplitCounts, locate, write_split
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.manifest import InputRecord, Ledger, Manifest, RowLayout, TokenizerRecord, read_manifest
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
 NOTES_SHOWN = 5
-VERSION = 2
-"""Of the manifest. Version 1 had no statistics."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +153,11 @@ class _Prepare:
         hashes = hash_files(self.files, self.progress) if reads_all else [""] * len(self.files)
         wanted = self._wanted(hashes)
         previous = self._previous() if reads_all else None
-        if previous and previous.get("request") == wanted and self._complete(previous):
+        if previous and previous.request == wanted and self._complete(previous):
             self.progress.note("The prepared data matches: nothing to do.")
             return _result(previous, self.artifacts, True, self.started)
         if previous:
-            changes = differences(previous.get("request", {}), wanted)
+            changes = differences(previous.request, wanted)
             self.progress.note(f"Preparing again: {'; '.join(changes) or 'the last output is incomplete'}.")
         work = self.artifacts.data / ".work"
         work.mkdir(parents=True, exist_ok=True)
@@ -171,9 +170,7 @@ class _Prepare:
         if part:
             return self._part_result(counts, info, settings)
         self.staging.begin()
-        manifest = self._pack(counts, shards, settings, info, wanted, hashes)
-        manifest["tokenizer"]["key"] = key
-        manifest["seconds"] = round(time.perf_counter() - self.started, 3)
+        manifest = self._pack(counts, shards, settings, info, wanted, hashes, key)
         self.staging.publish(info.folder, manifest)
         shutil.rmtree(work, ignore_errors=True)
         for lock_file in self.artifacts.data.glob(".part-*"):
@@ -201,7 +198,7 @@ class _Prepare:
             warnings=self.warnings,
         )
 
-    def _wanted(self, hashes: list[str]) -> dict[str, Any]:
+    def _wanted(self, hashes: list[str]) -> dict[str, JsonValue]:
         """All that shapes the output, before any work: what a later call compares itself with."""
         data = self.config.data.model_dump(mode="json", exclude={"inputs", "sources", "workers", "executor", "shard"})
         tokenizer = self.config.tokenizer.model_dump(mode="json")
@@ -211,26 +208,28 @@ class _Prepare:
             "base": self.config.model.base,
             "tokenizer.json": hash_tokenizer(self.config.tokenizer.path),
             "sources": [[name, weight] for name, weight in zip(self.names, self.weights, strict=True)],
-            "inputs": [
-                ["-" if Path(file.path).name.startswith(".stdin-") else file.path, digest]
-                for file, digest in zip(self.files, hashes, strict=True)
-            ],
+            "inputs": [[path, digest] for path, digest in zip(self._input_names(), hashes, strict=True)],
         }
 
-    def _previous(self) -> dict[str, Any] | None:
+    def _input_names(self) -> list[str]:
+        """The inputs' paths as they were given."""
+        return [STDIN if Path(file.path).name.startswith(".stdin-") else file.path for file in self.files]
+
+    def _previous(self) -> Manifest | None:
         if not self.artifacts.manifest.is_file():
             return None
         try:
-            return self.artifacts.read_manifest()
-        except DataError:
+            return read_manifest(self.artifacts)
+        except DataError as error:
+            self.progress.note(f"Preparing again: {error.message}")
             return None
 
-    def _complete(self, manifest: dict[str, Any]) -> bool:
+    def _complete(self, manifest: Manifest) -> bool:
         folders = (self.artifacts.train_rows, self.artifacts.validation_rows)
-        if manifest.get("version") != VERSION or not all((folder / "state.json").is_file() for folder in folders):
+        if not all((folder / "state.json").is_file() for folder in folders):
             return False
         try:
-            return bool(read_tokenizer(self.artifacts.tokenizer).fingerprint == manifest["tokenizer"]["fingerprint"])
+            return read_tokenizer(self.artifacts.tokenizer).fingerprint == manifest.tokenizer.fingerprint
         except Exception:  # whatever is wrong with it, it is made again
             return False
 
@@ -303,9 +302,10 @@ class _Prepare:
         work: Path,
         settings: ShardSettings,
         info: TokenizerInfo,
-        wanted: dict[str, Any],
+        request: dict[str, JsonValue],
         hashes: list[str],
-    ) -> dict[str, Any]:
+        key: str,
+    ) -> Manifest:
         table, sizes = _read_tables(work, len(counts))
         selection = select(table, self.config.data, self.weights, info, work, sizes)
         if not len(selection.train.documents):
@@ -317,57 +317,69 @@ class _Prepare:
         ledger = ledgers.make_ledger(counts, table, selection, train, validation, rows)
         self._warn_of_losses(ledger, validation, rows)
         _write_rejected(self.staging.rejected, work, len(counts))
-        manifest = {
-            "version": VERSION,
-            "settings": self._shape(rows, settings, selection),
-            "inputs": [
-                {"path": entry[0], "size": file.size, "hash": entry[1]}
-                for file, entry in zip(self.files, wanted["inputs"], strict=True)
-            ],
-            "tokenizer": {
-                "fingerprint": info.fingerprint,
-                "vocab_size": info.vocab_size,
-                "engine": settings.encoder.engine,
-                "source": source_of(self.config),
-            },
-            "base": self.config.model.base,
-            **ledgers.summary(ledger, table, selection, train, validation, self.names),
-            "statistics": ledgers.statistics(ledger, selection, train, validation, rows),
-            "rejected": ledgers.merge([count.rejected for count in counts]),
-            "ledger": ledger,
-            "request": wanted,
-            "warnings": self.warnings,
-            "notes": self.notes,
-        }
-        manifest["fingerprint"] = fingerprint(
-            {name: manifest[name] for name in ("settings", "tokenizer", "train", "validation")} | {"inputs": hashes}
+        tokenizer = TokenizerRecord(
+            fingerprint=info.fingerprint,
+            vocab_size=info.vocab_size,
+            engine=settings.encoder.engine,
+            source=source_of(self.config),
+            key=key,
         )
-        return manifest
+        layout = self._layout(rows, settings, selection)
+        held_out = selection.validation_bytes
+        trained_on = ledgers.split_record(train, ledger.bytes.kept - held_out)
+        validated_on = ledgers.split_record(validation, held_out)
+        return Manifest(
+            settings=layout,
+            inputs=tuple(
+                InputRecord(path=path, size=file.size, hash=digest)
+                for path, file, digest in zip(self._input_names(), self.files, hashes, strict=True)
+            ),
+            tokenizer=tokenizer,
+            base=self.config.model.base,
+            train=trained_on,
+            validation=validated_on,
+            sources={name: ledgers.source_record(at, table, selection) for at, name in enumerate(self.names)},
+            statistics=ledgers.make_statistics(ledger, selection, train, validation, rows),
+            rejected=ledgers.merge([count.rejected for count in counts]),
+            ledger=ledger,
+            request=request,
+            warnings=tuple(self.warnings),
+            notes=tuple(self.notes),
+            fingerprint=fingerprint(
+                {
+                    "settings": layout.model_dump(mode="json"),
+                    "tokenizer": tokenizer.model_dump(mode="json", exclude={"key"}),
+                    "train": trained_on.model_dump(mode="json"),
+                    "validation": validated_on.model_dump(mode="json"),
+                    "inputs": [*hashes],
+                }
+            ),
+            seconds=round(time.perf_counter() - self.started, 3),
+        )
 
-    def _warn_of_losses(self, ledger: dict[str, Any], validation: SplitCounts, rows: RowSettings) -> None:
+    def _warn_of_losses(self, ledger: Ledger, validation: SplitCounts, rows: RowSettings) -> None:
         if self.config.data.validation_fraction and not validation.rows:
             self._warn(
                 f"The text is too small for a validation row of {rows.sequence_length} tokens: none is held out."
             )
-        unwritable = ledger["unwritable"]
-        if unwritable["bytes"]:
+        unwritable = ledger.unwritable
+        if unwritable.bytes:
             self._warn(
-                f"The tokenizer has no token for {unwritable['bytes']} bytes in {unwritable['documents']} documents: "
+                f"The tokenizer has no token for {unwritable.bytes} bytes in {unwritable.documents} documents: "
                 "they are missing from the rows."
             )
 
-    def _shape(self, rows: RowSettings, settings: ShardSettings, selection: Selection) -> dict[str, Any]:
-        """What was asked of the rows, `auto` resolved."""
-        return {
-            "sequence_length": rows.sequence_length,
-            "packing": rows.packing,
-            "add_bos": rows.bos is not None,
-            "add_eos": rows.eos is not None,
-            "dtype": rows.dtype,
-            "cleaning": list(settings.cleaning),
-            "split": selection.split,
-            "validation_fraction": self.config.data.validation_fraction,
-        }
+    def _layout(self, rows: RowSettings, settings: ShardSettings, selection: Selection) -> RowLayout:
+        return RowLayout(
+            sequence_length=rows.sequence_length,
+            packing=rows.packing,
+            add_bos=rows.bos is not None,
+            add_eos=rows.eos is not None,
+            dtype=rows.dtype,
+            cleaning=settings.cleaning,
+            split=selection.split,
+            validation_fraction=self.config.data.validation_fraction,
+        )
 
     def _row_settings(self, info: TokenizerInfo, dtype: str) -> RowSettings:
         data = self.config.data
@@ -386,7 +398,7 @@ class _Prepare:
 
     def _write(self, selection: Selection, name: str, shards: Shards, rows: RowSettings) -> SplitCounts:
         part = getattr(selection, name)
-        marks = ((rows.bos is not None) + (rows.eos is not None)) * len(part.tokens)
+        marks = rows.marks_per_document * len(part.tokens)
         self.progress.stage(f"packing {name}", float(part.tokens.sum() + marks), "tokens")
         counts = write_split(part, shards, rows, self.staging.split(name), lambda done: self.progress.advance(done))
         self.progress.end_stage()
@@ -420,35 +432,25 @@ def _write_rejected(path: Path, work: Path, many: int) -> None:
                     shutil.copyfileobj(lines, out, 1 << 20)
 
 
-def _result(manifest: dict[str, Any], artifacts: Artifacts, reused: bool, started: float) -> PrepareResult:
-    train, validation, tokenizer = manifest["train"], manifest["validation"], manifest["tokenizer"]
-    rows = train["rows"] + validation["rows"]
-    tokens = train["tokens"] + validation["tokens"]
+def _result(manifest: Manifest, artifacts: Artifacts, reused: bool, started: float) -> PrepareResult:
+    train, validation, tokenizer = manifest.train, manifest.validation, manifest.tokenizer
+    rows, tokens = train.rows + validation.rows, train.tokens + validation.tokens
     seconds = time.perf_counter() - started
-    size = manifest["ledger"]["bytes"]["in"]
+    size = manifest.ledger.bytes.read
     return PrepareResult(
-        documents=manifest["ledger"]["documents"]["kept"],
+        documents=manifest.ledger.documents.kept,
         bytes=size,
         tokens=tokens,
         rows=rows,
-        fill=tokens / max(1, rows * manifest["settings"]["sequence_length"]),
-        dropped=dict(manifest["ledger"]["documents"]["dropped"]),
+        fill=tokens / max(1, rows * manifest.settings.sequence_length),
+        dropped=dict(manifest.ledger.documents.dropped),
         seconds=seconds,
         megabytes_per_second=size / 1e6 / seconds,
-        tokenizer=f"{tokenizer['source']}, {tokenizer['vocab_size']} entries, encoded by {tokenizer['engine']}",
+        tokenizer=f"{tokenizer.source}, {tokenizer.vocab_size} entries, encoded by {tokenizer.engine}",
         path=artifacts.data,
         reused=reused,
-        train_rows=train["rows"],
-        validation_rows=validation["rows"],
-        validation_documents=validation["documents"],
-        warnings=list(manifest.get("warnings", [])),
+        train_rows=train.rows,
+        validation_rows=validation.rows,
+        validation_documents=validation.documents,
+        warnings=list(manifest.warnings),
     )
-
-
-def iterate_records(artifacts: Artifacts) -> Iterator[dict[str, Any]]:
-    """The rejected records of the last prepare, one dict each."""
-    import json
-
-    if artifacts.rejected.is_file():
-        with open(artifacts.rejected, encoding="utf-8") as lines:
-            yield from map(json.loads, lines)

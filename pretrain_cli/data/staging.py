@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, publish_folder, sync_folder, write_json
+from pretrain_cli.artifacts import Artifacts, publish_folder, sync_folder
+from pretrain_cli.manifest import Manifest, write_manifest
 
 
 class Staging:
@@ -36,10 +36,10 @@ class Staging:
     def manifest(self) -> Path:
         return self.folder / self.artifacts.manifest.name
 
-    def publish(self, tokenizer: Path, manifest: dict[str, Any]) -> None:
+    def publish(self, tokenizer: Path, manifest: Manifest) -> None:
         """Take ``tokenizer`` in, write the manifest, and move all to their places."""
         shutil.copytree(tokenizer, self.folder / "tokenizer")
-        write_json(self.manifest, manifest)
+        write_manifest(self.manifest, manifest)
         self.finish()
 
     def finish(self) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts, read_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.reading.documents import Batch, Record, Rejected, place
 from pretrain_cli.data.reading.inputs import STDIN, InputFile, find_files
 from pretrain_cli.data.reading.readers import ReadSettings, Span, read
 from pretrain_cli.errors import ConfigError, DataError
+from pretrain_cli.manifest import read_manifest
 
 VALIDATION, GENERAL = "validation", "general"
 """Names that `--on` knows without a file: the held-out rows, and the reference text in the package."""
@@ -98,7 +99,7 @@ def read_validation(artifacts: Artifacts) -> Iterator[Document]:
 
     info = read_tokenizer(artifacts.tokenizer)
     tokenizer = Tokenizer.from_file(str(info.file))
-    source_names = list(read_json(artifacts.manifest).get("sources") or {})
+    source_names = list(read_manifest(artifacts).sources)
     for stored in iterate_documents(artifacts.validation_rows):
         ids = stored.ids.tolist()
         if ids and ids[0] == info.bos_id:
@@ -171,7 +172,7 @@ def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
     if entry in (VALIDATION, GENERAL) and not Path(entry).exists():
         if entry == GENERAL:
             return _measure(GENERAL, read_general)
-        artifacts.read_manifest()
+        read_manifest(artifacts)
         return _measure(VALIDATION, lambda: read_validation(artifacts))
     if path == STDIN:
         raise DataError("Standard input can be read only once.", "Write it to a file: --on FILE.")

@@ -13,6 +13,7 @@ from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config, ModelConfig
 from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.errors import DataError
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.tokenizer.load import read_tokenizer
 from pretrain_cli.tokenizer.train import choose_vocab_size
 
@@ -74,15 +75,14 @@ def outline_of(config: Config, artifacts: Artifacts) -> Outline:
         return _from_text(config, artifacts)
     if not artifacts.manifest.is_file():
         raise DataError("Nothing is prepared, and no text is named.", "Name it: ptk plan data.txt")
-    manifest = artifacts.read_manifest()
-    base = config.model.base or str(manifest.get("base") or "")
-    settings = manifest["settings"]
+    manifest = read_manifest(artifacts)
+    base = config.model.base or manifest.base
     return Outline(
-        rows=int(manifest["train"]["rows"]),
-        sequence_length=int(settings["sequence_length"]),
+        rows=manifest.train.rows,
+        sequence_length=manifest.settings.sequence_length,
         vocabulary=read_tokenizer(artifacts.tokenizer).vocab_size,
-        packing=str(settings.get("packing", "best-fit")),
-        held_out=int(manifest.get("validation", {}).get("rows") or 0),
+        packing=manifest.settings.packing,
+        held_out=manifest.validation.rows,
         base=base,
         model_config=base_config(base, config, artifacts) if base else None,
     )

@@ -13,6 +13,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import PrepareResult, prepare
 from pretrain_cli.data.rows.store import iterate_documents
+from pretrain_cli.manifest import read_manifest
 
 PROSE = "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in my purse, "
 Preparing = Callable[..., tuple[PrepareResult, Artifacts]]
@@ -80,13 +81,12 @@ def preparing(tmp_path: Path, byte_level: Path) -> Preparing:
 
 
 def check_ledger(artifacts: Artifacts) -> None:
-    ledger = artifacts.read_manifest()["ledger"]
-    for what, rest in (("documents", 0), ("bytes", ledger["bytes"]["changed_by_cleaning"])):
-        entry = ledger[what]
-        assert entry["in"] == entry["kept"] + sum(entry["dropped"].values()) + rest
-    tokens = ledger["tokens"]
-    assert tokens["made"] == tokens["train"] + tokens["validation"] + sum(tokens["dropped"].values())
-    assert tokens["made"] == tokens["encoded"] + tokens["marks"] + tokens["repeated"]
+    ledger = read_manifest(artifacts).ledger
+    documents, size, tokens = ledger.documents, ledger.bytes, ledger.tokens
+    assert documents.read == documents.kept + sum(documents.dropped.values())
+    assert size.read == size.kept + sum(size.dropped.values()) + size.changed_by_cleaning
+    assert tokens.made == tokens.train + tokens.validation + sum(tokens.dropped.values())
+    assert tokens.made == tokens.encoded + tokens.marks + tokens.repeated
 
 
 def texts(artifacts: Artifacts, split: Path | None = None) -> list[str]:

@@ -27,6 +27,7 @@ from pretrain_cli.data.encoding import tasks
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.rows.store import iterate_documents, open_rows
 from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.manifest import Unwritable, read_manifest
 from pretrain_cli.progress import Progress
 
 
@@ -62,9 +63,9 @@ def test_a_single_document_gives_its_tail_from_the_start_of_a_line(preparing: Pr
     _, artifacts = preparing(tmp_path / "book.txt")
     (held,) = texts(artifacts, artifacts.validation_rows)
     assert held.lstrip("\n").startswith("Line ")
-    manifest = artifacts.read_manifest()
-    assert manifest["validation"]["bytes"] == len(held.encode())
-    assert 0.04 < len(held.encode()) / manifest["ledger"]["bytes"]["kept"] < 0.06
+    manifest = read_manifest(artifacts)
+    assert manifest.validation.bytes == len(held.encode())
+    assert 0.04 < len(held.encode()) / manifest.ledger.bytes.kept < 0.06
 
 
 def test_the_last_documents_are_held_out_and_never_a_duplicate(preparing: Preparing, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_thousand_documents_keep_their_sides_when_files_are_added(preparing: P
     for inputs in (["b"], ["a", "b", "c"]):
         _, artifacts = preparing(*(tmp_path / f"{name}.jsonl" for name in inputs), into="-".join(inputs))
         held.append({text for text in texts(artifacts, artifacts.validation_rows) if text.startswith("b")})
-        assert artifacts.read_manifest()["settings"]["split"] == "hash"
+        assert read_manifest(artifacts).settings.split == "hash"
     assert held[0] == held[1] and 20 < len(held[0]) < 80
 
 
@@ -112,7 +113,7 @@ def test_concat_rows_equal_a_ten_line_reference(
         flat += [1, *tokenizer.encode(text, add_special_tokens=False).ids, 2]
     rows = [flat[start : start + 32] for start in range(0, len(flat) - 31, 32)]
     assert open_rows(artifacts.train_rows).input_ids[:].tolist() == rows
-    assert artifacts.read_manifest()["ledger"]["tokens"]["dropped"] == {"train_tail": len(flat) % 32}
+    assert read_manifest(artifacts).ledger.tokens.dropped == {"train_tail": len(flat) % 32}
     assert result.fill == 1.0
 
 
@@ -261,7 +262,7 @@ def test_a_long_document_in_parts_gives_the_ids_of_the_whole(
             _, parts = preparing(tmp_path / "long.txt", tokenizer=file, into=f"parts{number}")
         assert row_bytes(whole) == row_bytes(parts)
         tokenizer = Tokenizer.from_file(str(file))
-        total = whole.read_manifest()["ledger"]["tokens"]["encoded"]
+        total = read_manifest(whole).ledger.tokens.encoded
         assert total == len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
@@ -276,9 +277,9 @@ def test_sources_are_weighted_and_counted(tmp_path: Path, byte_level: Path) -> N
     artifacts = Artifacts(tmp_path / "artifacts")
     prepare(Config.model_validate(config), artifacts)
     check_ledger(artifacts)
-    counted = artifacts.read_manifest()["sources"]
-    assert counted["domain"]["documents"] == 200
-    assert 25 < counted["general"]["documents"] < 75
+    counted = read_manifest(artifacts).sources
+    assert counted["domain"].documents == 200
+    assert 25 < counted["general"].documents < 75
     assert sum(text.startswith("Domain 7.") for text in texts(artifacts)) == 2
 
 
@@ -319,12 +320,12 @@ def test_a_file_that_cannot_be_read_is_left_out_with_its_size(preparing: Prepari
     (tmp_path / "texts" / "b.txt").write_bytes(b"\x89PNG" + bytes(996))
     (tmp_path / "texts" / "c.txt").write_text("")
     _, artifacts = preparing(tmp_path / "texts", on_error="skip", validation_fraction=0)
-    manifest = artifacts.read_manifest()
-    assert manifest["ledger"]["bytes"]["dropped"] == {"unreadable_file": 1000, "empty": 0}
-    assert manifest["ledger"]["bytes"]["in"] == 1000 + len(PROSE) * 20
+    manifest = read_manifest(artifacts)
+    assert manifest.ledger.bytes.dropped == {"unreadable_file": 1000, "empty": 0}
+    assert manifest.ledger.bytes.read == 1000 + len(PROSE) * 20
     listed = [json.loads(line) for line in artifacts.rejected.read_text().splitlines()]
     assert [entry["reason"] for entry in listed] == ["unreadable_file", "empty"]
-    assert manifest["rejected"] == {"unreadable_file": 1, "empty": 1}
+    assert manifest.rejected == {"unreadable_file": 1, "empty": 1}
 
 
 def test_input_that_changes_while_it_is_read_is_an_error(tmp_path: Path, byte_level: Path) -> None:
@@ -352,7 +353,7 @@ def test_a_warning_for_each_of_many_files_is_shown_for_some_and_kept_for_all(
     result, artifacts = preparing(tmp_path / "old")
     assert sum("isn't UTF-8" in text for text in result.warnings) == 5
     assert any("and 4 more like these" in text for text in result.warnings)
-    assert len(artifacts.read_manifest()["notes"]) == 9
+    assert len(read_manifest(artifacts).notes) == 9
 
 
 def test_a_second_prepare_into_the_folder_says_who_holds_it(preparing: Preparing, tmp_path: Path) -> None:
@@ -390,7 +391,7 @@ def test_every_messy_file_alone_adds_up_and_comes_back(
         held = 0.05 if shape == "byte_level" else 0
         settings = {"on_error": "skip", "tokenizer": tokenizer, "validation_fraction": held}
         _, artifacts = preparing(path, into=f"m{number}", **settings)
-        kept = artifacts.read_manifest()["ledger"]["bytes"]["kept"]
+        kept = read_manifest(artifacts).ledger.bytes.kept
         assert sum(len(text.encode()) for text in texts(artifacts)) == kept, path.name
 
 
@@ -398,7 +399,7 @@ def test_all_messy_files_together_add_up_and_come_back(preparing: Preparing, mes
     result, artifacts = preparing(*messy, on_error="skip", into="all")
     assert result.dropped["unreadable_file"] == 4
     assert result.dropped["not_json"] == 4
-    kept = artifacts.read_manifest()["ledger"]["bytes"]["kept"]
+    kept = read_manifest(artifacts).ledger.bytes.kept
     assert sum(len(text.encode()) for text in texts(artifacts)) == kept
     folder, _ = preparing(messy[0].parent, on_error="skip", into="folder")
     assert folder.tokens == result.tokens
@@ -507,16 +508,12 @@ def test_bytes_without_a_token_are_counted(preparing: Preparing, tmp_path: Path,
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     path = write_jsonl(tmp_path / "d.jsonl", ["a\ttab and\tanother", "no such thing here"])
     result, artifacts = preparing(path, tokenizer=tmp_path / "tokenizer.json", validation_fraction=0)
-    assert artifacts.read_manifest()["ledger"]["unwritable"] == {
-        "documents": 1,
-        "bytes": 2,
-        "by_document": {"0": 2},
-    }
+    assert read_manifest(artifacts).ledger.unwritable == Unwritable(documents=1, bytes=2, by_document={"0": 2})
     assert any("no token for 2 bytes in 1 documents" in warning for warning in result.warnings)
 
 
 def test_inspection_shows_every_token_and_the_numbers(preparing: Preparing, tmp_path: Path) -> None:
-    from pretrain_cli.data.inspect import inspect_row, statistics
+    from pretrain_cli.data.inspect import inspect_row, read_figures
 
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}." for i in range(40)])
     result, artifacts = preparing(path)
@@ -524,10 +521,9 @@ def test_inspection_shows_every_token_and_the_numbers(preparing: Preparing, tmp_
     assert sum(len(piece.tokens) for piece in row.pieces) + row.padding == 32
     assert row.pieces[0].text == f"<|bos|>Document {row.pieces[0].document}.<|eos|>"
     assert inspect_row(artifacts, seed=3) == inspect_row(artifacts, seed=3)
-    numbers = statistics(artifacts)
-    assert numbers["documents"] == 40 == sum(numbers["document_tokens"].values())
-    assert numbers["fill"] == result.fill
-    json.dumps(numbers)
+    figures = read_figures(artifacts)
+    assert figures.documents == 40 == sum(figures.document_tokens.values())
+    assert figures.fill == result.fill
 
 
 def test_a_failing_prepare_leaves_the_last_output_whole(preparing: Preparing, tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
+from pydantic import JsonValue
 
 from pretrain_cli.artifacts import Artifacts, publish_folder
 from pretrain_cli.base import find_base
@@ -15,6 +16,7 @@ from pretrain_cli.data.encoding.text_sample import training_sample
 from pretrain_cli.data.fingerprint import fingerprint
 from pretrain_cli.data.reading.inputs import InputFile
 from pretrain_cli.errors import DataError
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.progress import Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
@@ -25,11 +27,11 @@ SHAPES_THE_SAMPLE = (
 )
 
 
-def tokenizer_key(wanted: dict[str, Any]) -> str:
-    """Names what the tokenizer depends on; ``wanted`` is all that shapes the output."""
-    own = {name: value for name, value in wanted.items() if name.startswith("tokenizer")} | {"base": wanted["base"]}
-    if not (wanted["tokenizer.path"] or wanted["base"]):
-        own |= {"inputs": wanted["inputs"], "read": [wanted[name] for name in SHAPES_THE_SAMPLE]}
+def tokenizer_key(request: Mapping[str, JsonValue]) -> str:
+    """Names what the tokenizer depends on; ``request`` is all that shapes the output."""
+    own = {name: value for name, value in request.items() if name.startswith("tokenizer")} | {"base": request["base"]}
+    if not (request["tokenizer.path"] or request["base"]):
+        own |= {"inputs": request["inputs"], "read": [request[name] for name in SHAPES_THE_SAMPLE]}
     return fingerprint(own)
 
 
@@ -55,9 +57,9 @@ def find_tokenizer(
 
 def _is_prepared(artifacts: Artifacts, key: str) -> bool:
     try:
-        made = artifacts.read_manifest()["tokenizer"]
-        return bool(made["key"] == key and read_tokenizer(artifacts.tokenizer).fingerprint == made["fingerprint"])
-    except (DataError, KeyError, TypeError):  # nothing is prepared, or it is damaged: made again
+        made = read_manifest(artifacts).tokenizer
+        return made.key == key and read_tokenizer(artifacts.tokenizer).fingerprint == made.fingerprint
+    except DataError:  # nothing is prepared, or it is damaged: made again
         return False
 
 

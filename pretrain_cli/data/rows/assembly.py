@@ -31,6 +31,11 @@ class RowSettings:
     eos: int | None
     pad: int
 
+    @property
+    def marks_per_document(self) -> int:
+        """Tokens around the text of each document: BOS, EOS, both or none."""
+        return (self.bos is not None) + (self.eos is not None)
+
 
 @dataclass(frozen=True)
 class Shards:
@@ -69,8 +74,7 @@ def write_split(
 ) -> SplitCounts:
     """Pack ``part`` and write its rows to ``folder``, window by window; ``advance`` gets tokens done so far."""
     length = settings.sequence_length
-    extra = (settings.bos is not None) + (settings.eos is not None)
-    sizes = part.tokens + extra
+    sizes = part.tokens + settings.marks_per_document
     packer = PACKINGS[settings.packing](length)
     placed = done = 0
     with RowWriter(folder, length, settings.dtype) as writer, _Behind(writer.write) as hand_over:
