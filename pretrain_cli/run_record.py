@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,6 +158,11 @@ def read_run_record(run: RunFolder) -> RunRecord | None:
     if not run.record.is_file():
         return None
     return read_versioned(run.record, RunRecord, VERSION, VERSION, ModelError, "Start a new run: ptk train")
+
+
+def read_run_config(run: RunFolder) -> dict[str, Any]:
+    """config.toml of a run as it stands there, which may be of an older ptk; empty where there is none."""
+    return tomllib.loads(run.config.read_text("utf-8")) if run.config.is_file() else {}
 
 
 class RunRecordFile:

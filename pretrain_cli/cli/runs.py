@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,7 +12,11 @@ from pretrain_cli.cli.console import Console, shell
 from pretrain_cli.cli.options import Session, command, words
 from pretrain_cli.cli.progress import sparkline
 from pretrain_cli.errors import UsageError
+from pretrain_cli.evaluation_report import PAGE
 from pretrain_cli.formatting import byte_size, count, duration, rate, score
+
+if TYPE_CHECKING:
+    from pretrain_cli.runs.results import RunComparison, RunDetails, RunSummary
 
 SLIM = 70
 """Columns below which a list of runs has names and losses alone."""
@@ -44,11 +48,8 @@ def show(
     """Show a run's record; without a name, the latest's."""
     from pretrain_cli.runs.summary import show_run
 
-    record = show_run(session.artifacts, run)
-    if session.console.json:
-        session.console.print_json(record)
-    else:
-        session.console.result(f"Run {record['summary'].name}", _facts(session, record), record)
+    details = show_run(session.artifacts, run)
+    session.console.result(f"Run {details.summary.name}", _facts(session, details), details)
     session.console.next("ptk evaluate", "ptk runs compare A B")
 
 
@@ -59,7 +60,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
 ) -> None:
     """Show how two runs differ, in settings and in loss."""
-    from pretrain_cli.runs.summary import compare_runs
+    from pretrain_cli.runs.comparison import compare_runs
 
     result = compare_runs(session.artifacts, first, second)
     if session.console.speaks:
@@ -86,7 +87,7 @@ def remove(
     """Delete runs, after asking."""
     import sys
 
-    from pretrain_cli.runs.summary import remove_runs, runs_to_remove
+    from pretrain_cli.runs.removal import remove_runs, runs_to_remove
 
     chosen = runs_to_remove(session.artifacts, words(runs), keep_best)
     size = byte_size(sum(run.bytes_on_disk for run in chosen))
@@ -108,7 +109,7 @@ for _name, _command in (("list", list_), ("show", show), ("compare", compare), (
     app.command(_name)(_command)
 
 
-def _table(console: Console, runs: list[Any]) -> Table:
+def _table(console: Console, runs: list[RunSummary]) -> Table:
     """A line a run; the narrower the terminal, the fewer columns, so that none is squeezed away."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     narrow, slim = console.narrow, console.narrow and console.out.width < SLIM
@@ -141,7 +142,7 @@ def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"these {len(names)} runs"
 
 
-def _courses(console: Console, result: Any) -> Table:
+def _courses(console: Console, result: RunComparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("over the steps", "run", "first", "", "last"):
         table.add_column(column, justify="right" if column in ("first", "last") else "left", no_wrap=True)
@@ -154,7 +155,7 @@ def _courses(console: Console, result: Any) -> Table:
     return table
 
 
-def _differences(result: Any) -> Table:
+def _differences(result: RunComparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("setting that differs", result.first.name, result.second.name):
         table.add_column(column, overflow="fold")
@@ -169,31 +170,30 @@ def _setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _facts(session: Session, record: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
     """What a person asks about a run; --json has all of it."""
-    summary, kept, last = record["summary"], record["record"], record["last"]
+    summary, record, last = details.summary, details.record, details.last
     run = session.artifacts.run(summary.name)
     figures = {"loss": summary.loss, "bits per byte": summary.bits_per_byte}
-    versions = kept.get("versions") or {}
     facts = [
         ("status", summary.status),
-        ("command", shell(*kept.get("command", ()))),
+        ("command", shell(*record.command)),
         ("started", summary.started.replace("T", " ")),
         ("time", duration(summary.seconds) if summary.seconds is not None else ""),
         ("base", summary.base or "from scratch"),
-        ("parameters", count(kept["parameters"]) if kept.get("parameters") else ""),
+        ("parameters", count(record.parameters) if record.parameters else ""),
         ("steps", f"{count(summary.steps)}, {count(summary.tokens)} tokens"),
         *((name, f"{value:.4f}") for name, value in figures.items() if value is not None),
         ("speed", rate(last["tokens_per_second"], "tokens") if last.get("tokens_per_second") else ""),
         ("memory", byte_size(last["memory_mb"] * 1e6) if last.get("memory_mb") else ""),
-        ("machine", " ".join(str(kept[key]) for key in ("device", "precision") if kept.get(key))),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("data", str(kept.get("data_fingerprint") or "")),
-        ("checkpoints", ", ".join(record["checkpoints"])),
+        ("machine", " ".join(word for word in (record.device, record.precision) if word)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("data", record.data_fingerprint),
+        ("checkpoints", ", ".join(details.checkpoints)),
         ("model", str(run.model) if run.model.is_dir() else ""),
-        ("report", str(run.evaluation / "report.html") if (run.evaluation / "report.html").is_file() else ""),
+        ("report", str(run.evaluation / PAGE) if (run.evaluation / PAGE).is_file() else ""),
         ("W&B", summary.wandb),
         ("disk", byte_size(summary.bytes_on_disk)),
-        *(("chosen" if place == 0 else "", choice) for place, choice in enumerate(kept.get("choices") or ())),
+        *(("chosen" if place == 0 else "", choice) for place, choice in enumerate(record.choices)),
     ]
     return [(label, text) for label, text in facts if text]

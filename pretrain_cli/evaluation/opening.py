@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pretrain_cli.artifacts import Artifacts, read_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.encoding.encoder import Encoder, choose_encoder, lacks_bytes, token_bytes
 from pretrain_cli.evaluation.kernels import speed_up
 from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.model.load import check_vocabulary, load_model
 from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.run_record import read_run_config, read_run_record
 from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 
 UNTRAINED_CONTEXT = 1024
@@ -154,13 +154,8 @@ def _row_length(named: NamedModel) -> int | None:
     """The row length that a run was trained with, from its record or config."""
     if named.run is None:
         return None
-    if named.run.record.is_file():
-        length = read_json(named.run.record).get("sequence_length")
-        if isinstance(length, int):
-            return length
-    if named.run.config.is_file():
-        import tomllib
-
-        length = tomllib.loads(Path(named.run.config).read_text("utf-8")).get("data", {}).get("sequence_length")
-        return length if isinstance(length, int) else None
-    return None
+    record = read_run_record(named.run)
+    if record is not None and record.sequence_length is not None:
+        return record.sequence_length
+    length = read_run_config(named.run).get("data", {}).get("sequence_length")
+    return length if isinstance(length, int) else None

@@ -7,11 +7,12 @@ import os
 import platform
 from typing import Any
 
-from pretrain_cli.artifacts import RunFolder, read_json, read_lines, write_text
+from pretrain_cli.artifacts import RunFolder, read_lines, write_text
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
 from pretrain_cli.evaluation.texts import GENERAL
 from pretrain_cli.model.names import base_name
+from pretrain_cli.run_record import RunRecord, read_run_record
 from pretrain_cli.webpage import charts, document, facts, interval_chart, line_chart, table
 
 CURVES = {
@@ -245,14 +246,11 @@ def _machine(run: RunFolder | None, result: EvaluateResult) -> dict[str, object]
     import torch
 
     shown: dict[str, object] = {}
-    record = read_json(run.record) if run is not None and run.record.is_file() else {}
-    if record:
-        versions = record.get("versions", {})
-        shown["trained on"] = f"{record.get('device', '?')}, {record.get('precision', '?')}, {_threads(record)}"
-        shown["training"] = (
-            f"{record.get('steps', 0):,} steps, {record.get('tokens', 0):,} tokens, from {record.get('started', '?')}"
-        )
-        shown["with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    record = read_run_record(run) if run is not None else None
+    if record is not None:
+        shown["trained on"] = f"{record.device or '?'}, {record.precision or '?'}, {_threads(record)}"
+        shown["training"] = f"{record.steps:,} steps, {record.tokens:,} tokens, from {record.started or '?'}"
+        shown["with"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     shown["evaluated on"] = (
         f"{platform.platform()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "
         f"{torch.get_num_threads()} threads"
@@ -262,6 +260,6 @@ def _machine(run: RunFolder | None, result: EvaluateResult) -> dict[str, object]
     return shown
 
 
-def _threads(record: dict[str, Any]) -> str:
-    processes = record.get("world_size", 1)
-    return f"{record.get('threads', '?')} threads" + (f", {processes} processes" if processes != 1 else "")
+def _threads(record: RunRecord) -> str:
+    threads = "?" if record.threads is None else record.threads
+    return f"{threads} threads" + (f", {record.world_size} processes" if record.world_size != 1 else "")

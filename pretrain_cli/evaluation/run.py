@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.opening import OpenModel, open_model, shared_context
 from pretrain_cli.evaluation.results import EvaluateResult, ModelScores, SampleTexts
@@ -23,10 +22,12 @@ from pretrain_cli.evaluation.summary import compare, summarise
 from pretrain_cli.evaluation.tally import Tally
 from pretrain_cli.evaluation.tasks import require_lm_eval, run_tasks
 from pretrain_cli.evaluation.texts import Text, collect_texts
+from pretrain_cli.evaluation_report import FILE, PAGE, write_report
 from pretrain_cli.model.devices import choose_device, choose_precision, choose_threads
 from pretrain_cli.model.load import check_weights
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.run_record import read_run_config
 
 Compared = tuple[str, dict[str, Tally]]
 """A model's name, and what it made of each text."""
@@ -96,8 +97,8 @@ def evaluate(
     result = EvaluateResult(
         scores,
         comparison,
-        folder / "report.json",
-        folder / "report.html",
+        folder / FILE,
+        folder / PAGE,
         seconds,
         list(dict.fromkeys(warnings)),
         [SampleTexts(prompt, told) for prompt, told in written.items()],
@@ -128,9 +129,9 @@ def choose_models(config: Config, artifacts: Artifacts, names: Sequence[str]) ->
 
 def _prompts(config: Config, first: NamedModel) -> Sequence[str]:
     """Prompts that were asked for now, or in the training of the first model."""
-    if config.train.sample_prompts or first.run is None or not first.run.config.is_file():
+    if config.train.sample_prompts or first.run is None:
         return config.train.sample_prompts
-    trained = tomllib.loads(first.run.config.read_text("utf-8")).get("train", {})
+    trained = read_run_config(first.run).get("train", {})
     return [str(prompt) for prompt in trained.get("sample_prompts", ())]
 
 
@@ -240,5 +241,5 @@ def _report_folder(first: NamedModel, artifacts: Artifacts) -> Path:
 def _write(result: EvaluateResult, config: Config, first: NamedModel) -> None:
     from pretrain_cli.evaluation.page import write_page
 
-    write_json(result.report, result.to_json() | {"version": 1})
+    write_report(result.report.parent, result.to_json())
     write_page(result, first.run, config)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_json, read_lines
-from pretrain_cli.model.names import NamedModel, recorded_base
+from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.errors import DataError
+from pretrain_cli.evaluation_report import read_report
+from pretrain_cli.manifest import Manifest, read_manifest
+from pretrain_cli.model.names import NamedModel
+from pretrain_cli.run_record import RunRecord, read_run_record
 
 CURVE_POINTS = 8
 LICENSE_TO_FILL = "license: unknown # fill in, for example apache-2.0; it has to fit the base and the text"
@@ -23,7 +27,7 @@ def model_card(named: NamedModel, artifacts: Artifacts, how_to_load: list[str]) 
     """
     run = named.run
     assert run is not None
-    record, manifest = _read(run.record), _read(artifacts.manifest)
+    record, manifest = read_run_record(run) or RunRecord(), _readable_manifest(artifacts)
     sections = (
         [*_head(record, how_to_load), f"# {named.name}", "", _origin(record, manifest), *_which(named, record)],
         ["## Load", "", *how_to_load],
@@ -65,9 +69,17 @@ def loading(to: str, address: str, file: str, name: str) -> list[str]:
     ]
 
 
-def _head(record: dict[str, Any], how_to_load: list[str]) -> list[str]:
+def _readable_manifest(artifacts: Artifacts) -> Manifest | None:
+    """What is prepared now; None where nothing is, or where this ptk can't read it: the card says so."""
+    try:
+        return read_manifest(artifacts)
+    except DataError:
+        return None
+
+
+def _head(record: RunRecord, how_to_load: list[str]) -> list[str]:
     """The block that the hub reads; ``base_model`` only where it names a model on the hub."""
-    base = recorded_base(record)
+    base = record.base
     on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
     in_python = how_to_load[0] == "```python"
     lines = ["---", LICENSE_TO_FILL, *(["library_name: transformers"] if in_python else [])]
@@ -75,31 +87,37 @@ def _head(record: dict[str, Any], how_to_load: list[str]) -> list[str]:
     return [*lines, f"tags: [pretraining, ptk{'' if in_python else ', gguf'}]", "---", ""]
 
 
-def _origin(record: dict[str, Any], manifest: dict[str, Any]) -> str:
-    base = recorded_base(record)
+def _origin(record: RunRecord, manifest: Manifest | None) -> str:
+    base = record.base
     start = f"Continued from the base `{Path(base).name if Path(base).exists() else base}`" if base else "From scratch"
-    inputs = [Path(str(entry.get("path", "?"))).name for entry in manifest.get("inputs", [])]
-    known = manifest.get("fingerprint") == record.get("data_fingerprint") and inputs
-    named = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
-    return f"{start}{f' on {named}' if known else ''}."
+    if manifest is None or manifest.fingerprint != record.data_fingerprint or not manifest.inputs:
+        return f"{start}."
+    inputs = [Path(entry.path).name for entry in manifest.inputs]
+    more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
+    return f"{start} on {', '.join(inputs[:3])}{more}."
 
 
-def _which(named: NamedModel, record: dict[str, Any]) -> list[str]:
+def _which(named: NamedModel, record: RunRecord) -> list[str]:
     if named.step is None:
         return []
-    steps = record.get("steps", "?")
+    steps = record.steps or "?"
     return ["", f"This is its checkpoint after step {named.step} of {steps}; what follows is told of the run."]
 
 
-def _training(record: dict[str, Any]) -> list[str]:
-    names = ("parameters", "steps", "tokens", "sequence_length", "device", "precision", "world_size")
-    lines = []
-    for name in (*names, "started", "ended"):
-        value = record.get(name)
-        if value is not None:
-            lines.append(f"- {name.replace('_', ' ')}: {_spaced(value)}")
-    versions = record.get("versions") or {}
-    return [*lines, "- versions: " + ", ".join(f"{name} {version}" for name, version in versions.items())]
+def _training(record: RunRecord) -> list[str]:
+    told = {
+        "parameters": record.parameters,
+        "steps": record.steps,
+        "tokens": record.tokens,
+        "sequence length": record.sequence_length,
+        "device": record.device,
+        "precision": record.precision,
+        "processes": record.world_size,
+        "started": record.started,
+        "ended": record.ended,
+    }
+    lines = [f"- {name}: {_spaced(value)}" for name, value in told.items() if value]
+    return [*lines, "- versions: " + ", ".join(f"{name} {version}" for name, version in record.versions.items())]
 
 
 def _curves(run: RunFolder) -> list[str]:
@@ -120,35 +138,33 @@ def _curves(run: RunFolder) -> list[str]:
     return rows
 
 
-def _data(record: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+def _data(record: RunRecord, manifest: Manifest | None) -> list[str]:
     """Of the data the run was trained on: prepared data that is another by now says nothing about it."""
-    fingerprint = record.get("data_fingerprint", "unknown")
-    lines = [f"- fingerprint: `{fingerprint}`"]
-    if manifest.get("fingerprint") != fingerprint:
-        return [*lines, "- its sources aren't known any more: the artifact folder holds other data by now"]
-    for entry in manifest.get("inputs", []):
-        lines.append(f"- file: {Path(str(entry.get('path', '?'))).name}, {_spaced(entry.get('size', 0))} bytes, "
-                     f"hash `{entry.get('hash', '?')}`")  # fmt: skip
-    for name, counts in (manifest.get("sources") or {}).items():
-        told = counts
-        if isinstance(counts, dict):
-            told = ", ".join(f"{_spaced(count)} {kind.replace('_', ' ')}" for kind, count in counts.items())
+    lines = [f"- fingerprint: `{record.data_fingerprint or 'unknown'}`"]
+    if manifest is None:
+        return [*lines, "- its sources aren't known: the artifact folder has no manifest that can be read"]
+    if manifest.fingerprint != record.data_fingerprint:
+        return [*lines, "- its sources aren't known: the artifact folder now holds other data"]
+    for entry in manifest.inputs:
+        lines.append(f"- file: {Path(entry.path).name}, {_spaced(entry.size)} bytes, hash `{entry.hash}`")
+    for name, counts in manifest.sources.items():
+        told = ", ".join(f"{_spaced(count)} {kind.replace('_', ' ')}" for kind, count in counts.model_dump().items())
         lines.append(f"- source {name}: {told}")
     return lines
 
 
 def _evaluation(run: RunFolder) -> list[str]:
-    models = _read(run.evaluation / "report.json").get("models") or []
-    if not models:
+    report = read_report(run.evaluation)
+    if report is None or not report.models:
         return ["Not evaluated: `ptk evaluate`."]
     rows = ["| model | text | bits per byte | perplexity | accuracy |", "| --- | --- | --- | --- | --- |"]
-    for model in models:
-        for text in model["texts"]:
-            cells = [_figure(text.get(key)) for key in ("bits_per_byte", "perplexity", "accuracy")]
-            interval = text.get("bits_per_byte_interval")
-            if interval:
-                cells[0] += f" ({_figure(interval[0])} to {_figure(interval[1])})"
-            rows.append(f"| {model['name']} | {text['name']} | {' | '.join(cells)} |")
+    for model in report.models:
+        for text in model.texts:
+            cells = [_figure(value) for value in (text.bits_per_byte, text.perplexity, text.accuracy)]
+            if text.bits_per_byte_interval:
+                low, high = text.bits_per_byte_interval
+                cells[0] += f" ({_figure(low)} to {_figure(high)})"
+            rows.append(f"| {model.name} | {text.name} | {' | '.join(cells)} |")
     return [*rows, "", "In brackets: 95 % interval."] if any("(" in row for row in rows) else rows
 
 
@@ -163,7 +179,3 @@ def _recipe(run: RunFolder) -> str:
 def _spaced(value: Any) -> str:
     """1234567 → "1 234 567"."""
     return f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

@@ -15,6 +15,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import Base, find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, ModelError
+from pretrain_cli.manifest import Manifest
 from pretrain_cli.model.gguf import convert_gguf
 from pretrain_cli.model.load import check_vocabulary, load_model, read_model_config
 from pretrain_cli.model.reshape import depth_up, drop_layers
@@ -125,7 +126,7 @@ def _check_length(config: Any, sequence_length: int, name: str) -> None:
         )
 
 
-def check_base_matches(config: Config, manifest: dict[str, Any], artifacts: Artifacts) -> None:
+def check_base_matches(config: Config, manifest: Manifest | dict[str, Any], artifacts: Artifacts) -> None:
     """The base's own tokenizer is the one the rows were made with, unless the user chose another.
 
     Raises:
@@ -135,14 +136,16 @@ def check_base_matches(config: Config, manifest: dict[str, Any], artifacts: Arti
 
     from pretrain_cli.tokenizer.load import copy_tokenizer, read_tokenizer
 
-    base, prepared = config.model.base, str(manifest.get("base") or "")
+    if isinstance(manifest, dict):
+        manifest = Manifest.model_validate(manifest)
+    base, prepared = config.model.base, manifest.base
     if not base or config.tokenizer.path or base == prepared:
         return
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "tokenizer"
         copy_tokenizer(find_base(base, artifacts), folder)
         fingerprint = read_tokenizer(folder).fingerprint
-    if fingerprint != manifest.get("tokenizer", {}).get("fingerprint"):
+    if fingerprint != manifest.tokenizer.fingerprint:
         made = f"for the base '{prepared}'" if prepared else "with a tokenizer trained on the text"
         raise ModelError(
             f"The base '{base}' has another tokenizer than the prepared data, which was made {made}.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pretrain_cli.artifacts import CHECKPOINT_NAME, Artifacts, RunFolder, read_json
+from pretrain_cli.artifacts import CHECKPOINT_NAME, Artifacts, RunFolder
 from pretrain_cli.errors import ModelError
+from pretrain_cli.run_record import read_run_record
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -88,13 +88,8 @@ def base_of(run: RunFolder, artifacts: Artifacts) -> NamedModel:
 
 def base_name(run: RunFolder) -> str:
     """The base that the run's record names; empty for a run from scratch or without a record."""
-    return recorded_base(read_json(run.record) if run.record.is_file() else {})
-
-
-def recorded_base(record: dict[str, Any]) -> str:
-    """The base that the contents of a run.json name; empty from scratch."""
-    base = record.get("base") or ""
-    return str(base.get("name", "")) if isinstance(base, dict) else str(base)
+    record = read_run_record(run)
+    return record.base if record else ""
 
 
 def checkpoints_of(run: RunFolder) -> list[str]:

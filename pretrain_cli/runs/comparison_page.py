@@ -1,15 +1,12 @@
-"""Two runs beside each other as one HTML file: figures, curves, and the settings that differ."""
+"""Writes two runs side by side as one HTML file: figures, curves, and the settings that differ."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
 
 from pretrain_cli.artifacts import write_text
+from pretrain_cli.runs.results import RunComparison, RunSummary
 from pretrain_cli.webpage import charts, document, line_chart, table
-
-if TYPE_CHECKING:
-    from pretrain_cli.runs.summary import RunComparison, RunSummary
 
 
 def write_comparison(result: RunComparison) -> None:

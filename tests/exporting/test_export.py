@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GgufConfig
 from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
+from pretrain_cli.manifest import InputRecord, Manifest, SourceRecord, write_manifest
 from tests.tiny import make_model
 
 
@@ -106,6 +107,22 @@ def test_an_unknown_format_is_a_usage_error(tmp_path: Path) -> None:
         export(Artifacts(tmp_path), to="exe")
 
 
+def manifest(**fields: object) -> Manifest:
+    """A manifest with next to nothing in it but ``fields``."""
+    documents, read = {"in": 0, "kept": 0}, {"in": 0, "kept": 0}
+    tokens = dict.fromkeys(("encoded", "marks", "repeated", "made", "train", "validation"), 0)
+    return Manifest.model_validate(
+        {
+            "settings": {"sequence_length": 64},
+            "tokenizer": {"fingerprint": "", "vocab_size": 400},
+            "train": {},
+            "statistics": {"fill": 1.0, "bytes_per_token": 4.0, "pieces_per_row": 1.0},
+            "ledger": {"documents": documents, "bytes": read, "tokens": tokens, "padding": 0},
+            **fields,
+        }
+    )
+
+
 def test_the_card_tells_what_the_records_say(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "artifacts")
     run = artifacts.run("first")
@@ -114,14 +131,12 @@ def test_the_card_tells_what_the_records_say(tmp_path: Path) -> None:
         run.record,
         {"base": "owner/base", "data_fingerprint": "f00d", "tokens": 1024, "steps": 8, "versions": {"torch": "2"}},
     )
-    write_json(
-        artifacts.manifest,
-        {
-            "fingerprint": "f00d",
-            "inputs": [{"path": "/home/someone/whale.txt", "size": 12, "hash": "ab"}],
-            "sources": {"sea": {"documents": 3, "tokens": 99}},
-        },
+    prepared = manifest(
+        fingerprint="f00d",
+        inputs=(InputRecord(path="/home/someone/whale.txt", size=12, hash="ab"),),
+        sources={"sea": SourceRecord(documents=3, tokens=99)},
     )
+    write_manifest(artifacts.manifest, prepared)
     run.config.write_text("[train]\nlearning_rate = 0.5\n")
     run.metrics.write_text('{"step": 4, "loss": 3.0}\n{"step": 8, "loss": 2.5, "validation_loss": 2.75}\n{"st')
     (run.path / "curves.png").write_bytes(b"picture")
@@ -141,5 +156,7 @@ def test_the_card_tells_what_the_records_say(tmp_path: Path) -> None:
     ):
         assert told in card
     assert "/home/someone" not in card and (result.path / "curves.png").read_bytes() == b"picture"
-    write_json(artifacts.manifest, {"fingerprint": "another"})
+    write_manifest(artifacts.manifest, prepared.model_copy(update={"fingerprint": "another"}))
     assert "other data" in (export(artifacts, run="first").path / "README.md").read_text()
+    artifacts.manifest.write_text("{")
+    assert "no manifest that can be read" in (export(artifacts, run="first").path / "README.md").read_text()

@@ -7,7 +7,9 @@ import pytest
 
 from pretrain_cli.artifacts import Artifacts, lock
 from pretrain_cli.errors import UsageError
-from pretrain_cli.runs.summary import compare_runs, list_runs, remove_runs, runs_to_remove, show_run
+from pretrain_cli.runs.comparison import compare_runs
+from pretrain_cli.runs.removal import remove_runs, runs_to_remove
+from pretrain_cli.runs.summary import list_runs, show_run
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def test_the_list_shows_what_each_run_reached(artifacts: Artifacts) -> None:
     assert runs["second"].loss == 2.0
     assert runs["second"].seconds == 2.0
     assert runs["second"].status == "finished"
-    assert show_run(artifacts)["summary"].name == "third"
+    assert show_run(artifacts).summary.name == "third"
 
 
 def test_a_comparison_names_only_the_keys_that_differ(artifacts: Artifacts) -> None:
@@ -74,3 +76,27 @@ def test_a_killed_run_is_called_killed_and_can_be_removed_one_that_trains_cannot
     assert {found.name: found.status for found in list_runs(artifacts)}["first"] == "killed"
     remove_runs(artifacts, ["first"])
     assert "first" not in artifacts.run_names()
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": 99}', '{"steps": "many"}'])
+def test_a_run_with_a_damaged_record_is_listed_as_unknown_and_the_others_as_before(
+    artifacts: Artifacts, content: str
+) -> None:
+    artifacts.run("second").record.write_text(content)
+    assert [(run.name, run.status) for run in sorted(list_runs(artifacts), key=lambda run: run.name)] == [
+        ("first", "finished"), ("second", "unknown"), ("third", "finished"),
+    ]  # fmt: skip
+    assert show_run(artifacts, "second").summary.loss == 2.0
+
+
+def test_a_damaged_report_leaves_the_bits_per_byte_of_the_training(artifacts: Artifacts) -> None:
+    run = artifacts.run("first")
+    with open(run.metrics, "w") as file:
+        file.write(json.dumps({"step": 2, "validation_bits_per_byte": 1.5}) + "\n")
+    run.evaluation.mkdir()
+    for report, bits in (('{"models": 1}', 1.5), ('{"models": [{"name": "first", "texts": []}]}', 1.5)):
+        (run.evaluation / "report.json").write_text(report)
+        assert show_run(artifacts, "first").summary.bits_per_byte == bits
+    texts = [{"name": "general", "bits_per_byte": 3.0}, {"name": "validation", "bits_per_byte": 1.25}]
+    (run.evaluation / "report.json").write_text(json.dumps({"models": [{"name": "first", "texts": texts}]}))
+    assert show_run(artifacts, "first").summary.bits_per_byte == 1.25

@@ -1,0 +1,65 @@
+"""Removes runs: those named, or all but the best."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+
+from pretrain_cli.artifacts import Artifacts, write_text
+from pretrain_cli.errors import UsageError
+from pretrain_cli.runs.results import RunSummary
+from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
+
+
+def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best: int | None = None) -> list[RunSummary]:
+    """The runs that a removal would delete: those named, or all but the best by bits per byte. Deletes nothing.
+
+    A run that is still training is never among those that ``keep_best`` removes.
+
+    Raises:
+        UsageError: neither names nor a number to keep.
+        ModelError: there is no such run.
+    """
+    if names:
+        return [summarize_run(artifacts.existing_run(name)) for name in names]
+    if keep_best is None:
+        raise UsageError("Nothing says which runs to remove.", "Name them, or keep the best: --keep-best 2")
+    ended = [run for run in list_runs(artifacts) if run.status != "running"]
+    return sorted(ended, key=_rank(ended))[keep_best:]
+
+
+def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
+    """Delete runs with everything in them; returns the bytes freed. ``latest`` then names the newest run left.
+
+    Raises:
+        UsageError: a run is still training.
+        ModelError: there is no such run.
+    """
+    freed = 0
+    for name in names:
+        run = artifacts.existing_run(name)
+        if is_training(run):
+            raise UsageError(f"Run '{name}' is still training.", "Stop it first.")
+        freed += size_on_disk(run)
+        shutil.rmtree(run.path)
+    latest = artifacts.latest.read_text("utf-8").strip() if artifacts.latest.is_file() else ""
+    if latest in names:
+        left = [name for name in artifacts.run_names() if artifacts.run(name).model.is_dir()]
+        if left:
+            write_text(artifacts.latest, left[-1] + "\n")
+        else:
+            artifacts.latest.unlink()
+    return freed
+
+
+def _rank(runs: list[RunSummary]) -> Callable[[RunSummary], float]:
+    """Bits per byte where every run that has a loss has them: losses per token don't compare across tokenizers."""
+    trained = [run for run in runs if run.loss is not None]
+    by_bytes = all(run.bits_per_byte is not None for run in trained)
+
+    def rank(run: RunSummary) -> float:
+        value = run.bits_per_byte if by_bytes else run.loss
+        return value if value is not None and math.isfinite(value) else math.inf
+
+    return rank
