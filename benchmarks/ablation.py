@@ -21,14 +21,12 @@ from typing import Any
 import torch
 from learning import resolved
 from torch import nn
-from transformers import set_seed
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.quiet import quiet_libraries
-from pretrain_cli.training.choices.plan import Plan
-from pretrain_cli.training.context import Start, model_and_plan, unrecorded_start
+from pretrain_cli.training.context import TrainingContext, open_unrecorded
 from pretrain_cli.training.measuring.scoring import validate
 from pretrain_cli.training.rows.feed import Feed
 from pretrain_cli.training.rows.order import RowOrder
@@ -137,9 +135,8 @@ VARIATIONS = (
 class Course:
     """A training that is under way."""
 
-    start: Start
+    context: TrainingContext
     model: Any
-    plan: Plan
     variation: Variation
     steps: int = 0
     tokens: int = 0
@@ -160,23 +157,21 @@ def begin(
     settings = [resolved(setting, dial) for setting in variation.settings]
     flags = {"train.max_minutes": minutes, "train.seed": seed, "train.threads": 1, "train.device": "cpu"}
     config = load_config(preset=preset, flags={**flags, "model.base": base}, assignments=settings).config
-    start = unrecorded_start(config, Artifacts(folder))
-    set_seed(seed)
-    model, plan = model_and_plan(start)
+    context = open_unrecorded(config, Artifacts(folder))
     if variation.model is not None:
-        variation.model(model)
-    return Course(start, model.train(), plan, variation)
+        variation.model(context.model)
+    return Course(context, context.model.train(), variation)
 
 
 def learn(course: Course, seconds: float = math.inf, tokens: float = math.inf) -> None:
     """Train for ``seconds`` of CPU time, or on so many tokens."""
-    start, model, plan, variation = course.start, course.model, course.plan, course.variation
-    train, machine = start.config.train, start.machine
+    context, model, variation = course.context, course.model, course.variation
+    plan, train, machine = context.plan, context.config.train, context.machine
     attach_loss(model, True, train.z_loss)
     optimizer = make_optimizer(model, plan.optimizer, train, plan.rates, machine.matmul_dtype)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    order = RowOrder(len(start.prepared.train), 1, 10**7, train.seed)
-    feed = Feed(start.prepared.train, order, 0, False, lambda text: None)
+    order = RowOrder(len(context.rows.train), 1, 10**7, train.seed)
+    feed = Feed(context.rows.train, order, 0, False, lambda text: None)
     began = time.process_time()
     while (done := max((time.process_time() - began) / seconds, course.tokens / tokens)) < 1:
         warm = min(1.0, (course.steps + 1) / (plan.warmup_steps + 1))
@@ -227,17 +222,16 @@ def score(course: Course) -> float:
     if course.average:
         for weight, average in zip(course.model.parameters(), course.average, strict=True):
             weight.data.copy_(average)
-    prepared, precision = course.start.prepared, course.start.machine.precision
-    held_out = prepared.manifest["validation"]
-    assert prepared.validation is not None
+    rows, precision = course.context.rows, course.context.machine.precision
+    assert rows.validation is not None
     with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
         found = validate(
             course.model.eval(),
-            prepared.validation,
-            rows=len(prepared.validation),
+            rows.validation,
+            rows=len(rows.validation),
             batch_rows=8,
             device=torch.device("cpu"),
-            tokens_per_byte=held_out["tokens"] / held_out["bytes"],
+            tokens_per_byte=rows.validation_tokens_per_byte,
         )
     assert found is not None and found.bits_per_byte is not None
     return found.bits_per_byte
@@ -267,7 +261,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     quiet_libraries()
-    plan = begin(given.folder, Variation("dial"), 0, {}).plan
+    plan = begin(given.folder, Variation("dial"), 0, {}).context.plan
     dial = {
         "learning_rate": plan.rates.main,
         "matrix_learning_rate": plan.rates.matrix,

@@ -84,8 +84,8 @@ def docstrings(source: str) -> list[str]:
 def general_rows(course: Course) -> tuple[torch.Tensor, float]:
     """(ids [ROWS, L] of the packaged reference text, its tokens a byte)."""
     text = "\n\n".join("".join(document.parts) for document in read_general())
-    ids = open_tokenizer(course.start.prepared.tokenizer.file).encode(text, add_special_tokens=False).ids
-    length = course.start.prepared.sequence_length
+    ids = open_tokenizer(course.context.rows.tokenizer.file).encode(text, add_special_tokens=False).ids
+    length = course.context.rows.sequence_length
     rows = np.array(ids[: len(ids) // length * length]).reshape(-1, length)
     chosen = rows[np.linspace(0, len(rows) - 1, ROWS).astype(int)]
     return torch.from_numpy(chosen).long(), len(ids) / len(text.encode())
@@ -95,7 +95,7 @@ def general_rows(course: Course) -> tuple[torch.Tensor, float]:
 def bits_per_byte(course: Course, ids: torch.Tensor, tokens_per_byte: float) -> float:
     """Of rows, each alone, with the loss that the model is trained with."""
     total = 0.0
-    with torch.autocast("cpu", torch.bfloat16, enabled=course.start.machine.precision == "bf16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=course.context.machine.precision == "bf16"):
         for row in ids.split(4):
             total += float(course.model(input_ids=row, labels=row)["loss"]) * len(row)
     return total / len(ids) / math.log(2) * tokens_per_byte
@@ -103,10 +103,10 @@ def bits_per_byte(course: Course, ids: torch.Tensor, tokens_per_byte: float) -> 
 
 def held_out_rows(course: Course) -> tuple[torch.Tensor, float]:
     """(ids [ROWS, L] of the domain, its tokens a byte)."""
-    rows, counted = course.start.prepared.validation, course.start.prepared.manifest["validation"]
-    assert rows is not None
+    rows, per_byte = course.context.rows.validation, course.context.rows.validation_tokens_per_byte
+    assert rows is not None and per_byte is not None
     chosen = np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).astype(int)
-    return torch.from_numpy(rows.rows.gather(list(chosen)).astype(np.int64)), counted["tokens"] / counted["bytes"]
+    return torch.from_numpy(rows.rows.gather(list(chosen)).astype(np.int64)), per_byte
 
 
 def score(course: Course) -> tuple[float, float]:

@@ -21,9 +21,10 @@ from learning import ptk
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
 from pretrain_cli.heap import keep_freed_memory
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.training.choices.recipe import SHORT_TEXT_PASSES
-from pretrain_cli.training.context import unrecorded_start
+from pretrain_cli.training.context import open_unrecorded
 
 HELD_OUT_BYTES = 200_000
 
@@ -41,7 +42,7 @@ def prepared(content: bytes, size: int, spare: Path) -> Path:
 
 def learned(folder: Path, batch: int, factor: float, passes: float, seed: int, others: list[str]) -> tuple[float, int]:
     """(bits per byte of the held-out part, steps)."""
-    dial = begin(folder, Variation("dial"), seed, {}).plan
+    dial = begin(folder, Variation("dial"), seed, {}).context.plan
     rates: dict[str, Any] = {
         "learning_rate": dial.rates.main,
         "matrix_learning_rate": dial.rates.matrix,
@@ -49,11 +50,12 @@ def learned(folder: Path, batch: int, factor: float, passes: float, seed: int, o
     }
     settings = (f"train.batch_tokens={batch}", *(f"train.{key}={factor}x" for key in rates), *others)
     course = begin(folder, Variation("changed", settings), seed, rates)
-    learn(course, tokens=passes * len(course.start.prepared.train) * course.start.prepared.sequence_length)
-    held_out = unrecorded_start(load_config(environ={}).config, Artifacts(folder / "held-out")).prepared
-    facts = {**held_out.manifest, "validation": held_out.manifest["train"]}
-    scored = replace(course.start.prepared, manifest=facts, validation=held_out.train)
-    course.start = replace(course.start, prepared=scored)
+    learn(course, tokens=passes * len(course.context.rows.train) * course.context.rows.sequence_length)
+    artifacts = Artifacts(folder / "held-out")
+    held_out = open_unrecorded(load_config(environ={}).config, artifacts).rows
+    per_byte = read_manifest(artifacts).train.tokens_per_byte
+    scored = replace(course.context.rows, validation=held_out.train, validation_tokens_per_byte=per_byte)
+    course.context = replace(course.context, rows=scored)
     return score(course), course.steps
 
 

@@ -170,12 +170,25 @@ class RunRecordFile:
 
     Args:
         path: run.json.
-        record: what it says at first; nothing is written yet.
         writes: whether this process writes it (rank 0).
+
+    Attributes:
+        record: what it says; of an unknown run until `begin`.
     """
 
-    def __init__(self, path: Path, record: RunRecord, writes: bool = True) -> None:
-        self.path, self.record, self._writes = path, record, writes
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self._writes = path, writes
+        self.record = RunRecord()
+
+    @property
+    def status(self) -> str:
+        """The run's status; "unknown" before `begin`."""
+        return self.record.status
+
+    def begin(self, record: RunRecord, **changes: Any) -> None:
+        """Start from ``record`` with other values for some fields, and write the file."""
+        self.record = record
+        self.update(**changes)
 
     def update(self, **changes: Any) -> None:
         """Replace fields of the record, and write the file."""

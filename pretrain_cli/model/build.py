@@ -30,7 +30,7 @@ def build_model(
     vocab_size: int,
     sequence_length: int,
     tokenizer: TokenizerInfo,
-    shape: Shape,
+    shape: Shape | None,
     dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
     """The model that training starts from, on the CPU, weights in ``dtype``; draws from torch's global generator.
@@ -41,7 +41,7 @@ def build_model(
         vocab_size: ids that the tokenizer can make.
         sequence_length: tokens in a row; the model must take that many.
         tokenizer: the prepared data's tokenizer.
-        shape: the shape from scratch; a base brings its own.
+        shape: the shape from scratch; None with a base, which has its own.
         dtype: of the weights.
 
     Raises:
@@ -54,6 +54,7 @@ def build_model(
             raise ConfigError(
                 f"model.init = '{wanted.init}' reshapes a base, and there is none.", "Name one with --base MODEL."
             )
+        assert shape is not None
         return scratch_model(shape, wanted.family, vocab_size, sequence_length, tokenizer, wanted.activation).to(dtype)
     location = base_location(find_base(wanted.base, artifacts), artifacts)
     base_config = read_model_config(location, wanted.trust_remote_code)
@@ -126,7 +127,7 @@ def _check_length(config: Any, sequence_length: int, name: str) -> None:
         )
 
 
-def check_base_matches(config: Config, manifest: Manifest | dict[str, Any], artifacts: Artifacts) -> None:
+def check_base_matches(config: Config, manifest: Manifest, artifacts: Artifacts) -> None:
     """The base's own tokenizer is the one the rows were made with, unless the user chose another.
 
     Raises:
@@ -136,8 +137,6 @@ def check_base_matches(config: Config, manifest: Manifest | dict[str, Any], arti
 
     from pretrain_cli.tokenizer.load import copy_tokenizer, read_tokenizer
 
-    if isinstance(manifest, dict):
-        manifest = Manifest.model_validate(manifest)
     base, prepared = config.model.base, manifest.base
     if not base or config.tokenizer.path or base == prepared:
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pretrain_cli.training.measuring.forecast import operations_per_token
 from pretrain_cli.training.step.loss import chunk_rows
 from pretrain_cli.training.step.optimizers import split_parameters
 
@@ -48,7 +49,7 @@ class Counts:
 
     def flops_per_token(self, sequence_length: int) -> float:
         """6 a weight (Kaplan et al. 2020, arXiv 2001.08361), and causal attention's scores and sums."""
-        return 6.0 * self.multiplied + 6.0 * self.layers * self.hidden * sequence_length
+        return operations_per_token(self.multiplied, self.layers, self.hidden, sequence_length)
 
 
 @dataclass(frozen=True)

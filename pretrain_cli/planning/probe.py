@@ -1,4 +1,4 @@
-"""How long does a step take on this machine, and how much memory at its peak? Found by training for a few steps.
+"""Measures a step's seconds and the memory at its peak on this machine, by training for a few steps.
 
 Runs as a process of its own (``python -m pretrain_cli.planning.probe FOLDER SECONDS``): the peak is then the training's
 alone, and nothing of it is left in the caller.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +25,14 @@ from pretrain_cli.config.load import load_config, to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.rows.store import PackedBatch, RowWriter
 from pretrain_cli.errors import ModelError, PtkError
+from pretrain_cli.manifest import RowLayout
 from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.progress import Progress
 
-RESULT = "measured.json"
+if TYPE_CHECKING:
+    from pretrain_cli.training.rows.prepared import PreparedRows
+
+RESULT, ROWS = "measured.json", "rows.json"
 LEAST_ROWS = 256
 WARM_UP_STEPS = 2
 TIME_OUT_S = 600
@@ -45,6 +49,16 @@ class Measured:
     steps: int
     peak_bytes: float
     start_seconds: float
+
+
+@dataclass(frozen=True)
+class ProbeRows:
+    """The rows to train on: ``pieces`` documents in each random row; 0: the prepared rows."""
+
+    sequence_length: int
+    packing: str
+    vocab_size: int
+    pieces: int = 0
 
 
 class Enough(Exception):
@@ -72,9 +86,7 @@ class Watch(Progress):
             raise Enough
 
 
-def measure(
-    config: Config, model_config: Any, manifest: dict[str, Any], prepared: Artifacts, seconds: float, pieces: int = 0
-) -> Measured:
+def measure(config: Config, model_config: Any, rows: ProbeRows, prepared: Artifacts, seconds: float) -> Measured:
     """Train for ``seconds`` on the prepared rows, or on random ones, with everything as ``config`` has settled it.
 
     The prepared rows come first: their documents make the masks that training will have.
@@ -82,10 +94,9 @@ def measure(
     Args:
         config: with sizes, batch, precision and threads settled.
         model_config: transformers' config of the base's shape; None from scratch.
-        manifest: of the prepared data, or of what it would be: settings, vocabulary.
+        rows: what the rows are, prepared or random.
         prepared: holds the tokenizer, or a stand-in of the same size is made; and the rows.
         seconds: of steps.
-        pieces: documents in each random row; 0: the prepared rows are taken.
 
     Raises:
         PtkError: the training itself fails; its own error.
@@ -93,14 +104,14 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="ptk-plan-") as name:
         folder = Path(name)
-        _fill(folder, config, model_config, manifest, prepared, pieces)
+        _fill(folder, config, model_config, rows, prepared)
         line = [sys.executable, "-m", __name__, name, str(seconds)]
         try:
             process = subprocess.run(line, capture_output=True, text=True, timeout=TIME_OUT_S)
         except subprocess.TimeoutExpired:
             raise ModelError(
                 f"One step of this training takes more than {TIME_OUT_S // 60} minutes here.",
-                "Plan without real steps: ptk plan --measure 0; or take a smaller model or train.batch_tokens.",
+                "Plan without real steps: ptk plan --measure 0; or use a smaller model or train.batch_tokens.",
             ) from None
         if process.returncode or not (folder / RESULT).is_file():
             last = (process.stderr.strip().splitlines() or ["it was killed: most often the memory has run out"])[-1]
@@ -113,12 +124,22 @@ def measure(
 def run(folder: Path, seconds: float) -> None:
     """The measurement's own process: train until `Watch` has seen enough, then write what it saw."""
     began = time.perf_counter()
-    from pretrain_cli.training.run import train
+    from pretrain_cli.quiet import quiet_libraries
+    from pretrain_cli.training.run import train_on
 
+    quiet_libraries()
     config = load_config(file=folder / "config.toml", environ={}).config
     watch = Watch(seconds, config.train.compile is True)
+    rows, artifacts = ProbeRows(**read_json(folder / ROWS)), Artifacts(folder)
     try:
-        train(config, Artifacts(folder), watch, run_name="probe")
+        train_on(
+            lambda machine: _open_rows(rows, artifacts, config, machine.on_cpu),
+            config,
+            artifacts,
+            watch,
+            run_name="probe",
+            started=time.monotonic(),
+        )
     except Enough:
         pass
     steps = np.diff(watch.times).tolist()
@@ -128,43 +149,44 @@ def run(folder: Path, seconds: float) -> None:
     write_json(folder / RESULT, result.__dict__)
 
 
-def _fill(
-    folder: Path, config: Config, model_config: Any, manifest: dict[str, Any], prepared: Artifacts, pieces: int
-) -> None:
-    """A prepared folder, and the config that trains on it without end, checkpoint or tracker."""
-    from pretrain_cli.config.load import changed
+def _open_rows(rows: ProbeRows, artifacts: Artifacts, config: Config, on_cpu: bool) -> PreparedRows:
+    """What training has to know of the rows."""
+    from pretrain_cli.data.rows.batches import PackedDataset
     from pretrain_cli.tokenizer.load import read_tokenizer
+    from pretrain_cli.training.rows.prepared import PreparedRows, keeps_apart
+
+    masked = keeps_apart(config.train.mask_documents, rows.packing, rows.sequence_length, on_cpu)
+    return PreparedRows(
+        fingerprint="probe",
+        layout=RowLayout(sequence_length=rows.sequence_length, packing=rows.packing),
+        tokenizer=read_tokenizer(artifacts.tokenizer),
+        train=PackedDataset(artifacts.train_rows, mask_documents=masked),
+        validation=None,
+        sequence_length=rows.sequence_length,
+        masked=masked,
+    )
+
+
+def _fill(folder: Path, config: Config, model_config: Any, rows: ProbeRows, prepared: Artifacts) -> None:
+    """Rows, a tokenizer, and the config that trains on them without end, checkpoint or tracker."""
+    from pretrain_cli.config.load import changed
 
     artifacts = Artifacts(folder)
-    settings = manifest["settings"]
     if (prepared.tokenizer / "tokenizer.json").is_file():
         shutil.copytree(prepared.tokenizer, artifacts.tokenizer)
     else:
-        _stand_in(artifacts.tokenizer, manifest["tokenizer"]["vocab_size"])
+        _stand_in(artifacts.tokenizer, rows.vocab_size)
     base = ""
     if model_config is not None:
         base = str(folder / "base")
         model_config.save_pretrained(base)
-    length, vocabulary = settings["sequence_length"], manifest["tokenizer"]["vocab_size"]
-    if pieces:
-        rows = max(LEAST_ROWS, 2 * int(config.train.batch_tokens) // length)
-        _write_rows(artifacts.train_rows, rows, length, vocabulary, pieces)
+    if rows.pieces:
+        many = max(LEAST_ROWS, 2 * int(config.train.batch_tokens) // rows.sequence_length)
+        _write_rows(artifacts.train_rows, many, rows.sequence_length, rows.vocab_size, rows.pieces)
     else:
-        rows = manifest["train"]["rows"]
         artifacts.train_rows.parent.mkdir(parents=True)
         artifacts.train_rows.symlink_to(prepared.train_rows.resolve(), target_is_directory=True)
-    write_json(
-        artifacts.manifest,
-        {
-            "fingerprint": "random",
-            "base": base,
-            "inputs": [],
-            "settings": {**settings, "add_bos": False, "add_eos": False},
-            "tokenizer": {"fingerprint": read_tokenizer(artifacts.tokenizer).fingerprint},
-            "train": {"rows": rows, "tokens": rows * length},
-            "validation": {"rows": 0},
-        },
-    )
+    write_json(folder / ROWS, rows.__dict__)
     endless = {
         "train__max_steps": 10**9, "train__max_tokens": None, "train__max_minutes": None, "train__epochs": None,
         "train__save_steps": 0, "train__eval_steps": 0, "train__logging_steps": 1, "train__early_stopping": 0,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pretrain_cli.planning.duration import Duration
 from pretrain_cli.planning.estimate import Memory
+from pretrain_cli.training.measuring.forecast import Duration
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The front door of plan: what would this training take, before anything of it is started?"""
+"""The front door of plan: says what a training would take, before anything of it is started."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from pretrain_cli.artifacts import Artifacts, existing_folder
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
+from pretrain_cli.manifest import RowLayout
 from pretrain_cli.memory import available_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
@@ -20,19 +21,18 @@ from pretrain_cli.planning.accelerators import (
     assumed_mfu,
     parse_machine,
 )
-from pretrain_cli.planning.duration import whole_duration
 from pretrain_cli.planning.estimate import Counts, Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.outline import Outline, outline_of
-from pretrain_cli.planning.probe import Measured, measure
+from pretrain_cli.planning.probe import Measured, ProbeRows, measure
 from pretrain_cli.planning.result import TrainingPlan
 from pretrain_cli.planning.scaling import step_on
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.choices.compilation import choose_compile
 from pretrain_cli.training.choices.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine as TrainingMachine
-from pretrain_cli.training.choices.plan import UTILISATION, Facts, Plan, make_plan
-from pretrain_cli.training.keeping.checkpoints import bytes_needed
+from pretrain_cli.training.choices.plan import UTILIZATION, Facts, Plan, make_plan
 from pretrain_cli.training.keeping.resume import settled
+from pretrain_cli.training.measuring.forecast import checkpoint_bytes, disk_bytes, step_seconds, whole_duration
 from pretrain_cli.training.processes.sharding import zero_stage
 from pretrain_cli.training.rows.prepared import keeps_apart
 
@@ -138,7 +138,7 @@ class _Work:
         )
         self.counts = base or self._count(outline.scratch_config(self.plan.shape, config.model))
         assumed = mfu if mfu is not None else assumed_mfu(self.counts.parameters)
-        self.mfu = assumed if target else UTILISATION
+        self.mfu = assumed if target else UTILIZATION
         if target:
             self.assumptions += self._assumed_there(mfu is not None)
 
@@ -212,12 +212,8 @@ class _Work:
             self.assumptions.append("Not measured: the memory here isn't enough.")
             return None
         self.progress.stage("measuring", seconds, "seconds")
-        manifest = {
-            "settings": {"sequence_length": self.outline.sequence_length, "packing": self.outline.packing},
-            "tokenizer": {"vocab_size": self.outline.vocabulary},
-            "train": {"rows": self.outline.rows},
-        }
-        config = settled(self.config, self.plan, self.precision, manifest, self._compile().value)
+        layout = RowLayout(sequence_length=self.outline.sequence_length, packing=self.outline.packing)
+        config = settled(self.config, self.plan, self.precision, layout, self._compile().value)
         if self.on_cpu:
             config = changed(config, train__threads=max(1, self.threads // self.processes))
         # One process trains its own share of the batch.
@@ -227,7 +223,8 @@ class _Work:
                 f"One process was measured alone, with its share of the batch: {self.processes} also share the machine."
             )
         pieces = 0 if self.outline.prepared else self.outline.pieces
-        measured = measure(config, self.outline.model_config, manifest, self.artifacts, seconds, pieces)
+        rows = ProbeRows(layout.sequence_length, layout.packing, self.outline.vocabulary, pieces)
+        measured = measure(config, self.outline.model_config, rows, self.artifacts, seconds)
         self.progress.end_stage()
         return measured
 
@@ -251,9 +248,11 @@ class _Work:
             many = f"median of {measured.steps} steps" if measured.steps > 1 else "one step"
             rows = "the prepared rows" if self.outline.prepared else "random rows"
             return measured.step_seconds, f"measured: {many} on {rows}"
-        flops = self.counts.flops_per_token(self.outline.sequence_length) * self.plan.batch_tokens
+        operations = self.counts.flops_per_token(self.outline.sequence_length)
+        flops = operations * self.plan.batch_tokens
         if self.target is None:
-            return flops / (self.peak_flops * self.mfu), f"{self.mfu:.0%} of the speed of a matrix product here"
+            seconds = step_seconds(self.plan.batch_tokens, operations, self.peak_flops, self.mfu)
+            return seconds, f"{self.mfu:.0%} of the speed of a matrix product here"
         sharded = self.config.train.shard_model and self.target.count > 1
         step = step_on(
             self.target,
@@ -277,7 +276,7 @@ class _Work:
         step, source = self.step_seconds(measured)
         start = measured.start_seconds if measured else 15.0
         weight_bytes = 2 if self.precision == "bf16-weights" else 4
-        checkpoint = bytes_needed(counts.parameters, weight_bytes, plan.optimizer)
+        checkpoint = checkpoint_bytes(counts.parameters, weight_bytes, plan.optimizer)
         duration = whole_duration(
             plan,
             self.config.train,
@@ -311,7 +310,7 @@ class _Work:
             available_bytes=self.available,
             fits=peak <= self.available,
             fixes=ways_to_fit(counts, self.setup(), self.available),
-            disk_bytes=float(checkpoint * (self.config.train.keep + 1) + 2 * weight_bytes * counts.parameters),
+            disk_bytes=float(disk_bytes(counts.parameters, weight_bytes, plan.optimizer, self.config.train.keep)),
             disk_free_bytes=None
             if self.target
             else float(shutil.disk_usage(existing_folder(self.artifacts.root)).free),

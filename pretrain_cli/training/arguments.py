@@ -1,21 +1,19 @@
-"""How do the config and the plan become transformers' TrainingArguments?"""
+"""Turns the config and the plan into transformers' TrainingArguments."""
 
 from __future__ import annotations
 
 import difflib
 import importlib.util
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, MissingDependencyError
-from pretrain_cli.training.choices.kernels import Kernels
-from pretrain_cli.training.choices.plan import Plan
+from pretrain_cli.training.choices.kernels import liger_config
+from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.processes.agreement import world_size
 from pretrain_cli.training.processes.sharding import be_one_of_one
 
@@ -23,25 +21,17 @@ ENDLESS_STEPS = 1_000_000_000
 """Steps of a run that the clock ends."""
 
 
-def make_arguments(
-    config: Config,
-    plan: Plan,
-    folder: Path,
-    device: str,
-    precision: str,
-    report_to: list[str],
-    kernels: Kernels,
-    liger_kernels: dict[str, bool],
-) -> TrainingArguments:
+def make_arguments(context: TrainingContext, report_to: list[str]) -> TrainingArguments:
     """Trainer's arguments; ``[trainer]`` adds those that ptk has no key for.
 
     Raises:
         MissingDependencyError: DeepSpeed is asked for and isn't installed.
         ConfigError: an unknown optimizer or ``[trainer]`` key, or a launcher whose processes didn't come together.
     """
-    train = config.train
+    config, plan, machine = context.config, context.plan, context.machine
+    train, kind = config.train, torch.device(machine.device).type
     derived: dict[str, Any] = {
-        "output_dir": str(folder),
+        "output_dir": str(context.run.checkpoints),
         "per_device_train_batch_size": plan.micro_batch,
         "per_device_eval_batch_size": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
@@ -52,16 +42,16 @@ def make_arguments(
         "adam_beta2": train.adam_beta2,
         "max_grad_norm": train.max_grad_norm,
         "optim": "adamw_torch" if plan.optimizer in ("adamw", "muon") else plan.optimizer,
-        "bf16": precision == "bf16",
-        "fp16": precision == "fp16",
-        "use_cpu": torch.device(device).type == "cpu",
+        "bf16": machine.precision == "bf16",
+        "fp16": machine.precision == "fp16",
+        "use_cpu": kind == "cpu",
         "seed": train.seed,
         "data_seed": train.seed,
         "ddp_broadcast_buffers": False,  # nothing changes them
         "ddp_find_unused_parameters": False,
         "activation_checkpointing": plan.gradient_checkpointing,
-        "use_liger_kernel": kernels.liger,
-        "liger_kernel_config": liger_kernels if kernels.liger else None,
+        "use_liger_kernel": context.kernels.liger.value,
+        "liger_kernel_config": liger_config(context.model.config) if context.kernels.liger.value else None,
         # This trainer decides itself what is logged, validated and saved.
         "logging_strategy": "no",
         "eval_strategy": "no",
@@ -72,14 +62,14 @@ def make_arguments(
         "ignore_data_skip": True,  # the row order computes its position
         "remove_unused_columns": False,
         "label_names": ["labels"],
-        "dataloader_pin_memory": torch.device(device).type == "cuda",
+        "dataloader_pin_memory": kind == "cuda",
     }
     known = [each.value for each in OptimizerNames]
     if derived["optim"] not in known:
         nearest = difflib.get_close_matches(plan.optimizer, ["muon", "adamw", *known], n=1)
         raise ConfigError(
             f"There is no optimizer '{plan.optimizer}'.",
-            f"Did you mean {nearest[0]}?" if nearest else "Take adamw, muon, or a name of transformers' Trainer.",
+            f"Did you mean {nearest[0]}?" if nearest else "Use adamw, muon, or a name of transformers' Trainer.",
         )
     if config.trainer.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise MissingDependencyError("[trainer] deepspeed needs the package deepspeed.", "pip install deepspeed")

@@ -1,188 +1,246 @@
-"""What does one start of a run have in hand before its first step?"""
+"""Makes the training context: everything that one start of a run has in hand before its first step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import torch
+from transformers import PreTrainedModel, set_seed
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, write_text
-from pretrain_cli.config.load import to_toml
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import Config
-from pretrain_cli.model.build import build_model, check_base_matches
+from pretrain_cli.manifest import read_manifest
+from pretrain_cli.model.build import build_model
+from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.sizes import Shape
+from pretrain_cli.processes import rank, world_size
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.run_record import RunRecord, RunRecordFile
+from pretrain_cli.training.choices.compilation import choose_compile
+from pretrain_cli.training.choices.kernels import Kernels, apply_kernels, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine, choose_machine
 from pretrain_cli.training.choices.plan import Facts, Plan, make_plan
-from pretrain_cli.training.keeping.record import RunRecord, new_record, now
-from pretrain_cli.training.keeping.resume import settled
-from pretrain_cli.training.processes.agreement import rank, same, world_size
+from pretrain_cli.training.choices.workers import choose_workers
+from pretrain_cli.training.measuring.forecast import flops_per_token, run_seconds, step_seconds
+from pretrain_cli.training.processes.agreement import same
 from pretrain_cli.training.processes.sharding import zero_stage
 from pretrain_cli.training.processes.signals import StopRequests
-from pretrain_cli.training.rows.prepared import (
-    Prepared,
-    check_prepared,
-    open_prepared,
-    prepared_tokenizer,
-    with_its_base,
-)
+from pretrain_cli.training.rows.prepared import PreparedRows, check_prepared, open_prepared, with_its_base
 
 
-@dataclass
-class Start:
+class ChoiceLog:
+    """Says each choice of a start as it is made, and keeps the lines for the run's record."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        """Say and keep ``line``."""
+        self.lines.append(line)
+        self._progress.note(line)
+
+    def choice(self, name: str, choice: Choice[Any]) -> None:
+        """Say and keep a choice with its reason."""
+        self.note(f"{name} {choice.value}: {choice.reason}")
+
+
+@dataclass(frozen=True)
+class TrainingContext:
     """One start of a run: what was given, opened and chosen.
 
     Attributes:
-        config, artifacts, progress, run, stop: as given.
+        config: resolved; ``auto`` still stands where `plan`, `machine` and the others below say what was chosen.
+        artifacts: the folder that holds the prepared data.
+        run: the run's own folder.
+        progress: told about steps and trouble.
+        stop: the signals that came.
+        record: run.json.
+        choices: what was chosen, and why.
+        rows: the prepared rows and their tokenizer.
+        machine: what it computes on.
+        model: on the CPU until Trainer moves it.
+        plan: length, batches, rates, intervals.
+        kernels: a GPU's faster kernels, already applied to the model as far as they change it.
+        compile_model: whether the model's body is compiled.
+        workers: loader processes.
+        flops_per_token: floating-point operations to train on one token.
+        peak_flops: operations a second of all processes together, measured on one square matrix product.
         started: ``time.monotonic()`` of the first moment.
         command: what was typed.
-        prepared: rows and tokenizer.
-        machine: what it computes on.
-        record: run.json.
-        choices: what was chosen and why, for the record.
-        peak_flops: of the machine, measured; filled in by `model_and_plan`.
-        compiled: whether the model's body is compiled.
+        rank: of this process.
+        world_size: processes.
     """
 
     config: Config
     artifacts: Artifacts
-    progress: Progress
     run: RunFolder
+    progress: Progress
     stop: StopRequests
+    record: RunRecordFile
+    choices: ChoiceLog
+    rows: PreparedRows
+    machine: Machine
+    model: PreTrainedModel
+    plan: Plan
+    kernels: Kernels
+    compile_model: bool
+    workers: int
+    flops_per_token: float
+    peak_flops: float
     started: float
     command: tuple[str, ...]
-    prepared: Prepared
-    machine: Machine
-    record: RunRecord
-    choices: list[str] = field(default_factory=list)
-    peak_flops: float = 0.0
-    compiled: bool = False
+    rank: int
+    world_size: int
 
-    def note(self, text: str) -> None:
-        """Say a choice, and keep it for the record."""
-        self.choices.append(text)
-        self.progress.note(text)
+    @property
+    def batch_rows(self) -> int:
+        """Rows of one optimizer step over all processes."""
+        return self.plan.batch_rows_per_process * self.world_size
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one weight as it is held and saved."""
+        return int(next(self.model.parameters()).element_size())
 
 
-def model_and_plan(start: Start) -> tuple[Any, Plan]:
-    """A base comes first, since its size shapes the plan; from scratch the plan comes first."""
-    config, machine, prepared = start.config, start.machine, start.prepared
-    flops, memory = same(lambda: (machine.matmul_flops(), machine.free_bytes))
-    start.peak_flops = flops
-    facts = Facts(
-        train_rows=len(prepared.train),
-        sequence_length=prepared.sequence_length,
-        vocab_size=prepared.tokenizer.vocab_size,
-        flops=flops,
-        memory_bytes=memory,
+def open_context(
+    config: Config,
+    artifacts: Artifacts,
+    open_rows: Callable[[Machine], PreparedRows],
+    *,
+    run: RunFolder,
+    progress: Progress,
+    stop: StopRequests,
+    record: RunRecordFile,
+    choices: ChoiceLog,
+    started: float,
+    command: tuple[str, ...] = (),
+    earlier: RunRecord | None = None,
+) -> TrainingContext:
+    """Choose the machine, open the rows, and build the model and its plan.
+
+    Seeds all random numbers with ``train.seed`` before the model is built.
+
+    Args:
+        config: resolved.
+        artifacts: the folder that holds the prepared data.
+        open_rows: gives the rows for the chosen machine.
+        run: the run's folder.
+        progress: told about steps and trouble.
+        stop: the signals that came.
+        record: run.json.
+        choices: receives what is chosen.
+        started: ``time.monotonic()`` of the first moment.
+        command: what was typed.
+        earlier: run.json of the run that is resumed.
+
+    Raises:
+        ConfigError, DataError, ModelError: settings, rows or a base that don't fit each other.
+    """
+    machine = choose_machine(config.train, earlier, choices.choice)
+    rows = open_rows(machine)
+    choices.note(f"documents {'kept apart' if rows.masked else 'seen across'} in a row")
+    set_seed(config.train.seed)
+    model, plan, peak_flops = _model_and_plan(config, artifacts, machine, rows, progress)
+    for name, reason in plan.reasons.items():
+        choices.note(f"{name} {reason}")
+    kernels = choose_kernels(hardware_of(machine.device), config.train, model.config.model_type, model.num_parameters())
+    for name, reason in kernels.reasons.items():
+        choices.note(f"{name} {reason}")
+    apply_kernels(model, kernels)
+    operations = flops_per_token(model, rows.sequence_length)
+    step = step_seconds(plan.batch_tokens, operations, peak_flops)
+    compiled = choose_compile(config.train.compile, machine, plan, run_seconds(plan, step))
+    choices.note(f"compile {'on' if compiled.value else 'off'}: {compiled.reason}")
+    workers = choose_workers(config.train.workers, rows.train, plan.micro_batch, step / plan.accumulation)
+    choices.choice("workers", workers)
+    return TrainingContext(
+        config=config,
+        artifacts=artifacts,
+        run=run,
+        progress=progress,
+        stop=stop,
+        record=record,
+        choices=choices,
+        rows=rows,
+        machine=machine,
+        model=model,
+        plan=plan,
+        kernels=kernels,
+        compile_model=compiled.value,
+        workers=workers.value,
+        flops_per_token=operations,
+        peak_flops=peak_flops,
+        started=started,
+        command=command,
+        rank=rank(),
         world_size=world_size(),
-        on_cpu=machine.on_cpu,
-        deepspeed=zero_stage(config.trainer) is not None,
     )
 
-    def build(shape: Any) -> Any:
-        return build_model(
-            config,
-            start.artifacts,
-            vocab_size=prepared.tokenizer.vocab_size,
-            sequence_length=prepared.sequence_length,
-            tokenizer=prepared.tokenizer,
-            shape=shape,
-            dtype=machine.weights_dtype,
-        )
 
-    model: Any = None
-    if config.model.base:
-        start.progress.stage("opening the base")
-        model = build(None)
-        start.progress.end_stage()
-        facts = replace(
-            facts,
-            base_parameters=model.num_parameters(),
-            base_hidden=int(getattr(model.config, "hidden_size", 1024)),
-            base_layers=int(getattr(model.config, "num_hidden_layers", 12)),
-        )
-    plan = make_plan(facts, config.train, config.model.size, config.model.layers)
-    for name, reason in plan.reasons.items():
-        start.note(f"{name} {reason}")
-    return model if model is not None else build(plan.shape), plan
-
-
-def unrecorded_start(
-    config: Config, artifacts: Artifacts, progress: Progress = SILENT, command: Sequence[str] = ()
-) -> Start:
-    """A start that only measures: it trains as a run would, and leaves no run behind.
+def open_unrecorded(
+    config: Config, artifacts: Artifacts, progress: Progress = SILENT, command: tuple[str, ...] = ()
+) -> TrainingContext:
+    """The context of a training that is only measured: it leaves no run behind.
 
     Raises:
         DataError, ConfigError, ModelError: as a training.
     """
-    manifest = artifacts.read_manifest()
+    manifest = read_manifest(artifacts)
     config = with_its_base(config, manifest)
     check_prepared(config, manifest)
-    check_base_matches(config, manifest, artifacts)
-    machine = choose_machine(config.train, {}, progress.note)
-    tokenizer = prepared_tokenizer(artifacts, manifest)
-    return Start(
-        config=config,
-        artifacts=artifacts,
+    run = RunFolder(artifacts.runs / "measured")  # only names a place, which is never written
+    return open_context(
+        config,
+        artifacts,
+        lambda machine: open_prepared(config, artifacts, manifest, machine.device),
+        run=run,
         progress=progress,
-        run=RunFolder(artifacts.runs / "measured"),  # only names a place, which is never written
         stop=StopRequests(progress.warn),
+        record=RunRecordFile(run.record, writes=False),
+        choices=ChoiceLog(progress),
         started=time.monotonic(),
-        command=tuple(command),
-        prepared=open_prepared(config, artifacts, manifest, tokenizer, machine.device),
-        machine=machine,
-        record=RunRecord(artifacts.runs / "measured" / "run.json", {}, writes=False),
+        command=command,
     )
 
 
-def begin_record(start: Start, model: Any, plan: Plan, earlier: dict[str, Any]) -> None:
-    """Write config.toml and run.json; a resume goes on with the run's own."""
-    prepared, record = start.prepared, start.record
-    if rank() == 0:
-        config = settled(start.config, plan, start.machine.precision, prepared.manifest, start.compiled)
-        write_text(start.run.config, to_toml(config))
-    if not earlier:
-        record.values = new_record(start.run, start.command, resumes=[])
-    else:
-        again = {"at": now(), "command": list(start.command)}
-        record.values = {**earlier, "resumes": [*earlier.get("resumes", []), again]}
-    record.update(
-        status="running",
-        ended=None,
-        data_fingerprint=prepared.manifest.get("fingerprint", ""),
-        base=start.config.model.base,
-        sequence_length=prepared.sequence_length,
-        device=start.machine.device,
-        precision=start.machine.precision,
-        compiled=start.compiled,
-        threads=torch.get_num_threads(),
-        parameters=model.num_parameters(),
+def _model_and_plan(
+    config: Config, artifacts: Artifacts, machine: Machine, rows: PreparedRows, progress: Progress
+) -> tuple[PreTrainedModel, Plan, float]:
+    """(model, plan, peak FLOP/s). A base comes first, since its size shapes the plan; from scratch the plan does."""
+    peak_flops, memory = same(lambda: (machine.matmul_flops(), machine.free_bytes))
+
+    def build(shape: Shape | None) -> PreTrainedModel:
+        return build_model(
+            config,
+            artifacts,
+            vocab_size=rows.tokenizer.vocab_size,
+            sequence_length=rows.sequence_length,
+            tokenizer=rows.tokenizer,
+            shape=shape,
+            dtype=machine.weights_dtype,
+        )
+
+    base = None
+    if config.model.base:
+        progress.stage("opening the base")
+        base = build(None)
+        progress.end_stage()
+    facts = Facts(
+        train_rows=len(rows.train),
+        sequence_length=rows.sequence_length,
+        vocab_size=rows.tokenizer.vocab_size,
+        flops=peak_flops,
+        memory_bytes=memory,
         world_size=world_size(),
-        choices=start.choices,
-        plan=_plan_record(plan),
+        on_cpu=machine.on_cpu,
+        deepspeed=zero_stage(config.trainer) is not None,
+        base_parameters=base.num_parameters() if base is not None else 0,
+        base_hidden=int(getattr(base.config, "hidden_size", 1024)) if base is not None else 0,
+        base_layers=int(getattr(base.config, "num_hidden_layers", 12)) if base is not None else 0,
     )
-
-
-def settings_to_keep(start: Start, plan: Plan) -> dict[str, Any]:
-    """What has to be the same after a resume."""
-    return {
-        "data_fingerprint": start.prepared.manifest.get("fingerprint", ""),
-        "tokenizer": start.prepared.tokenizer.fingerprint,
-        "batch_tokens": plan.batch_tokens,
-        "rows": len(start.prepared.train),
-        "mask_documents": start.prepared.masked,
-    }
-
-
-def _plan_record(plan: Plan) -> dict[str, Any]:
-    left = ("shape", "reasons", "rates")
-    values = {name: getattr(plan, name) for name in Plan.__dataclass_fields__ if name not in left}
-    rates = {
-        "learning_rate": plan.rates.main,
-        "matrix_learning_rate": plan.rates.matrix,
-        "embedding_learning_rate": plan.rates.embedding,
-    }
-    return {**values, **rates, "size": plan.shape.name if plan.shape else None}
+    plan = make_plan(facts, config.train, config.model.size, config.model.layers)
+    return base if base is not None else build(plan.shape), plan, peak_flops

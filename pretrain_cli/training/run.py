@@ -6,37 +6,50 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from transformers import set_seed
-
-from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, lock, read_lines, writing_to
+from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, lock, read_lines, write_text, writing_to
+from pretrain_cli.config.load import to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, UsageError
-from pretrain_cli.model.build import check_base_matches
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.devices import choose_device
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
-from pretrain_cli.training.choices.announcement import announce, expected_seconds
-from pretrain_cli.training.choices.compilation import choose_compile
-from pretrain_cli.training.choices.machine import choose_machine
-from pretrain_cli.training.context import Start, begin_record, model_and_plan, settings_to_keep
+from pretrain_cli.run_record import (
+    PlanRecord,
+    ResumeRecord,
+    RunRecord,
+    RunRecordFile,
+    TrainResult,
+    new_run_record,
+    now,
+    read_run_record,
+)
+from pretrain_cli.training.choices.machine import Machine
+from pretrain_cli.training.context import ChoiceLog, TrainingContext, open_context
 from pretrain_cli.training.keeping.checkpoints import choose_checkpoint, clear_staging, remove_after
-from pretrain_cli.training.keeping.record import RunRecord, now, read_record
-from pretrain_cli.training.keeping.resume import check_unchanged, find_run, merge, read_config, result_of
-from pretrain_cli.training.keeping.state import RunState, load_state
-from pretrain_cli.training.loop import run_course
+from pretrain_cli.training.keeping.resume import (
+    Resumed,
+    StartingPoint,
+    check_unchanged,
+    find_run,
+    merge,
+    read_config,
+    result_of,
+    settled,
+)
+from pretrain_cli.training.keeping.state import RunState, Settings, load_state
+from pretrain_cli.training.loop import run_loop
+from pretrain_cli.training.measuring.announcement import announce
 from pretrain_cli.training.processes.agreement import rank, same, together, wait_for_all, world_size
 from pretrain_cli.training.processes.sharding import check_zero_layout, refuse_other_sharding
 from pretrain_cli.training.processes.signals import StopRequests
-from pretrain_cli.training.result import TrainResult
 from pretrain_cli.training.rows.prepared import (
+    PreparedRows,
     check_prepared,
     open_prepared,
     other_inputs,
-    prepared_tokenizer,
     with_its_base,
 )
 
@@ -54,7 +67,7 @@ def train(
     command: Sequence[str] = (),
     began: float | None = None,
 ) -> TrainResult:
-    """Train a model on the prepared rows, or go on with a run.
+    """Train a model on the prepared rows, or resume a run.
 
     Args:
         config: sections ``model``, ``train``, ``tracking`` and ``trainer``.
@@ -69,91 +82,153 @@ def train(
         DataError: nothing is prepared, or it isn't what the run was trained with.
         ConfigError: settings that don't fit each other or the prepared data.
         ModelError: the base or checkpoint can't be used.
-        DivergedError: the loss left its course; the last good checkpoint is named.
+        DivergedError: the loss diverged; the last good checkpoint is named.
         Interrupted: a signal came; everything up to that step is saved.
     """
     started = time.monotonic() if began is None else began
     quiet_libraries()
     progress = progress if rank() == 0 else SILENT
-    manifest = artifacts.read_manifest()
-    run, checkpoint = find_run(resume, artifacts) if resume is not None else (None, None)
-    if run is not None:
-        if run_name is not None and run_name != run.name:
+    manifest = read_manifest(artifacts)
+    resumed = find_run(resume, artifacts) if resume is not None else None
+    if resumed is not None:
+        if run_name is not None and run_name != resumed.run.name:
             raise UsageError("--run names a new run, --resume an old one.", f"Leave out --run {run_name}.")
-        config = merge(read_config(run), config)
+        config = merge(read_config(resumed.run), config)
     config = with_its_base(config, manifest)
     check_prepared(config, manifest)
     if elsewhere := other_inputs(config, manifest):
         progress.warn(elsewhere)
+    return train_on(
+        lambda machine: open_prepared(config, artifacts, manifest, machine.device),
+        config,
+        artifacts,
+        progress,
+        run_name=run_name,
+        resumed=resumed,
+        command=tuple(command),
+        started=started,
+    )
+
+
+def train_on(
+    open_rows: Callable[[Machine], PreparedRows],
+    config: Config,
+    artifacts: Artifacts,
+    progress: Progress,
+    *,
+    run_name: str | None,
+    resumed: Resumed | None = None,
+    command: tuple[str, ...] = (),
+    started: float,
+) -> TrainResult:
+    """Train on the rows that ``open_rows`` gives for the chosen machine; the rest is as in `train`."""
     refuse_other_sharding(config.trainer, os.environ)
     with contextlib.ExitStack() as held:
         held.enter_context(together(choose_device(config.train.device).value == "cpu"))
-        run = run or same(lambda: _new_run(artifacts, run_name))
+        run = resumed.run if resumed is not None else same(lambda: _new_run(artifacts, run_name))
         held.callback(_leave_nothing, run)
         held.enter_context(writing_to(artifacts.root))
         stop = held.enter_context(StopRequests(progress.warn, run))
         held.enter_context(_run_lock(run))
         wait_for_all()  # under the lock
-        if resume is not None and (done := result_of(run, config)) is not None:
-            if checkpoint is not None:
-                choose_checkpoint(run, checkpoint)
-            progress.note(f"Run '{run.name}' is finished already; a larger budget, such as --max-steps, continues it.")
+        earlier = read_run_record(run) if resumed is not None else None
+        if resumed is not None and (done := result_of(run, earlier, config)) is not None:
+            if resumed.checkpoint is not None:
+                choose_checkpoint(run, resumed.checkpoint)
+            progress.note(f"Run '{run.name}' is already finished; a larger budget, such as --max-steps, continues it.")
             return done
-        earlier = read_record(run) if resume is not None else {}
-        start = _open(config, artifacts, progress, run, manifest, stop, started, tuple(command), earlier)
-        check_zero_layout(config.trainer, earlier.get("world_size", world_size()), world_size())
-        folder, state = _find_checkpoint(start, checkpoint) if resume is not None else (None, RunState())
-        state.take_over(earlier.get("rewind"))
-        with _recorded(start.record, run):
-            return _train(start, folder, state, earlier)
+        check_zero_layout(config.trainer, earlier.world_size if earlier is not None else world_size(), world_size())
+        choices = ChoiceLog(progress)
+        point = _starting_point(resumed, earlier, progress, choices)
+        record = RunRecordFile(run.record, writes=rank() == 0)
+        with _failure_recorded(record, run):
+            context = open_context(
+                config,
+                artifacts,
+                open_rows,
+                run=run,
+                progress=progress,
+                stop=stop,
+                record=record,
+                choices=choices,
+                started=started,
+                command=command,
+                earlier=earlier,
+            )
+            settings = _settings(context)
+            if point.checkpoint is not None:
+                check_unchanged(point.state.settings, settings, run)
+            point.state.settings = settings
+            _begin_record(context, earlier)
+            announce(context)
+            return run_loop(context, point)
 
 
-def _open(
-    config: Config,
-    artifacts: Artifacts,
-    progress: Progress,
-    run: RunFolder,
-    manifest: dict[str, Any],
-    stop: StopRequests,
-    started: float,
-    command: tuple[str, ...],
-    earlier: dict[str, Any],
-) -> Start:
-    """Open what is prepared, and choose what to compute on."""
-    tokenizer = prepared_tokenizer(artifacts, manifest)
-    check_base_matches(config, manifest, artifacts)
-    choices: list[str] = []
-
-    def note(text: str) -> None:
-        choices.append(text)
-        progress.note(text)
-
-    machine = choose_machine(config.train, earlier, note)
-    prepared = open_prepared(config, artifacts, manifest, tokenizer, machine.device)
-    note(f"documents {'kept apart' if prepared.masked else 'seen across'} in a row")
-    record = RunRecord(run.record, {}, writes=rank() == 0)
-    return Start(config, artifacts, progress, run, stop, started, command, prepared, machine, record, choices)
+def _settings(context: TrainingContext) -> Settings:
+    """What has to be the same after a resume."""
+    return {
+        "data_fingerprint": context.rows.fingerprint,
+        "tokenizer": context.rows.tokenizer.fingerprint,
+        "batch_tokens": context.plan.batch_tokens,
+        "rows": len(context.rows.train),
+        "mask_documents": context.rows.masked,
+    }
 
 
-def _train(start: Start, folder: Path | None, state: RunState, earlier: dict[str, Any]) -> TrainResult:
-    """Build, then train from checkpoint ``folder``."""
-    set_seed(start.config.train.seed)
-    model, plan = model_and_plan(start)
-    compile_it = choose_compile(start.config.train.compile, start.machine, plan, expected_seconds(start, model, plan))
-    start.compiled = compile_it.value
-    start.note(f"compile {'on' if compile_it.value else 'off'}: {compile_it.reason}")
-    settings = settings_to_keep(start, plan)
-    if folder is not None:
-        check_unchanged(state.settings, settings, start.run)
-    begin_record(start, model, plan, earlier)
-    state.settings = settings
-    announce(start, model, plan)
-    return run_course(start, model, plan, folder, state)
+def _begin_record(context: TrainingContext, earlier: RunRecord | None) -> None:
+    """Write config.toml and run.json; a resume continues the run's own record."""
+    if context.rank == 0:
+        config = settled(
+            context.config, context.plan, context.machine.precision, context.rows.layout, context.compile_model
+        )
+        write_text(context.run.config, to_toml(config))
+    record = earlier or new_run_record(context.run, context.command)
+    again = (ResumeRecord(at=now(), command=context.command),) if earlier else ()
+    context.record.begin(
+        record,
+        resumes=(*record.resumes, *again),
+        status="running",
+        ended=None,
+        data_fingerprint=context.rows.fingerprint,
+        base=context.config.model.base,
+        sequence_length=context.rows.sequence_length,
+        device=context.machine.device,
+        precision=context.machine.precision,
+        compiled=context.compile_model,
+        threads=context.machine.threads,
+        parameters=context.model.num_parameters(),
+        world_size=context.world_size,
+        choices=tuple(context.choices.lines),
+        plan=_plan_record(context),
+    )
+
+
+def _plan_record(context: TrainingContext) -> PlanRecord:
+    plan = context.plan
+    return PlanRecord(
+        steps=plan.steps,
+        seconds=plan.seconds,
+        expected_steps=plan.expected_steps,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        batch_tokens=plan.batch_tokens,
+        optimizer=plan.optimizer,
+        schedule=plan.schedule,
+        warmup_steps=plan.warmup_steps,
+        save_every=plan.save_every,
+        eval_every=plan.eval_every,
+        logging_every=plan.logging_every,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        learning_rate=plan.rates.main,
+        matrix_learning_rate=plan.rates.matrix,
+        embedding_learning_rate=plan.rates.embedding,
+        size=plan.shape.name if plan.shape else None,
+    )
 
 
 @contextlib.contextmanager
-def _recorded(record: RunRecord, run: RunFolder) -> Any:
-    """Write into run.json how the run broke off, if it does."""
+def _failure_recorded(record: RunRecordFile, run: RunFolder) -> Iterator[None]:
+    """Write into run.json why the run ended early, if it does."""
     status = "failed"
     try:
         yield
@@ -169,8 +244,8 @@ def _recorded(record: RunRecord, run: RunFolder) -> Any:
             status = REFUSED
         raise
     finally:
-        if record.values.get("status") == "running":
-            with contextlib.suppress(NoSpaceError):  # what broke the run off is said, not that it can't be written down
+        if record.status == "running":
+            with contextlib.suppress(NoSpaceError):  # why the run ended is said, not that it can't be written down
                 record.update(status=status, ended=now())
 
 
@@ -182,7 +257,7 @@ def _new_run(artifacts: Artifacts, name: str | None) -> RunFolder:
     run = artifacts.run(name)
     if run.record.is_file() or run.model.exists():
         raise UsageError(
-            f"There is a run named '{name}' already.", f"Choose another name, or go on with it: --resume {name}"
+            f"There is already a run named '{name}'.", f"Choose another name, or continue that run: --resume {name}"
         )
     return run
 
@@ -191,7 +266,9 @@ def _leave_nothing(run: RunFolder) -> None:
     """Remove the folder of a run that was refused before it began: its name stays free."""
     if rank() != 0 or not run.path.is_dir():
         return
-    if read_record(run).get("status") == REFUSED or all(entry.name == ".lock" for entry in run.path.iterdir()):
+    record = read_run_record(run)
+    refused = record is not None and record.status == REFUSED
+    if refused or all(entry.name == ".lock" for entry in run.path.iterdir()):
         shutil.rmtree(run.path, ignore_errors=True)
 
 
@@ -200,21 +277,28 @@ def _run_lock(run: RunFolder) -> contextlib.AbstractContextManager[None]:
     return lock(run.path, "training") if rank() == 0 else contextlib.nullcontext()
 
 
-def _find_checkpoint(start: Start, wanted: str | None) -> tuple[Path | None, RunState]:
-    """The checkpoint to go on from, and its state; later ones belong to a course that is left."""
-    run, progress = start.run, start.progress
+def _starting_point(
+    resumed: Resumed | None, earlier: RunRecord | None, progress: Progress, choices: ChoiceLog
+) -> StartingPoint:
+    """The checkpoint to resume from, and its state; later ones belong to steps that are trained again."""
+    if resumed is None:
+        return StartingPoint(None, RunState())
+    run = resumed.run
     if rank() == 0:
         clear_staging(run)
-    folder, left = same(lambda: choose_checkpoint(run, wanted))
+    folder, left = same(lambda: choose_checkpoint(run, resumed.checkpoint))
     for entry in left:
         progress.warn(f"The checkpoint {entry.name} is left aside: {entry.reason}.")
+    if folder is None and left:
+        raise ModelError(f"No checkpoint of run '{run.name}' can be used.", "Start a new run: ptk train")
     if folder is None:
-        if left:
-            raise ModelError(f"No checkpoint of run '{run.name}' can be used.", "Start a new run: ptk train")
-        progress.note("No checkpoint yet: the run starts from its beginning.")
-        return None, RunState()
-    state = load_state(folder)
-    if rank() == 0:
-        remove_after(run, state.step)
-    start.note(f"going on from {folder.name}")
-    return folder, state
+        progress.note("There is no checkpoint yet: the run starts from the beginning.")
+        state = RunState()
+    else:
+        state = load_state(folder)
+        if rank() == 0:
+            remove_after(run, state.step)
+        choices.note(f"resuming from {folder.name}")
+    if earlier is not None:
+        state.take_over(earlier.rewind)
+    return StartingPoint(folder, state)

@@ -1,4 +1,4 @@
-"""What does transformers' Trainer do differently here: rows in order, loss in chunks, checkpoints that are whole?"""
+"""Makes transformers' Trainer train on packed rows: rows in order, checkpoints complete or absent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from pretrain_cli.errors import MissingDependencyError
-from pretrain_cli.training.job import Job
-from pretrain_cli.training.keeping.checkpoints import bytes_needed
+from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.keeping.saving import Saver
-from pretrain_cli.training.measuring.intervals import Pace
+from pretrain_cli.training.measuring.forecast import checkpoint_bytes
+from pretrain_cli.training.measuring.intervals import Intervals
 from pretrain_cli.training.measuring.meter import Meter
 from pretrain_cli.training.measuring.validation import Validator
 from pretrain_cli.training.processes.agreement import totals
@@ -32,24 +32,27 @@ from pretrain_cli.training.step.schedules import make_scheduler
 class PackedTrainer(Trainer):  # type: ignore[misc]
     """Trainer on packed rows. Decides itself what is logged, validated and saved, and when."""
 
-    def __init__(self, job: Job, **keywords: Any) -> None:
+    def __init__(self, attempt: Attempt, **keywords: Any) -> None:
         self.optimizer: Any
         self.lr_scheduler: Any
-        super().__init__(train_dataset=job.train_rows, **keywords)
-        self.job = job
+        context = attempt.context
+        super().__init__(train_dataset=context.rows.train, **keywords)
+        self.attempt = attempt
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = True
-        self.feed = Feed(job.train_rows, job.order, job.workers, self.args.dataloader_pin_memory, job.progress.warn)
-        self.guard = Guard(job.state.recent_losses)
-        self.meter = Meter(job, self.args.device)
-        self.validator = Validator(job, self.args.device, self.meter)
-        weight_bytes = next(self.model.parameters()).element_size()
-        self.saver = Saver(
-            job,
-            self._write_checkpoint,
-            bytes_needed(self.model.num_parameters(), weight_bytes, job.plan.optimizer),
+        self.feed = Feed(
+            context.rows.train,
+            attempt.order,
+            context.workers,
+            self.args.dataloader_pin_memory,
+            context.progress.warn,
         )
-        self.pace = Pace(job, self.meter, self.validator, self.saver)
+        self.guard = Guard(attempt.state.recent_losses)
+        self.meter = Meter(attempt, self.args.device)
+        self.validator = Validator(attempt, self.args.device, self.meter)
+        size = checkpoint_bytes(self.model.num_parameters(), context.weight_bytes, context.plan.optimizer)
+        self.saver = Saver(attempt, self._write_checkpoint, size)
+        self.intervals = Intervals(attempt, self.meter, self.validator, self.saver)
         self.stopped_by = ""
         self._resume_rng: str | None = None
         self._step_loss: torch.Tensor | None = None
@@ -59,11 +62,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Only its length is used: `Feed` makes the batches, and can do so after a worker's death."""
-        return make_loader(self.job.train_rows, self.job.order, 0, pin_memory=False)
+        return make_loader(self.attempt.context.rows.train, self.attempt.order, 0, pin_memory=False)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """The next step's micro-batches, and the number of tokens scored in them over all processes."""
-        if self.job.state.owes_validation:
+        if self.attempt.state.owes_validation:
             self.validator.make_up(self.model_wrapped)
         batches = self.feed.take(num_batches)
         if self._resume_rng is not None:
@@ -79,12 +82,12 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
         """AdamW or Muon with AdamW; other names are Trainer's own."""
-        plan = self.job.plan
+        plan, train = self.attempt.context.plan, self.attempt.context.config.train
         if self.optimizer is None and plan.optimizer in ("adamw", "muon"):
             self.optimizer = make_optimizer(
                 model or self.model,
                 plan.optimizer,
-                self.job.config.train,
+                train,
                 plan.rates,
                 torch.bfloat16 if self.args.bf16 or self.model.dtype == torch.bfloat16 else torch.float32,
                 self.args.adam_epsilon,
@@ -94,24 +97,24 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         except ImportError as error:
             raise MissingDependencyError(
                 f"The optimizer '{plan.optimizer}' needs a package that isn't installed: {error}",
-                "Install it, or take adamw or muon: train.optimizer",
+                "Install it, or set train.optimizer to adamw or muon.",
             ) from error
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weight decay of Trainer's own optimizers: as with ours on matrices only: Trainer takes embeddings too."""
+        """Weight decay of Trainer's own optimizers: on matrices only, as with ours; Trainer takes embeddings too."""
         matrices = {id(parameter) for parameter in split_parameters(model).matrices}
         return [name for name, parameter in model.named_parameters() if id(parameter) in matrices]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """A schedule over the share of the run that is done: steps, or the clock."""
         if self.lr_scheduler is None:
-            plan = self.job.plan
+            plan = self.attempt.context.plan
             self.lr_scheduler = make_scheduler(
                 optimizer or self.optimizer,
                 plan.schedule,
                 plan.warmup_steps,
                 self.done_share,
-                self.job.config.train.min_learning_rate_ratio,
+                self.attempt.context.config.train.min_learning_rate_ratio,
                 min(0.5, plan.warmup_steps / (plan.steps or plan.expected_steps)),
             )
             self._created_lr_scheduler = True
@@ -119,8 +122,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def done_share(self, step: int) -> float:
         """Share of the run that is done after ``step`` steps, 0 to 1."""
-        by_steps = step / self.job.plan.steps if self.job.plan.steps else 0.0
-        return max(by_steps, self.job.clock.share())
+        steps = self.attempt.context.plan.steps
+        return max(step / steps if steps else 0.0, self.attempt.clock.share())
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of one micro-batch."""
@@ -141,10 +144,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         loss = self._agree_on_step(float(self._step_loss))
         self._step_loss = None
         verdict = self.guard.look(loss, self.meter.grad_norm)
-        state = self.job.state
+        state = self.attempt.state
         if verdict == "skip":
             state.skipped += 1
-            self.job.progress.warn(
+            self.attempt.context.progress.warn(
                 f"Step {state.step + 1} is left out: its loss or gradient isn't finite ({state.skipped} so far)."
             )
             model.zero_grad(set_to_none=True)
@@ -157,70 +160,72 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _agree_on_step(self, loss: float) -> float:
         """The step's loss over all processes; on the way, whether any was told to stop, and rank 0's clock."""
-        job = self.job
-        if job.world_size == 1:
+        context, clock = self.attempt.context, self.attempt.clock
+        if context.world_size == 1:
             return loss
-        clock = job.clock.own_share() if job.rank == 0 else 0.0
-        total, stops, share = totals(loss, float(job.stop.requested is not None), clock)
-        job.stop.agreed, job.clock.agreed_share = stops > 0, share
-        return total / job.world_size
+        own = clock.own_share() if context.rank == 0 else 0.0
+        total, stops, share = totals(loss, float(context.stop.requested is not None), own)
+        context.stop.agreed, clock.agreed_share = stops > 0, share
+        return total / context.world_size
 
     def _recent_rows(self) -> list[int]:
-        last = self.job.state.step + 1
+        last = self.attempt.state.step + 1
         steps = range(max(1, last - IN_A_ROW + 1), last + 1)
-        return [row for step in steps for row in self.job.order.step(step, self.job.plan.accumulation)]
+        accumulation = self.attempt.context.plan.accumulation
+        return [row for step in steps for row in self.attempt.order.step(step, accumulation)]
 
     # What happens after a step
 
     def _maybe_log_save_evaluate(self, *_: Any, **keywords: Any) -> None:
         """Count the step, then write, validate, save and stop as the plan says."""
-        job, state = self.job, self.job.state
+        context, state = self.attempt.context, self.attempt.state
         if self.state.global_step == self._handled:  # Trainer asks once more after its loop
             return
         self._handled = self.state.global_step
         self.meter.count(self.state.global_step)
-        self.stopped_by = self.pace.why_end()
+        self.stopped_by = self.intervals.why_end()
         line: dict[str, float] = {}
         best = False
-        if self.stopped_by or state.step % job.plan.logging_every == 0:
+        if self.stopped_by or state.step % context.plan.logging_every == 0:
             rate = keywords.get("learning_rate")
             self.meter.learning_rate = rate if rate is not None else self._get_learning_rate()
             line = self.meter.line()
-        if self.pace.due("eval") and self.stopped_by in ("", "signal"):
+        if self.intervals.due("eval") and self.stopped_by in ("", "signal"):
             measured = not self.stopped_by and self.validator.measure(self.model_wrapped, line)
             state.owes_validation = not measured
             best = measured and state.best_step == state.step
-            self.stopped_by = self.pace.why_end()
+            self.stopped_by = self.intervals.why_end()
         if line:
             self._write(line)
-        if self.stopped_by or self.pace.due("save"):
+        if self.stopped_by or self.intervals.due("save"):
             self._save_checkpoint(self.model, None)
-        elif best and self.guard.calm and job.config.train.early_stopping:
+        elif best and self.guard.calm and context.config.train.early_stopping:
             self.saver.save(model_only=True)
         self._show_progress()
         self.control.should_training_stop |= bool(self.stopped_by)
         self.meter.restart()
 
     def _show_progress(self) -> None:
-        job, state, plan = self.job, self.job.state, self.job.plan
-        elapsed = job.clock.elapsed_s
-        if job.by_clock:
-            job.progress.advance(elapsed, steps=state.step, eta_s=(plan.seconds or 0) - elapsed)
+        plan, progress, state = self.attempt.context.plan, self.attempt.context.progress, self.attempt.state
+        elapsed = self.attempt.clock.elapsed_s
+        if plan.by_clock:
+            progress.advance(elapsed, steps=state.step, eta_s=(plan.seconds or 0) - elapsed)
             return
         facts: dict[str, float] = {"eta_s": self.meter.step_seconds * ((plan.steps or 0) - state.step)}
         if plan.seconds:
             facts = {"eta_s": min(facts["eta_s"], plan.seconds - elapsed), "budget_s": plan.seconds}
-        job.progress.advance(state.step, elapsed_s=elapsed, **facts)
+        progress.advance(state.step, elapsed_s=elapsed, **facts)
 
     def _write(self, line: dict[str, float]) -> None:
-        self.job.metrics.write(line)
-        for report in self.job.report:
-            report(self.job.state.step, line)
+        self.attempt.metrics.write(line)
+        for report in self.attempt.reports:
+            report(self.attempt.state.step, line)
+        self._feed_trackers(line)
 
     # Checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save this step, unless the run is about to diverge: only a good step is worth keeping."""
+        """Save this step, unless the run seems about to diverge: only a good step is worth keeping."""
         if self.guard.calm:
             self.saver.save()
 
@@ -246,8 +251,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             max_steps=self.state.max_steps,
             num_train_epochs=1,
         ).save_to_json(str(folder / TRAINER_STATE_NAME))
-        self.job.state.elapsed_s = self.job.clock.elapsed_s
-        self.job.state.save(folder)
+        self.attempt.state.elapsed_s = self.attempt.clock.elapsed_s
+        self.attempt.state.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self._in_parts(resume_from_checkpoint):
@@ -283,7 +288,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Nothing: `_write` reports each line once."""
 
-    def feed_trackers(self, step: int, line: dict[str, float]) -> None:
+    def _feed_trackers(self, line: dict[str, float]) -> None:
         """Give a line to the trackers that Trainer itself drives (TensorBoard, Trackio, MLflow)."""
         values = {key: value for key, value in line.items() if key != "step"}
         self.callback_handler.on_log(self.args, self.state, self.control, values)

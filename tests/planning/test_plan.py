@@ -21,10 +21,10 @@ from pretrain_cli.model.build import scratch_model
 from pretrain_cli.model.sizes import named_shape
 from pretrain_cli.planning import probe
 from pretrain_cli.planning.accelerators import ACCELERATORS, Machine, all_reduce_seconds, parse_machine
-from pretrain_cli.planning.duration import Duration, whole_duration
 from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.run import plan_training
 from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.measuring.forecast import Duration, save_seconds, whole_duration
 from tests.tiny import make_model
 
 TEXT = "To be, or not to be, that is the question.\n" * 4000
@@ -98,12 +98,13 @@ def test_the_time_counts_validations_and_checkpoints_as_training_makes_them() ->
         config = TrainConfig(batch_tokens=2048, **train)
         return whole_duration(make_plan(facts, config, "tiny"), config, step, 5.0, checkpoint, 8, 500)
 
+    each = save_seconds(3e9)
     short = whole(0.001, 3e9, max_steps=100)
-    assert short.saving == pytest.approx(2 * 20)  # the last checkpoint and the model: no other is worth 20 s
+    assert short.saving == pytest.approx(2 * each)  # the last checkpoint and the model: no other is worth 20 s
     long = whole(10.0, 3e9, max_steps=1000)
-    assert long.saving == pytest.approx((2 + 9) * 20) and long.validating > 0
+    assert long.saving == pytest.approx((2 + 9) * each) and long.validating > 0
     asked = whole(0.001, 3e9, max_steps=100, save_steps=10)
-    assert asked.saving == pytest.approx((2 + 9) * 20)
+    assert asked.saving == pytest.approx((2 + 9) * each)
     timed = whole(0.5, 1e6, max_minutes=2)
     assert timed.seconds == pytest.approx(120, abs=1) and timed.steps * 0.5 == timed.stepping
     assert timed.validating <= 0.1 * 120

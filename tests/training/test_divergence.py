@@ -10,9 +10,9 @@ import torch
 from pretrain_cli.artifacts import read_lines
 from pretrain_cli.errors import DivergedError
 from pretrain_cli.training import trainer as trainer_module
-from pretrain_cli.training.keeping.record import read_record
 from pretrain_cli.training.run import train
 from pretrain_cli.training.step.divergence import IN_A_ROW, Guard
+from tests.support.runs import record_of
 from tests.training.conftest import Heard, small
 
 
@@ -43,9 +43,9 @@ def poison(monkeypatch, steps: set[int], only_once: bool = False) -> None:
 
     def poisoned(self, model, inputs, num_items_in_batch=None):
         loss = plain(self, model, inputs, num_items_in_batch)
-        if self.job.state.step + 1 in steps:
+        if self.attempt.state.step + 1 in steps:
             if only_once:
-                steps.discard(self.job.state.step + 1)
+                steps.discard(self.attempt.state.step + 1)
             self._step_loss = torch.tensor(float("nan"))
             for parameter in model.parameters():
                 if parameter.grad is not None:
@@ -73,7 +73,7 @@ def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_the_rows(rows, 
     run = rows.run("diverged")
     assert caught.value.exit_code == 5 and "step-000006" in caught.value.message
     assert "ptk train --resume diverged --set train.on_divergence=rewind" in caught.value.hint
-    assert read_record(run)["status"] == "diverged"
+    assert record_of(run).status == "diverged"
     saved = [json.loads(line) for line in (run.path / "diverged-step-000011.jsonl").read_text().splitlines()]
     assert len(saved) == IN_A_ROW * 4 and len(saved[0]["input_ids"]) == 32
     assert all(len(line["text"].split()) > 3 for line in saved)

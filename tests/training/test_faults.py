@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, read_lines
 from pretrain_cli.errors import UsageError
 from pretrain_cli.training.keeping.checkpoints import fault, staged
-from pretrain_cli.training.keeping.record import Metrics, read_record
+from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.saving import Saver
 from pretrain_cli.training.run import train
+from tests.support.runs import record_of
 from tests.training.conftest import Heard, small
 from tests.training.test_resume import course, weights_equal
 
@@ -194,4 +195,4 @@ def test_too_little_disk_for_the_run_is_said_at_the_start(rows: Artifacts, monke
     heard = Heard()
     train(small(train__max_steps=1, train__save_steps=0), rows, heard, run_name="tight")
     assert any("9 MB free, the run needs up to" in text for text in heard.warnings)
-    assert read_record(rows.run("tight"))["status"] == "finished"
+    assert record_of(rows.run("tight")).status == "finished"

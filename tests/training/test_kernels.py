@@ -23,27 +23,33 @@ def chosen(hardware: Hardware, parameters: float = 2e9, model: str = "llama", **
 
 
 def test_a_cpu_takes_none_of_them_and_says_nothing() -> None:
-    assert chosen(hardware_of("cpu")) == Kernels()
+    kernels = chosen(hardware_of("cpu"))
+    assert (kernels.attention.value, kernels.liger.value, kernels.fp8.value) == ("sdpa", False, False)
+    assert kernels.reasons == {}
 
 
 def test_a_new_gpu_with_everything_installed_takes_all() -> None:
     kernels = chosen(HOPPER)
-    assert (kernels.attention, kernels.liger, kernels.fp8) == ("flash_attention_2", True, True)
+    assert (kernels.attention.value, kernels.liger.value, kernels.fp8.value) == ("flash_attention_2", True, True)
     assert set(kernels.reasons) == {"attention", "liger", "fp8"}
 
 
 def test_each_is_left_out_for_a_reason_that_is_said() -> None:
-    assert chosen(TURING).attention == "sdpa" and "older than Ampere" in chosen(TURING).reasons["attention"]
-    assert chosen(BARE).attention == "sdpa" and "isn't installed" in chosen(BARE).reasons["attention"]
-    assert not chosen(BARE).liger and "extra `gpu`" in chosen(BARE).reasons["liger"]
-    assert not chosen(HOPPER, model="mamba").liger
+    assert chosen(TURING).attention.value == "sdpa" and "older than Ampere" in chosen(TURING).reasons["attention"]
+    assert chosen(BARE).attention.value == "sdpa" and "isn't installed" in chosen(BARE).reasons["attention"]
+    assert not chosen(BARE).liger.value and "extra `gpu`" in chosen(BARE).reasons["liger"]
+    assert not chosen(HOPPER, model="mamba").liger.value
     slim = replace(HOPPER, compiler=False)
-    assert not chosen(slim).liger and "no C compiler" in chosen(slim).reasons["liger"]
-    assert not chosen(HOPPER, parameters=1e8).fp8 and not chosen(TURING).fp8 and "fp8" not in chosen(TURING).reasons
+    assert not chosen(slim).liger.value and "no C compiler" in chosen(slim).reasons["liger"]
+    assert (
+        not chosen(HOPPER, parameters=1e8).fp8.value
+        and not chosen(TURING).fp8.value
+        and "fp8" not in chosen(TURING).reasons
+    )
 
 
 def test_what_is_asked_for_is_taken_or_refused() -> None:
-    assert chosen(HOPPER, parameters=1e6, fp8=True).fp8 and not chosen(HOPPER, fp8=False).fp8
+    assert chosen(HOPPER, parameters=1e6, fp8=True).fp8.value and not chosen(HOPPER, fp8=False).fp8.value
     for hardware, setting in (
         (TURING, {"attention": "flash"}),
         (TURING, {"fp8": True}),

@@ -20,12 +20,12 @@ from pretrain_cli.training.choices.compilation import choose_compile, compiled_b
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Facts, make_plan
 from pretrain_cli.training.choices.workers import choose_workers
-from pretrain_cli.training.keeping.record import read_record
 from pretrain_cli.training.measuring.busy import NEWEST, USUAL, BusyWatch
 from pretrain_cli.training.measuring.validation import Validator
 from pretrain_cli.training.rows import feed
 from pretrain_cli.training.run import train
 from pretrain_cli.training.trainer import PackedTrainer
+from tests.support.runs import record_of
 from tests.training.conftest import Heard, small
 from tests.training.test_resume import course
 
@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_while_nobody_waits_for_it_costs_a_warning(rows,
     killed: list[int] = []
 
     def during(self, *words, **keywords):
-        if not killed and self.job.state.step == 2:
+        if not killed and self.attempt.state.step == 2:
             process = feeds[-1]._batches._workers[0]
             os.kill(process.pid, signal.SIGKILL)
             killed.append(process.pid)
@@ -180,7 +180,7 @@ def test_a_compiled_run_resumes_to_the_same_weights(rows) -> None:
     settings = {"train__max_steps": 6, "train__save_steps": 2, "train__compile": True}
     heard = Heard()
     train(small(**settings), rows, heard, run_name="compiled")
-    assert not heard.warnings and read_record(rows.run("compiled"))["compiled"] is True
+    assert not heard.warnings and record_of(rows.run("compiled")).compiled is True
     with pytest.raises(PowerCut):
         train(small(**settings), rows, Heard(step_5=cut), run_name="compiled-cut")
     torch._dynamo.reset()

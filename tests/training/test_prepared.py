@@ -10,6 +10,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import changed, load_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.training.rows.prepared import check_prepared, other_inputs
 
 
@@ -30,12 +31,12 @@ from pretrain_cli.training.rows.prepared import check_prepared, other_inputs
 )
 def test_a_changed_setting_is_named_with_both_values(rows: Artifacts, key: str, value: Any, was: str) -> None:
     with pytest.raises(ConfigError, match=f"{key.replace('__', '.')} = {was}, the config says") as caught:
-        check_prepared(changed(Config(), **{key: value}), rows.read_manifest())
+        check_prepared(changed(Config(), **{key: value}), read_manifest(rows))
     assert "ptk prepare" in caught.value.hint
 
 
 def test_what_was_a_flag_of_prepare_need_not_be_said_again(rows: Artifacts) -> None:
-    manifest = rows.read_manifest()
+    manifest = read_manifest(rows)
     check_prepared(Config(), manifest)
     same = changed(Config(), data__sequence_length=32, data__packing="best-fit", tokenizer__vocab_size=400)
     check_prepared(same, manifest)
@@ -44,12 +45,12 @@ def test_what_was_a_flag_of_prepare_need_not_be_said_again(rows: Artifacts) -> N
 
 def test_a_preset_for_other_rows_is_noticed(rows: Artifacts) -> None:
     with pytest.raises(ConfigError, match="sequence_length = 32, the config says 512"):
-        check_prepared(load_config(preset="smollm2", environ={}).config, rows.read_manifest())
+        check_prepared(load_config(preset="smollm2", environ={}).config, read_manifest(rows))
 
 
 def test_inputs_that_the_rows_were_not_made_from_are_named(rows: Artifacts) -> None:
-    manifest = rows.read_manifest()
-    path = manifest["inputs"][0]["path"]
+    manifest = read_manifest(rows)
+    path = manifest.inputs[0].path
     folder = path.rpartition("/")[0]
     for named in (path, folder, f"{folder}/*.txt"):
         assert other_inputs(changed(Config(), data__inputs=(named,)), manifest) == ""

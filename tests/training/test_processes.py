@@ -22,9 +22,9 @@ from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, DataError
 from pretrain_cli.training.choices.plan import Facts, make_plan
-from pretrain_cli.training.keeping.record import read_record
 from pretrain_cli.training.processes.launch import first_failure, unheard_launcher, wanted_processes
 from pretrain_cli.training.rows.order import RowOrder
+from tests.support.runs import record_of
 
 STEPS = 50
 COMMON = (
@@ -236,7 +236,7 @@ def test_of_several_failures_the_one_with_an_error_of_its_own_is_shown(tmp_path:
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(one: RunFolder, two: RunFolder) -> None:
     assert furthest(one, two) < 1e-4
-    assert read_record(two)["world_size"] == 2 and read_record(two)["plan"]["micro_batch"] == 4
+    assert record_of(two).world_size == 2 and record_of(two).plan.micro_batch == 4
     first, second = (validations(run) for run in (one, two))
     assert len(first) == 3 and first == pytest.approx(second, abs=1e-4)
 
@@ -344,7 +344,7 @@ def test_an_error_of_one_process_is_the_error_of_the_command(rows: Artifacts, to
     assert code == DataError.exit_code and time.monotonic() - began < 60
     wanted = {"kind": "data", "message": "Row 17 is torn.", "hint": "Prepare again.", "exit_code": 3}
     assert json.loads(out)["error"] == wanted
-    assert err.count("Error:") == 1 and read_record(rows.run("torn"))["status"] == "failed"
+    assert err.count("Error:") == 1 and record_of(rows.run("torn")).status == "failed"
 
 
 @pytest.mark.slow

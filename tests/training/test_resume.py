@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
 from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
-from pretrain_cli.training.keeping.record import read_record
 from pretrain_cli.training.processes.signals import SAME_SECONDS, StopRequests
 from pretrain_cli.training.run import train
+from tests.support.runs import record_of
 from tests.training.conftest import Heard, prepare_text, small
 
 pytestmark = pytest.mark.slow
@@ -170,8 +170,8 @@ def test_a_signal_saves_and_says_how_to_go_on(rows, straight, number, code) -> N
         signal.signal(number, before)
     assert caught.value.exit_code == code
     assert f"ptk train --resume {name}" in caught.value.hint
-    step = read_record(rows.run(name))["steps"]
-    assert rows.run(name).checkpoint_steps()[-1] == step and read_record(rows.run(name))["status"] == "interrupted"
+    step = record_of(rows.run(name)).steps
+    assert rows.run(name).checkpoint_steps()[-1] == step and record_of(rows.run(name)).status == "interrupted"
     train(small(), rows, resume=name)
     assert course(rows.run(name)) == course(straight) and weights_equal(rows.run(name), straight)
 

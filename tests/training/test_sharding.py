@@ -12,8 +12,8 @@ from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.choices.plan import Facts, make_plan
-from pretrain_cli.training.keeping.record import read_record
 from pretrain_cli.training.processes.sharding import be_one_of_one, check_zero_layout, refuse_other_sharding, zero_stage
+from tests.support.runs import record_of
 from tests.training.test_processes import COMMON, furthest, ptk, start, trained, wait_for_step
 
 SHARDED = ("--shard-model", "--processes", "2")
@@ -41,7 +41,7 @@ def test_muon_is_not_taken_where_matrices_are_in_parts() -> None:
         make_plan(facts, TrainConfig(shard_model=True, optimizer="muon", max_steps=3))
     under_deepspeed = replace(facts, deepspeed=True)
     assert make_plan(under_deepspeed, TrainConfig(max_steps=3)).optimizer == "adamw"
-    with pytest.raises(ConfigError, match="DeepSpeed holds parts"):
+    with pytest.raises(ConfigError, match="DeepSpeed splits"):
         make_plan(under_deepspeed, TrainConfig(optimizer="muon", max_steps=3))
 
 
@@ -77,9 +77,9 @@ def test_the_stage_of_deepspeed_is_read_from_a_file_or_a_table(tmp_path) -> None
 def test_each_of_two_processes_holds_half_and_the_losses_are_those_of_one(rows: Artifacts, one: RunFolder) -> None:
     run = trained(rows, "halves", *SHARDED)
     assert furthest(run, one) < 1e-3
-    assert "sharded: each of 2 processes holds 50% of the weights" in read_record(run)["choices"]
+    assert "sharded: each of 2 processes holds 50% of the weights" in record_of(run).choices
     assert len(list((run.checkpoint(50) / "sharded").glob("*.distcp"))) == 2
-    assert AutoModelForCausalLM.from_pretrained(run.model).num_parameters() == read_record(run)["parameters"]
+    assert AutoModelForCausalLM.from_pretrained(run.model).num_parameters() == record_of(run).parameters
     assert not list(run.model.glob("*.distcp"))
 
 

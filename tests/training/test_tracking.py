@@ -20,9 +20,9 @@ from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.training.keeping import tracking
-from pretrain_cli.training.keeping.record import read_record
 from pretrain_cli.training.keeping.wandb_state import LOG, connection
 from pretrain_cli.training.run import train
+from tests.support.runs import record_of
 from tests.training.conftest import Heard, small
 from tests.training.wandb_server import wandb_server
 
@@ -83,7 +83,7 @@ def sync_folder(line: str) -> Path:
 
 def delay(run: RunFolder, trouble: str) -> None:
     """What W&B cost the run, as its record says: under 10 s, and printed for the table in docs/concepts/tracking.md."""
-    seconds = read_record(run)["wandb"]["seconds"]
+    seconds = record_of(run).wandb.seconds
     sys.stdout.write(f"{trouble}: {seconds} s\n")
     assert seconds < 10
 
@@ -129,7 +129,7 @@ def test_without_a_key_the_run_is_offline_and_says_how_to_send_it(rows) -> None:
     assert heard.states["wandb"] == "offline"
     lines = [text for text in heard.notes + heard.warnings if "wandb sync" in text]
     assert len(lines) == 1 and sync_folder(lines[0]).parent.parent == rows.run("no-key").path
-    assert read_record(rows.run("no-key"))["wandb"]["mode"] == "offline"
+    assert record_of(rows.run("no-key")).wandb.mode == "offline"
     delay(rows.run("no-key"), "no key")
 
 

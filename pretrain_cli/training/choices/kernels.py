@@ -1,7 +1,6 @@
-"""Which of a GPU's faster ways to compute are taken: flash attention, Liger's kernels, fp8; and why?
+"""Chooses a GPU's faster kernels, flash attention, Liger and fp8, from plain facts that need no GPU to be tested.
 
-Nothing of this runs on a CPU. Each way is one documented call of its library; the choice is made from plain facts, so
-that it can be tested without the hardware.
+Nothing of this runs on a CPU. Each is one documented call of its library.
 """
 
 from __future__ import annotations
@@ -9,13 +8,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
+from pretrain_cli.model.devices import Choice
 
 AMPERE, ADA = (8, 0), (8, 9)
 FP8_PAYS_PARAMETERS = 1e9
@@ -41,12 +42,17 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The choices; ``reasons`` holds those worth a line."""
+    """The choices, each with its reason; a reason that is empty isn't worth a line."""
 
-    attention: str = "sdpa"
-    liger: bool = False
-    fp8: bool = False
-    reasons: dict[str, str] = field(default_factory=dict)
+    attention: Choice[str]
+    liger: Choice[bool]
+    fp8: Choice[bool]
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Name → reason, of those worth a line."""
+        named = {"attention": self.attention.reason, "liger": self.liger.reason, "fp8": self.fp8.reason}
+        return {name: reason for name, reason in named.items() if reason}
 
 
 def hardware_of(device: str) -> Hardware:
@@ -80,28 +86,24 @@ def choose_kernels(hardware: Hardware, train: TrainConfig, model_type: str, para
         ConfigError: something is asked for that this device can't do.
         MissingDependencyError: something is asked for whose library isn't installed.
     """
-    reasons: dict[str, str] = {}
-    attention = _attention(hardware, train, reasons)
-    liger = _liger(hardware, train, model_type, reasons)
-    return Kernels(attention, liger, _fp8(hardware, train, parameters, reasons), reasons)
+    return Kernels(_attention(hardware, train), _liger(hardware, train, model_type), _fp8(hardware, train, parameters))
 
 
-def _attention(hardware: Hardware, train: TrainConfig, reasons: dict[str, str]) -> str:
+def _attention(hardware: Hardware, train: TrainConfig) -> Choice[str]:
     able = hardware.kind == "cuda" and hardware.capability >= AMPERE
     if train.attention == "flash" and not able:
         raise ConfigError("Flash attention needs an NVIDIA GPU of the Ampere generation or newer.", "Use auto.")
     if train.attention == "flash" and not hardware.flash_attention:
         raise MissingDependencyError("Flash attention needs the package flash-attn.", "pip install flash-attn")
     if train.attention in ("sdpa", "eager"):
-        return train.attention
-    taken = able and hardware.flash_attention
-    if hardware.kind == "cuda":
-        lacking = "flash-attn isn't installed" if able else "the GPU is older than Ampere"
-        reasons["attention"] = "flash" if taken else f"torch's own: {lacking}"
-    return "flash_attention_2" if taken else "sdpa"
+        return Choice(train.attention, "")
+    if able and hardware.flash_attention:
+        return Choice("flash_attention_2", "flash")
+    lacking = "flash-attn isn't installed" if able else "the GPU is older than Ampere"
+    return Choice("sdpa", f"torch's own: {lacking}" if hardware.kind == "cuda" else "")
 
 
-def _liger(hardware: Hardware, train: TrainConfig, model_type: str, reasons: dict[str, str]) -> bool:
+def _liger(hardware: Hardware, train: TrainConfig, model_type: str) -> Choice[bool]:
     known = model_type in LIGER_MODELS
     if train.liger is True and not hardware.liger:
         raise MissingDependencyError("Liger's kernels aren't installed.", "pip install 'pretrain-cli[gpu]'")
@@ -110,14 +112,14 @@ def _liger(hardware: Hardware, train: TrainConfig, model_type: str, reasons: dic
     if train.liger is True and not hardware.compiler:
         raise ConfigError("Liger's kernels need a C compiler, and there is none.", "Install gcc, or use auto.")
     taken = train.liger is not False and hardware.kind == "cuda" and hardware.liger and known and hardware.compiler
-    if hardware.kind == "cuda":
-        lacking = f"it doesn't know '{model_type}'" if hardware.liger else "not installed (extra `gpu`)"
-        lacking = lacking if hardware.compiler else "there is no C compiler (gcc) for its kernels"
-        reasons["liger"] = "on" if taken else "off: " + _why(train.liger, lacking)
-    return taken
+    if hardware.kind != "cuda":
+        return Choice(taken, "")
+    lacking = f"it doesn't know '{model_type}'" if hardware.liger else "not installed (extra `gpu`)"
+    lacking = lacking if hardware.compiler else "there is no C compiler (gcc) for its kernels"
+    return Choice(taken, "on" if taken else "off: " + _why(train.liger, lacking))
 
 
-def _fp8(hardware: Hardware, train: TrainConfig, parameters: float, reasons: dict[str, str]) -> bool:
+def _fp8(hardware: Hardware, train: TrainConfig, parameters: float) -> Choice[bool]:
     able = hardware.kind == "cuda" and hardware.capability >= ADA
     if train.fp8 is True and not able:
         raise ConfigError("fp8 needs an NVIDIA GPU of the Ada or Hopper generation or newer.", "Use auto.")
@@ -125,32 +127,36 @@ def _fp8(hardware: Hardware, train: TrainConfig, parameters: float, reasons: dic
         raise MissingDependencyError("fp8 needs the package torchao.", "pip install torchao")
     large = parameters >= FP8_PAYS_PARAMETERS
     taken = train.fp8 is True or (train.fp8 == "auto" and able and hardware.torchao and large)
-    if able:
-        lacking = "the model is smaller than 1B" if not large else "torchao isn't installed"
-        reasons["fp8"] = "on" if taken else "off: " + _why(train.fp8, lacking)
-    return taken
+    if not able:
+        return Choice(taken, "")
+    lacking = "the model is smaller than 1B" if not large else "torchao isn't installed"
+    return Choice(taken, "on" if taken else "off: " + _why(train.fp8, lacking))
 
 
 def _why(setting: bool | str, reason: str) -> str:
     return reason if setting == "auto" else "as asked"
 
 
-def apply_kernels(model: Any, kernels: Kernels) -> None:
+def apply_kernels(model: PreTrainedModel, kernels: Kernels) -> None:
     """Attention and fp8 on the model itself; Liger's kernels are Trainer's to switch on."""
-    if kernels.attention != "sdpa":
-        model.set_attn_implementation(kernels.attention)
-    if kernels.fp8:
+    if kernels.attention.value != "sdpa":
+        model.set_attn_implementation(kernels.attention.value)
+    if kernels.fp8.value:
         from torchao.float8 import convert_to_float8_training
 
         head = model.get_output_embeddings()
 
-        def fits(module: Any, name: str) -> bool:
-            return module is not head and all(size % FP8_MULTIPLE == 0 for size in module.weight.shape)
+        def fits(module: nn.Module, name: str) -> bool:
+            return isinstance(module, nn.Linear) and module is not head and _divides(module)
 
         convert_to_float8_training(model, module_filter_fn=fits)
 
 
-def liger_config(model_config: Any) -> dict[str, bool]:
+def _divides(layer: nn.Linear) -> bool:
+    return all(size % FP8_MULTIPLE == 0 for size in layer.weight.shape)
+
+
+def liger_config(model_config: PreTrainedConfig) -> dict[str, bool]:
     """Which of Liger's kernels to use: not its loss, since ptk has its own, nor its MLP where it isn't SwiGLU."""
     gated = getattr(model_config, "hidden_act", "") in ("silu", "swish")
     return {

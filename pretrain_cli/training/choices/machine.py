@@ -1,4 +1,4 @@
-"""On what does a run compute, in which precision, and why?"""
+"""Chooses what a run computes on: device, threads and precision."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.memory import available_bytes, peak_resident_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
+from pretrain_cli.run_record import RunRecord
 from pretrain_cli.training.processes.agreement import same, world_size
 
 
@@ -22,6 +23,11 @@ class Machine:
 
     device: str
     precision: str
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that torch uses."""
+        return torch.get_num_threads()
 
     @property
     def on_cpu(self) -> bool:
@@ -56,33 +62,32 @@ class Machine:
         return devices.matmul_flops(self.matmul_dtype, self.device) * world_size()
 
 
-def choose_machine(train: TrainConfig, earlier: dict[str, Any], note: Callable[[str], None]) -> Machine:
-    """Device, threads and precision; each choice is told to ``note``.
+def choose_machine(train: TrainConfig, earlier: RunRecord | None, tell: Callable[[str, Choice[Any]], None]) -> Machine:
+    """Device, threads and precision.
 
     Sets torch's threads, and how this process keeps memory.
 
     Args:
         train: what is asked for.
-        earlier: run.json of a run that is resumed, else empty.
-        note: receives one line a choice.
+        earlier: run.json of the run that is resumed.
+        tell: receives each choice with its name.
     """
-
-    def say(name: str, choice: Choice[Any]) -> Any:
-        note(f"{name} {choice.value}: {choice.reason}")
-        return choice.value
-
-    device = say("device", devices.choose_device(train.device))
-    if torch.device(device).type == "cpu":
-        torch.set_num_threads(say("threads", _threads(train, earlier)))
+    device = devices.choose_device(train.device)
+    tell("device", device)
+    if torch.device(device.value).type == "cpu":
+        threads = _threads(train, earlier)
+        tell("threads", threads)
+        torch.set_num_threads(threads.value)
         keep_freed_memory()
-    return Machine(device, say("precision", same(lambda: devices.choose_precision(train.precision, device))))
+    precision = same(lambda: devices.choose_precision(train.precision, device.value))
+    tell("precision", precision)
+    return Machine(device.value, precision.value)
 
 
-def _threads(train: TrainConfig, earlier: dict[str, Any]) -> Choice[int]:
+def _threads(train: TrainConfig, earlier: RunRecord | None) -> Choice[int]:
     """As before a resume where nothing else is asked: sums over another number of threads round differently."""
-    before = earlier.get("threads")
-    alike = earlier.get("world_size", 1) == world_size()
-    if train.threads == "auto" and alike and isinstance(before, int) and before <= devices.available_cores():
+    before = earlier.threads if earlier is not None and earlier.world_size == world_size() else None
+    if train.threads == "auto" and before is not None and before <= devices.available_cores():
         return Choice(before, "as before the resume")
     # Several processes always look busy to each other.
     return devices.choose_threads(train.threads, busy_cores=0.0 if world_size() > 1 else None)

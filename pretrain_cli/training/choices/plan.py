@@ -1,9 +1,9 @@
-"""Facts in, choices out: how large a model, how long, in which batches, at which rates, and why each?"""
+"""Chooses a run's model size, length, batches, rates and intervals from facts, each with its reason."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
@@ -22,8 +22,8 @@ from pretrain_cli.training.choices.recipe import (
     choose_warmup,
 )
 
-UTILISATION = 0.45
-"""Share of the measured matmul peak that training reaches: 0.72 on wide models here, less on narrow ones."""
+UTILIZATION = 0.45
+"""Share of the measured matmul peak that training is taken to reach: 0.72 on wide models here, less on narrow ones."""
 MICRO_BATCH_TOKENS = 8192
 """Tokens at once on a CPU: more gains no speed there."""
 ACTIVATION_BYTES = 72
@@ -41,7 +41,7 @@ class Facts:
         memory_bytes: free on the device of one process.
         world_size: processes.
         on_cpu: whether the device is a CPU.
-        deepspeed: whether DeepSpeed holds the weights, as flat parts.
+        deepspeed: whether DeepSpeed holds the weights, flattened.
         base_parameters: weights of the base; 0 from scratch.
         base_hidden, base_layers: its shape; 0 from scratch.
     """
@@ -66,7 +66,20 @@ class Facts:
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices. ``steps`` is the last step, or None where the clock ends the run after ``seconds``."""
+    """The choices.
+
+    Attributes:
+        shape: of a model from scratch; None for a base.
+        steps: the last step; None where the clock ends the run after ``seconds``.
+        seconds: of the budget; None without one.
+        expected_steps: about how many there will be.
+        micro_batch: rows at once on each process.
+        accumulation: micro-batches of one optimizer step.
+        batch_tokens: of one optimizer step over all processes.
+        save_every: steps between checkpoints; None: by the clock, 0: only at the end.
+        eval_every: the same for validations.
+        reasons: name → why, for what was chosen or is worth a line.
+    """
 
     shape: Shape | None
     steps: int | None
@@ -89,6 +102,11 @@ class Plan:
     def batch_rows_per_process(self) -> int:
         return self.micro_batch * self.accumulation
 
+    @property
+    def by_clock(self) -> bool:
+        """Whether only the clock ends the run."""
+        return bool(self.seconds) and not self.steps
+
 
 def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int | None = None) -> Plan:
     """Choose what ``train`` leaves at auto.
@@ -96,79 +114,100 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
     Raises:
         ConfigError: settings that contradict each other, or a size that doesn't exist.
     """
-    reasons: dict[str, str] = {}
-    minutes, default_epochs = train.max_minutes, None
-    passes = choose_passes(facts.text_tokens, bool(facts.base_parameters))
-    if not any((train.max_steps, train.epochs, train.max_tokens, train.max_minutes)):
-        default_epochs = BASE_PASSES if facts.base_parameters else passes
-        if facts.on_cpu:
-            minutes = DEFAULT_MINUTES
-        reasons["budget"] = (
-            f"{default_epochs:g} passes over the text"
-            + (f" or {minutes:g} min, whichever ends first" if minutes else "")
-        ) + ": none was given"
-    elif not any((train.max_steps, train.epochs, train.max_tokens)):
-        default_epochs = passes
-    token_limit = _token_limit(facts, train, default_epochs)
-    seconds = minutes * 60 if minutes else None
-    flops = facts.flops * UTILISATION * (seconds or math.inf)
-    shape: Shape | None = None
-    if not facts.base_parameters:
-        chosen = _shape(facts, flops, token_limit, size, layers)
-        shape = chosen.value
-        reasons["size"] = f"{shape.name}, {shape.layers} layers of {shape.hidden}: {chosen.reason}"
+    budget = _budget(facts, train)
+    token_limit = _token_limit(facts, train, budget.passes)
+    flops = facts.flops * UTILIZATION * (budget.seconds or math.inf)
+    chosen = None if facts.base_parameters else _shape(facts, flops, token_limit, size, layers)
+    shape = chosen.value if chosen is not None else None
     per_token = shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else 6.0 * facts.base_parameters
-    tokens = min(token_limit, flops / per_token)
-    micro, accumulation, batch_tokens = _batch(facts, train, tokens, shape, reasons)
-    if default_epochs and "budget" not in reasons:
-        token_limit = _repeated(passes, token_limit, flops / per_token, minutes or 0, reasons)
+    affordable = flops / per_token
+    batch = _batch(facts, train, min(token_limit, affordable), shape)
+    batch_tokens = batch.value.tokens
+    if budget.passes and not budget.reason:
+        budget, token_limit = _ended_by_the_text(budget, token_limit, affordable)
     steps = _step_limit(facts, train, batch_tokens, token_limit)
-    expected = int(max(1, min(steps or math.inf, flops / per_token / batch_tokens)))
-    optimizer, rates = _rates(facts, train, shape, reasons)
+    expected = int(max(1, min(steps or math.inf, affordable / batch_tokens)))
+    optimizer = _optimizer(facts, train)
+    rates = _rates(facts, train, shape, optimizer.value)
     warmup = train.warmup_steps if isinstance(train.warmup_steps, int) else choose_warmup(expected)
-    schedule = _schedule(train, warmup, reasons)
+    schedule = _schedule(train, warmup)
+    checkpointing = _checkpointing(facts, train, batch.value.micro, shape)
+    reasons = {
+        "budget": budget.reason,
+        "size": f"{shape.name}, {shape.layers} layers of {shape.hidden}: {chosen.reason}" if shape and chosen else "",
+        "batch": batch.reason,
+        "optimizer": optimizer.reason,
+        "learning rate": rates.reason,
+        "schedule": schedule.reason,
+        "gradient checkpointing": checkpointing.reason,
+    }
     return Plan(
         shape=shape,
         steps=steps,
-        seconds=seconds,
+        seconds=budget.seconds,
         expected_steps=expected,
-        micro_batch=micro,
-        accumulation=accumulation,
+        micro_batch=batch.value.micro,
+        accumulation=batch.value.accumulation,
         batch_tokens=batch_tokens,
-        optimizer=optimizer,
-        rates=rates,
-        schedule=schedule,
+        optimizer=optimizer.value,
+        rates=rates.value,
+        schedule=schedule.value,
         warmup_steps=warmup,
-        save_every=_every(train.save_steps, steps, seconds),
-        eval_every=_every(train.eval_steps, steps, seconds),
+        save_every=_every(train.save_steps, steps, budget.seconds),
+        eval_every=_every(train.eval_steps, steps, budget.seconds),
         logging_every=_logging(train, expected),
-        gradient_checkpointing=_checkpointing(facts, train, micro, shape, reasons),
-        reasons=reasons,
+        gradient_checkpointing=checkpointing.value,
+        reasons={name: reason for name, reason in reasons.items() if reason},
     )
 
 
-def _repeated(passes: float, text: float, affordable: float, minutes: float, reasons: dict[str, str]) -> float:
-    """Tokens at most where only the time was given: more passes over the same text would make the model worse.
+@dataclass(frozen=True)
+class _Budget:
+    """Seconds and passes over the text that end the run where the user didn't say; ``reason`` where it was chosen."""
+
+    seconds: float | None
+    passes: float | None
+    reason: str = ""
+
+
+def _budget(facts: Facts, train: TrainConfig) -> _Budget:
+    seconds = train.max_minutes * 60 if train.max_minutes else None
+    passes = choose_passes(facts.text_tokens, bool(facts.base_parameters))
+    if any((train.max_steps, train.epochs, train.max_tokens)):
+        return _Budget(seconds, None)
+    if seconds is not None:
+        return _Budget(seconds, passes)
+    passes = BASE_PASSES if facts.base_parameters else passes
+    minutes = DEFAULT_MINUTES if facts.on_cpu else None
+    told = _passes(passes) + (f" or {minutes:g} min, whichever ends first" if minutes else "")
+    return _Budget(minutes * 60 if minutes else None, passes, f"{told}: none was given")
+
+
+def _ended_by_the_text(budget: _Budget, text: float, affordable: float) -> tuple[_Budget, float]:
+    """(budget, tokens at most) where only the time was given: more passes over the same text make the model worse.
 
     Args:
-        passes: over the text at most.
+        budget: its seconds and passes.
         text: tokens of that many passes.
         affordable: tokens that the time pays for, by estimate.
-        minutes: of the budget.
-        reasons: receives why the run ends early.
     """
     if affordable < ENOUGH_FOR_THE_TEXT * text:
-        return math.inf
-    reasons["budget"] = (
-        f"ends after {passes:g} passes over the text, or {minutes:g} min: more passes would only learn it by "
-        "heart (--epochs overrules)"
+        return budget, math.inf
+    assert budget.passes is not None
+    reason = (
+        f"ends after {_passes(budget.passes)}, or {(budget.seconds or 0) / 60:g} min: more passes would only learn it "
+        "by heart (--epochs overrides this)"
     )
-    return text
+    return replace(budget, reason=reason), text
 
 
-def _token_limit(facts: Facts, train: TrainConfig, default_epochs: float | None) -> float:
+def _passes(number: float) -> str:
+    return f"{number:g} {'pass' if number == 1 else 'passes'} over the text"
+
+
+def _token_limit(facts: Facts, train: TrainConfig, passes: float | None) -> float:
     """Training tokens at most by max_tokens, epochs or max_steps with a known batch; inf where the clock decides."""
-    limits = [train.max_tokens or math.inf, (train.epochs or default_epochs or math.inf) * facts.text_tokens]
+    limits = [train.max_tokens or math.inf, (train.epochs or passes or math.inf) * facts.text_tokens]
     if train.max_steps:
         known = train.batch_tokens if isinstance(train.batch_tokens, int) else SMALL_BATCH_TOKENS
         limits.append(train.max_steps * known)
@@ -194,10 +233,16 @@ def _shape(facts: Facts, flops: float, token_limit: float, size: str, layers: in
     return choose_shape(flops, facts.vocab_size, facts.sequence_length, layers, min(token_limit, text), source)
 
 
-def _batch(
-    facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None, reasons: dict[str, str]
-) -> tuple[int, int, int]:
-    """(micro-batch rows, accumulation, tokens of a whole step)."""
+@dataclass(frozen=True)
+class Batch:
+    """Rows at once on each process, micro-batches of an optimizer step, and its tokens over all processes."""
+
+    micro: int
+    accumulation: int
+    tokens: int
+
+
+def _batch(facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None) -> Choice[Batch]:
     row, world = facts.sequence_length, facts.world_size
     given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
     if isinstance(train.batch_tokens, int):
@@ -209,8 +254,8 @@ def _batch(
     whole = max(1, round(wanted / row))
     if whole % world and isinstance(train.batch_tokens, int):
         raise ConfigError(
-            f"A batch of {wanted} tokens is {whole} rows, which {world} processes can't share evenly.",
-            "Take a number of processes that divides it, or another train.batch_tokens.",
+            f"A batch of {wanted:,} tokens is {whole} rows, which {world} processes can't share evenly.",
+            "Use a number of processes that divides it, or another train.batch_tokens.",
         )
     rows = max(1, round(whole / world))
     if not given:
@@ -228,13 +273,13 @@ def _batch(
     total = micro * accumulation * row * world
     if isinstance(train.batch_tokens, int) and len(given) == 2 and total != train.batch_tokens:
         raise ConfigError(
-            f"micro_batch × gradient_accumulation × rows × processes make {total} tokens, batch_tokens says "
-            f"{train.batch_tokens}.",
+            f"micro_batch × gradient_accumulation × rows × processes make {total:,} tokens, but batch_tokens says "
+            f"{train.batch_tokens:,}.",
             "Leave one of train.batch_tokens, train.micro_batch and train.gradient_accumulation at auto.",
         )
     pieces = f"{micro} {'row' if micro == 1 else 'rows'} of {row}" + (f" × {accumulation}" if accumulation > 1 else "")
-    reasons["batch"] = f"{total} tokens ({pieces}{f' on {world} processes' if world > 1 else ''}): {reason}"
-    return micro, accumulation, total
+    told = f"{total:,} tokens ({pieces}{f' on {world} processes' if world > 1 else ''}): {reason}"
+    return Choice(Batch(micro, accumulation, total), told)
 
 
 def _divisor(rows: int, limit: int) -> int:
@@ -258,35 +303,33 @@ def _fitting_rows(facts: Facts, shape: Shape | None) -> int:
     return max(1, int(free / max(1.0, _row_bytes(facts, shape))))
 
 
-def _checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | None, reasons: dict[str, str]) -> bool:
+def _checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | None) -> Choice[bool]:
     if train.gradient_checkpointing != "auto":
-        return train.gradient_checkpointing
+        return Choice(train.gradient_checkpointing, "")
     needed = _fixed_bytes(facts, shape) + micro * _row_bytes(facts, shape)
-    if needed > 0.9 * facts.memory_bytes:
-        reasons["gradient checkpointing"] = (
-            f"on: {needed / 1e9:.1f} GB of activations and weights, {facts.memory_bytes / 1e9:.1f} GB are free"
-        )
-        return True
-    return False
+    if needed <= 0.9 * facts.memory_bytes:
+        return Choice(False, "")
+    return Choice(
+        True,
+        f"on: {needed / 1e9:.1f} GB of activations and weights are needed, {facts.memory_bytes / 1e9:.1f} GB are free",
+    )
 
 
-def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[str, str]) -> tuple[str, Rates]:
-    optimizer = train.optimizer
-    in_parts = train.shard_model or facts.deepspeed
-    if optimizer == "muon" and in_parts:
+def _optimizer(facts: Facts, train: TrainConfig) -> Choice[str]:
+    split = train.shard_model or facts.deepspeed
+    if train.optimizer == "muon" and split:
         holder = "DeepSpeed" if facts.deepspeed else "a sharded model"
-        raise ConfigError(
-            f"Muon needs whole matrices, and {holder} holds parts of them.", "Use --set train.optimizer=adamw."
-        )
-    if optimizer == "auto":
-        optimizer = "adamw" if facts.base_parameters or in_parts else "muon"
-        reasons["optimizer"] = (
-            "adamw: a base was made with it"
-            if facts.base_parameters
-            else "adamw: muon needs whole matrices"
-            if in_parts
-            else "muon: learns most in the same time"
-        )
+        raise ConfigError(f"Muon needs whole matrices, and {holder} splits them.", "Use --set train.optimizer=adamw.")
+    if train.optimizer != "auto":
+        return Choice(train.optimizer, "")
+    if facts.base_parameters:
+        return Choice("adamw", "adamw: the base was trained with it")
+    if split:
+        return Choice("adamw", "adamw: muon needs whole matrices")
+    return Choice("muon", "muon: learns most in the same time")
+
+
+def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, optimizer: str) -> Choice[Rates]:
     hidden = shape.hidden if shape else facts.base_hidden
     found = choose_rates(optimizer, hidden, facts.text_tokens, facts.base_parameters)
     main = found.main if train.learning_rate == "auto" else train.learning_rate
@@ -299,29 +342,28 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, reasons: dict[
         else train.embedding_learning_rate,
         found.beta1 if train.adam_beta1 == "auto" else train.adam_beta1,
     )
-    if train.learning_rate == "auto":
-        others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
-        others += f", embedding {rates.embedding:.2g}" if rates.embedding != rates.main else ""
-        reasons["learning rate"] = f"{rates.main:.2g}{others}: {_why_rates(facts, hidden)}"
-    return optimizer, rates
+    if train.learning_rate != "auto":
+        return Choice(rates, "")
+    others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
+    others += f", embedding {rates.embedding:.2g}" if rates.embedding != rates.main else ""
+    return Choice(rates, f"{rates.main:.2g}{others}: {_why_rates(facts, hidden)}")
 
 
 def _why_rates(facts: Facts, hidden: int) -> str:
     if facts.base_parameters:
-        return f"gentle, as a base of {facts.base_parameters / 1e6:.0f}M parameters needs it"
+        return f"low, so that a base of {facts.base_parameters / 1e6:.0f}M parameters keeps what it knows"
     if facts.text_tokens < TINY_TEXT_TOKENS:
-        return "more would learn so short a text by heart"
-    return "taught most" + (f" at a width of {WIDTH}, scaled to {hidden}" if hidden > WIDTH else "")
+        return "higher rates would learn so short a text by heart"
+    return "learned most in our measurements" + (f" at width {WIDTH}, scaled to {hidden}" if hidden > WIDTH else "")
 
 
-def _schedule(train: TrainConfig, warmup: int, reasons: dict[str, str]) -> str:
-    """The course of the rates; ``reasons`` receives it with its warm-up."""
+def _schedule(train: TrainConfig, warmup: int) -> Choice[str]:
+    """How the rates move; the reason names the warm-up too."""
     chosen = "linear" if train.schedule == "auto" else train.schedule
     floor = train.min_learning_rate_ratio
     end = "" if chosen == "constant" else f" to {floor:g} of the peak" if floor else " to zero"
-    why = "as asked" if chosen == train.schedule else "others learned no more in the same time"
-    reasons["schedule"] = f"{chosen}{end}, after {warmup} {'step' if warmup == 1 else 'steps'} of warm-up: {why}"
-    return chosen
+    why = "as asked" if chosen == train.schedule else "no other learned more in the same time"
+    return Choice(chosen, f"{chosen}{end}, after {warmup} {'step' if warmup == 1 else 'steps'} of warm-up: {why}")
 
 
 def _every(setting: int | str, steps: int | None, seconds: float | None) -> int | None:

@@ -1,4 +1,4 @@
-"""How is a checkpoint complete or absent, and which one does a resume take?"""
+"""Makes checkpoints complete or absent, and chooses the one to resume from."""
 
 from __future__ import annotations
 
@@ -150,15 +150,10 @@ def rotate(run: RunFolder, keep: int, best: int, warn: Callable[[str], None]) ->
 
 
 def remove_after(run: RunFolder, step: int) -> None:
-    """Remove checkpoints of a course that a resume from ``step`` leaves."""
+    """Remove checkpoints after ``step``: a resume trains those steps again."""
     for later in run.checkpoint_steps():
         if later > step:
             _remove(run.checkpoint(later))
-
-
-def bytes_needed(parameters: int, weight_bytes: int, optimizer: str) -> int:
-    """Disk that one checkpoint takes: weights and moments (Muon's matrices have one, AdamW two)."""
-    return int(parameters * (weight_bytes + (8 if optimizer != "muon" else 6))) + 2_000_000
 
 
 def _remove(folder: Path) -> None:

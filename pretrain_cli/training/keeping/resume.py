@@ -1,17 +1,20 @@
-"""Which run goes on, with which settings, from which checkpoint?"""
+"""Finds the run to resume, its settings, and whether they may change."""
 
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
+from pretrain_cli.manifest import RowLayout
+from pretrain_cli.run_record import RunRecord, TrainResult
 from pretrain_cli.training.choices.plan import Plan
-from pretrain_cli.training.keeping.record import read_record
-from pretrain_cli.training.result import TrainResult
+from pretrain_cli.training.keeping.state import RunState, Settings
 
 BUDGET = ("train.max_steps", "train.epochs", "train.max_tokens", "train.max_minutes")
 FREE = (
@@ -32,12 +35,28 @@ FREE = (
     "train.processes",
     "train.shard_model",
 )
-"""Keys under [train] that may change on a resume: they leave the course of the weights as it is, up to rounding."""
+"""Keys under [train] that may change on a resume: the weights come out the same, up to rounding."""
 SHAPING = ("model.", "train.", "trainer")
 
 
-def find_run(resume: str, artifacts: Artifacts) -> tuple[RunFolder, str | None]:
-    """The run, and the checkpoint asked for, of "", "RUN", "RUN@step-000100" or "@step-000100".
+@dataclass(frozen=True)
+class Resumed:
+    """The run that is resumed, and the checkpoint that was asked for, if one was."""
+
+    run: RunFolder
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where training begins: a checkpoint (None: the beginning) and the run's state there."""
+
+    checkpoint: Path | None
+    state: RunState
+
+
+def find_run(resume: str, artifacts: Artifacts) -> Resumed:
+    """What "", "RUN", "RUN@step-000100" or "@step-000100" names.
 
     Raises:
         ModelError: there is no such run.
@@ -46,9 +65,9 @@ def find_run(resume: str, artifacts: Artifacts) -> tuple[RunFolder, str | None]:
     if not name:
         names = artifacts.run_names()
         if not names:
-            raise ModelError(f"No run to resume in {artifacts.root}.", "Start one: ptk train")
+            raise ModelError(f"There is no run to resume in {artifacts.root}.", "Start one: ptk train")
         name = names[-1]
-    return artifacts.existing_run(name), checkpoint or None
+    return Resumed(artifacts.existing_run(name), checkpoint or None)
 
 
 def read_config(run: RunFolder) -> Config:
@@ -63,29 +82,24 @@ def read_config(run: RunFolder) -> Config:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
 
 
-def result_of(run: RunFolder, config: Config) -> TrainResult | None:
-    """The result of a run that is finished and isn't asked to go on longer."""
-    record = read_record(run)
-    saved = record.get("result")
-    if record.get("status") != "finished" or not saved or not run.model.is_dir():
+def result_of(run: RunFolder, record: RunRecord | None, config: Config) -> TrainResult | None:
+    """The result of a run that is finished and isn't asked to train longer."""
+    if record is None or record.status != "finished" or record.result is None or not run.model.is_dir():
         return None
     before, after = dict(flatten(read_config(run))), dict(flatten(config))
     if any(before[key] != after[key] for key in BUDGET):
         return None
-    return TrainResult(**{**saved, "model": run.model})
+    return replace(record.result, model=run.model)
 
 
-def settled(
-    config: Config, plan: Plan, precision: str, manifest: dict[str, Any], compiled: bool | None = None
-) -> Config:
-    """``config`` with what was chosen in place of `auto`, so that a resume, or another run of it, chooses the same.
+def settled(config: Config, plan: Plan, precision: str, layout: RowLayout, compiled: bool | None = None) -> Config:
+    """``config`` with what was chosen instead of ``auto``, so that a resume, or another run of it, chooses the same.
 
-    The accumulation goes back to auto: it follows from the batch, on any number of processes.
+    The accumulation returns to auto: it follows from the batch, on any number of processes.
     """
-    rows = manifest.get("settings", {})
     values: dict[str, Any] = {
-        "data__sequence_length": rows.get("sequence_length", config.data.sequence_length),
-        "data__packing": rows.get("packing", config.data.packing),
+        "data__sequence_length": layout.sequence_length,
+        "data__packing": layout.packing or config.data.packing,
         "model__size": plan.shape.name if plan.shape else config.model.size,
         "train__precision": precision,
         "train__batch_tokens": plan.batch_tokens,
@@ -108,10 +122,10 @@ def settled(
 
 
 def merge(started_with: Config, now: Config) -> Config:
-    """The run's own config with what the user changed now; what isn't given now stays as it was.
+    """The run's own config with what the user changes now; what isn't given now stays as it was.
 
     Raises:
-        ConfigError: a change that would make another training; it is named.
+        ConfigError: a change that would make it another training; it is named.
     """
     default, before = dict(flatten(Config())), dict(flatten(started_with))
     given = {key: value for key, value in flatten(now) if value != default[key] and value != before[key]}
@@ -119,8 +133,8 @@ def merge(started_with: Config, now: Config) -> Config:
     if wrong:
         key = wrong[0]
         raise ConfigError(
-            f"The run was started with {key} = {before[key]!r}, now it is {given[key]!r}.",
-            "A resume goes on with the same training: leave it, or start a new run with --run NAME.",
+            f"The run was started with {key} = {before[key]!r}; now it is {given[key]!r}.",
+            "A resume continues the same training: leave the key as it was, or start a new run with --run NAME.",
         )
     values: dict[str, Any] = {key.replace(".", "__"): value for key, value in given.items() if key != "trainer"}
     if any(key in given for key in BUDGET):
@@ -128,7 +142,7 @@ def merge(started_with: Config, now: Config) -> Config:
     return changed(started_with, **values)
 
 
-def check_unchanged(before: dict[str, Any], now: dict[str, Any], run: RunFolder) -> None:
+def check_unchanged(before: Settings, now: Settings, run: RunFolder) -> None:
     """Prepared data, tokenizer and batch are those of the checkpoint.
 
     Raises:
@@ -137,6 +151,6 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], run: RunFolder)
     for key, value in before.items():
         if key in now and now[key] != value:
             raise DataError(
-                f"Run '{run.name}' was trained with {key.replace('_', ' ')} {value}, now it is {now[key]}.",
-                "Bring back what it was trained with (prepare the same text again), or start a new run.",
+                f"Run '{run.name}' was trained with {key.replace('_', ' ')} {value}; now it is {now[key]}.",
+                "Restore what it was trained with (prepare the same text again), or start a new run.",
             )

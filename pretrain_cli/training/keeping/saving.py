@@ -1,4 +1,4 @@
-"""How does a run save, and go on when it can't?"""
+"""Saves checkpoints; a full disk pauses saving and never ends the run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import NoSpaceError
 from pretrain_cli.processes import lost_another
-from pretrain_cli.training.job import Job
+from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.keeping.checkpoints import keep_model_only, rotate, staged, whole_steps
-from pretrain_cli.training.measuring.clock import WRITE_BYTES_PER_SECOND
+from pretrain_cli.training.measuring.forecast import save_seconds
 from pretrain_cli.training.processes.agreement import agree, same, totals
 
 
@@ -20,23 +20,21 @@ class Saver:
     """Stages, fsyncs, verifies and renames checkpoints; a full disk pauses saving and never ends the run.
 
     Args:
-        job: whose state goes into a checkpoint.
+        attempt: whose state goes into a checkpoint.
         write: puts weights, optimizer and the rest into a folder.
         checkpoint_bytes: what a checkpoint will take.
     """
 
-    def __init__(self, job: Job, write: Callable[[Path], None], checkpoint_bytes: int) -> None:
-        self.job, self.checkpoint_bytes = job, checkpoint_bytes
+    def __init__(self, attempt: Attempt, write: Callable[[Path], None], checkpoint_bytes: int) -> None:
+        self.attempt, self.checkpoint_bytes = attempt, checkpoint_bytes
         self._write = write
-        self._saved_step = job.state.step
-        self._seconds = 0.0
+        self._saved_step = attempt.state.step
+        self._seconds = 0.0  # of the last save
         self._state = ""
 
     def estimate_s(self) -> float:
         """Seconds for the last checkpoint and the model."""
-        if self._seconds:
-            return 2 * self._seconds
-        return 1.0 + 2 * self.checkpoint_bytes / WRITE_BYTES_PER_SECOND
+        return 2 * (self._seconds or save_seconds(self.checkpoint_bytes))
 
     def save(self, model_only: bool = False) -> None:
         """Save this step, unless it is saved already, or the budget has only the time left to save the model.
@@ -44,34 +42,35 @@ class Saver:
         Args:
             model_only: keep its weights, as the best so far, but don't count it among those to resume from.
         """
-        job, state = self.job, self.job.state
+        context, state = self.attempt.context, self.attempt.state
         if self._saved_step == state.step:
             return
-        if job.clock.left_s < self.estimate_s() and job.stop.requested is None and job.world_size == 1:
-            job.progress.note("No time is left for a last checkpoint: only the model is saved.")
+        late = self.attempt.clock.left_s < self.estimate_s()
+        if late and context.stop.requested is None and context.world_size == 1:
+            context.progress.note("No time is left for a last checkpoint: only the model is saved.")
             return
         began = time.monotonic()
-        with job.progress.doing("saving"):
-            if agree(job.rank == 0 and self._disk_has_room()) and self._stage():
+        with context.progress.doing("saving"):
+            if agree(context.rank == 0 and self._disk_has_room()) and self._stage():
                 self._say_state("")
                 if not model_only:
                     self._saved_step = state.step
-                elif job.rank == 0:
+                elif context.rank == 0:
                     with contextlib.suppress(OSError, NoSpaceError):  # else it stays whole
-                        keep_model_only(job.run.checkpoint(state.step))
-                if job.rank == 0:
-                    rotate(job.run, job.config.train.keep, state.best_step, job.progress.warn)
+                        keep_model_only(context.run.checkpoint(state.step))
+                if context.rank == 0:
+                    rotate(context.run, context.config.train.keep, state.best_step, context.progress.warn)
         self._seconds = time.monotonic() - began
 
     def _stage(self) -> bool:
-        """Write a checkpoint, every process its part of it; whether all could."""
+        """Write a checkpoint, every process its own files; whether all could."""
         whole = False
         try:
             with contextlib.ExitStack() as stack:
                 folder = same(lambda: self._open_stage(stack))
                 failure = _failure(lambda: self._write(folder))
                 if totals(float(failure is not None))[0]:
-                    raise failure or OSError("another process couldn't write its part")
+                    raise failure or OSError("another process couldn't write its files")
             whole = True
         except Exception as error:
             if not _of_the_disk(error):
@@ -80,38 +79,38 @@ class Saver:
         return agree(whole)
 
     def _open_stage(self, stack: contextlib.ExitStack) -> Path:
-        self.job.metrics.sync()
-        return stack.enter_context(staged(self.job.run, self.job.state.step))
+        self.attempt.metrics.sync()
+        return stack.enter_context(staged(self.attempt.context.run, self.attempt.state.step))
 
     def _say_state(self, text: str) -> None:
         if text != self._state:
             self._state = text
-            self.job.progress.status("saving", text or "works again", said=bool(text))
+            self.attempt.context.progress.status("saving", text or "works again", said=bool(text))
 
     def _disk_has_room(self) -> bool:
         needed = 1.1 * self.checkpoint_bytes
-        free = shutil.disk_usage(self.job.run.path).free
+        free = shutil.disk_usage(self.attempt.context.run.path).free
         if free >= needed:
             return True
-        self._failed(OSError(28, f"{free / 1e6:.0f} MB are free, a checkpoint takes {needed / 1e6:.0f} MB"))
+        self._failed(OSError(28, f"{free / 1e6:,.0f} MB are free, a checkpoint takes {needed / 1e6:,.0f} MB"))
         return False
 
     def _failed(self, error: BaseException) -> None:
-        steps = whole_steps(self.job.run)
-        last = (
-            f"the last good checkpoint is {self.job.run.checkpoint(steps[-1]).name}" if steps else "there is none yet"
-        )
+        context = self.attempt.context
+        steps = whole_steps(context.run)
+        last = f"the last good checkpoint is {context.run.checkpoint(steps[-1]).name}" if steps else "there is none yet"
         reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
         self._say_state(
             "PAUSED, the disk is full" if any(word in reason for word in ("space", "quota", "MB")) else "FAILED"
         )
-        self.job.progress.warn(
-            f"NO CHECKPOINT at step {self.job.state.step}: {reason}. Training goes on; {last}. Free some disk space."
+        context.progress.warn(
+            f"NO CHECKPOINT at step {self.attempt.state.step}: {reason}. Training continues; {last}. "
+            "Free some disk space."
         )
 
 
 def _failure(write: Callable[[], None]) -> Exception | None:
-    """What ``write`` fails with, of the kinds that a full or broken disk gives."""
+    """What ``write`` fails with, where the disk is full or broken."""
     try:
         write()
     except Exception as error:

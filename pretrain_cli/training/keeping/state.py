@@ -1,15 +1,17 @@
-"""What does a run carry from step to step, and through a checkpoint, beside weights and optimizer?"""
+"""Holds what a run carries from step to step, and through a checkpoint, beside weights and optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pretrain_cli.artifacts import read_json, write_json
+from pretrain_cli.run_record import RewindRecord
 
 FILE = "ptk.json"
+Settings = dict[str, str | int | bool]
+"""What a resume must find unchanged."""
 
 
 @dataclass
@@ -24,10 +26,10 @@ class RunState:
         skipped: steps left out for a non-finite loss or gradient.
         best_step, best_loss: the best validation and its checkpoint.
         evaluations_without_gain: validations in a row without a better one.
-        recent_losses: the course that a divergence is measured against.
+        recent_losses: what a divergence is measured against.
         loss_sum, loss_steps: of the line of metrics.jsonl that isn't written yet.
         first_loss, last_loss: training losses of the first and newest line.
-        owes_validation: a signal came where a validation was due: it is made up for on the resume.
+        owes_validation: a signal came where a validation was due: the resume makes up for it.
         left_out, replaced_from: rows that a rewind leaves out, and from which position.
         rewound: whether the one rewind was used.
         settings: what a resume must find unchanged.
@@ -51,18 +53,18 @@ class RunState:
     left_out: list[int] = field(default_factory=list)
     replaced_from: int = 0
     rewound: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
 
-    def rewind(self, rows: Iterable[int], batch_rows: int) -> dict[str, Any]:
+    def rewind(self, rows: Iterable[int], batch_rows: int) -> RewindRecord:
         """Leave these rows out from this step on; what the record keeps of it until the next checkpoint has it."""
         self.left_out, self.rewound = sorted({*self.left_out, *rows}), True
         self.replaced_from = self.step * batch_rows
-        return {"left_out": self.left_out, "replaced_from": self.replaced_from}
+        return RewindRecord(left_out=tuple(self.left_out), replaced_from=self.replaced_from)
 
-    def take_over(self, rewind: dict[str, Any] | None) -> None:
+    def take_over(self, rewind: RewindRecord | None) -> None:
         """What the record kept of a rewind that the checkpoint is older than."""
-        if rewind and not self.rewound:
-            self.left_out, self.replaced_from, self.rewound = rewind["left_out"], rewind["replaced_from"], True
+        if rewind is not None and not self.rewound:
+            self.left_out, self.replaced_from, self.rewound = list(rewind.left_out), rewind.replaced_from, True
 
     def save(self, folder: Path) -> None:
         """Write it into a checkpoint that is being made."""

@@ -1,4 +1,4 @@
-"""How do metrics reach Weights & Biases, or another tracker, without ever costing the run?"""
+"""Sends metrics to Weights & Biases, or another tracker, without ever costing the run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.progress import Progress
+from pretrain_cli.run_record import WandbRecord
 from pretrain_cli.training.keeping.wandb_state import connection
 
 LOOK_SECONDS = 5.0
@@ -69,7 +70,7 @@ def _guarded(
             return event(*arguments, **keywords)
         except Exception as error:
             failed.append(_first_line(error))
-            warn(f"{name} stopped ({failed[0]}); training goes on, and metrics.jsonl is complete.")
+            warn(f"{name} stopped ({failed[0]}); training continues, and metrics.jsonl is complete.")
             return None
 
     return call
@@ -110,7 +111,7 @@ class WandbTracker:
         config: recorded whole; ``tracking`` says where the run is filed.
         run: its folder holds what isn't sent yet.
         facts: recorded beside the config (data fingerprint, parameters, device, ...).
-        known: "wandb" of an earlier start's run.json: its id is continued.
+        known: of an earlier start of the run: its id is continued.
         progress: told the state, and once what to do about an offline run.
 
     Attributes:
@@ -118,7 +119,7 @@ class WandbTracker:
     """
 
     def __init__(
-        self, config: Config, run: RunFolder, facts: Mapping[str, Any], known: Mapping[str, Any], progress: Progress
+        self, config: Config, run: RunFolder, facts: Mapping[str, Any], known: WandbRecord | None, progress: Progress
     ) -> None:
         self._config, self._folder, self._facts, self._progress = config, run.path, facts, progress
         self._name = run.name
@@ -126,16 +127,16 @@ class WandbTracker:
         self._rows: list[list[Any]] = []
         self._tables = True
         self._state, self._looked = "online", 0.0
-        self.id = str(known.get("id") or "")
-        self.url = str(known.get("url") or "")
+        self.id = known.id if known is not None else ""
+        self.url = known.url if known is not None else ""
         self.mode = "off"
         self.spent_s = 0.0
 
-    def start(self, lines: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    def start(self, lines: Sequence[Mapping[str, Any]] = ()) -> WandbRecord:
         """Open the run; what run.json should keep about it.
 
         Args:
-            lines: of metrics.jsonl, where a run goes on: a kill loses the last seconds of what was on its way to W&B.
+            lines: of metrics.jsonl, where a run is resumed: a kill loses the last seconds that were on their way.
         """
         # wandb reads these at import; the banner alone costs 10 s of waiting for a server that is down.
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -152,7 +153,7 @@ class WandbTracker:
             for line in lines:
                 if line["step"] >= first:
                     self.log(line["step"], {key: value for key, value in line.items() if value is not None})
-        return {"id": self.id, "url": self.url, "mode": self.mode, "folder": self._sync_folder()}
+        return WandbRecord(id=self.id, url=self.url, mode=self.mode, folder=self._sync_folder())
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send one line; the first failure switches tracking off."""
@@ -268,7 +269,7 @@ class WandbTracker:
             self._run, self.mode = None, "off"
             self._progress.status("wandb", "off", said=True)
             self._progress.warn(
-                f"W&B stopped ({_first_line(error)}); training goes on. Send what it kept: "
+                f"W&B stopped ({_first_line(error)}); training continues. Send what it kept: "
                 f"wandb sync --include-online {folder}"
             )
             return False

@@ -1,16 +1,9 @@
-"""How much of a run's time is used, over all its starts, and when must it stop to end inside its budget?"""
+"""Keeps a run's time over all its starts, and tells when it must stop to end inside its budget."""
 
 from __future__ import annotations
 
 import math
 import time
-
-FORWARD_SHARE = 0.4
-"""A row costs a validation about this much of what it costs a training step (a third of the arithmetic, and its share
-of everything else)."""
-WRITE_BYTES_PER_SECOND = 150e6
-VALIDATION_SHARE = 0.04
-"""A validation at the end of a timed run takes at most this share of the budget."""
 
 EXIT_SECONDS, MOST_SLOWER = 0.75, 4.0
 """What a process with torch takes to begin and to end beside its training, and how many times as long at most on a

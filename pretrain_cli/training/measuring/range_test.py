@@ -1,4 +1,4 @@
-"""Which learning rate suits this model and text? A range test (Smith 2015, arXiv 1506.01186)."""
+"""Finds a learning rate for a model and text by a range test (Smith 2015, arXiv 1506.01186)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
 
 from pretrain_cli.artifacts import Artifacts, write_json, writing_to
 from pretrain_cli.config.model import Config
@@ -20,7 +19,7 @@ from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Plan
-from pretrain_cli.training.context import Start, model_and_plan, unrecorded_start
+from pretrain_cli.training.context import TrainingContext, open_unrecorded
 from pretrain_cli.training.rows.feed import Feed
 from pretrain_cli.training.rows.order import RowOrder
 from pretrain_cli.training.step.loss import attach_loss, head_is_plain
@@ -46,7 +45,7 @@ class RateSearch:
     Attributes:
         learning_rate: to try, for `--learning-rate`.
         matrix_learning_rate: of muon's matrices at that point; None with another optimizer.
-        planned: what the dial would have taken.
+        planned: what training would take.
         rates: of each step, of the weights that ``train.learning_rate`` names; the others rise along with them.
         losses: smoothed, nats per token.
         picture: where the curve is drawn.
@@ -76,10 +75,9 @@ def find_learning_rate(
     """
     quiet_libraries()
     with writing_to(artifacts.root):
-        start = unrecorded_start(config, artifacts, progress, command)
-        set_seed(config.train.seed)
-        model, plan = model_and_plan(start)
-        rates, losses = _rise(start, model, plan)
+        context = open_unrecorded(config, artifacts, progress, tuple(command))
+        plan = context.plan
+        rates, losses = _rise(context)
         found = _choose(rates, losses)
         picture = artifacts.root / "learning-rate.png"
         _draw(picture, rates, losses, found, plan.rates.main)
@@ -89,21 +87,21 @@ def find_learning_rate(
     return result
 
 
-def _rise(start: Start, model: Any, plan: Plan) -> tuple[list[float], list[float]]:
-    """(rates, smoothed losses) of the steps until the loss runs away."""
-    config, machine = start.config, start.machine
+def _rise(context: TrainingContext) -> tuple[list[float], list[float]]:
+    """(rates, smoothed losses) of the steps until the loss rises steeply."""
+    config, machine, plan, progress = context.config, context.machine, context.plan, context.progress
     if plan.optimizer not in ("adamw", "muon"):
         raise ConfigError(
-            f"The range test doesn't know the optimizer '{plan.optimizer}'.", "Take adamw or muon: train.optimizer"
+            f"The range test doesn't know the optimizer '{plan.optimizer}'.", "Set train.optimizer to adamw or muon."
         )
-    model = model.to(machine.device).train()
+    model = context.model.to(machine.device).train()
     attach_loss(model, head_is_plain(model), config.train.z_loss)
     optimizer = make_optimizer(model, plan.optimizer, config.train, plan.rates, machine.matmul_dtype)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    order = RowOrder(len(start.prepared.train), plan.micro_batch, STEPS * plan.accumulation, config.train.seed)
-    feed = Feed(start.prepared.train, order, 0, False, start.progress.warn)
+    order = RowOrder(len(context.rows.train), plan.micro_batch, STEPS * plan.accumulation, config.train.seed)
+    feed = Feed(context.rows.train, order, 0, False, progress.warn)
     rates, losses, mean, began = [], [], 0.0, time.monotonic()
-    start.progress.stage("range test", STEPS, "steps")
+    progress.stage("range test", STEPS, "steps")
     for step in range(STEPS):
         factor = FROM * (TO / FROM) ** (step / (STEPS - 1))
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -115,11 +113,11 @@ def _rise(start: Start, model: Any, plan: Plan) -> tuple[list[float], list[float
         smooth = mean / (1 - SMOOTHING ** (step + 1))
         rates.append(plan.rates.main * factor)
         losses.append(smooth)
-        start.progress.advance(step + 1, loss=loss)
+        progress.advance(step + 1, loss=loss)
         late = time.monotonic() - began > SECONDS and step >= LEAST_STEPS
         if late or (smooth > DIVERGED * min(losses) and step >= LEAST_STEPS):
             break
-    start.progress.end_stage()
+    progress.end_stage()
     return rates, losses
 
 
@@ -141,7 +139,7 @@ def _step(model: Any, optimizer: Any, feed: Feed, plan: Plan, machine: Machine, 
 
 def _choose(rates: list[float], losses: list[float]) -> float:
     if not losses:
-        raise DivergedError("The loss isn't finite at the first step.", "Look at the model and the rows: ptk inspect")
+        raise DivergedError("The loss isn't finite at the first step.", "Check the model and the rows: ptk inspect")
     best = min(range(len(losses)), key=losses.__getitem__)
     return float(f"{rates[best] / BEFORE_THE_BEST:.2g}")
 

@@ -1,11 +1,10 @@
-"""Which rows does a run train on, and do they fit its config and tokenizer?"""
+"""Opens the prepared rows for training, and checks that they fit its config and tokenizer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,38 +13,66 @@ from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Auto, Config
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, DataError
+from pretrain_cli.manifest import Manifest, RowLayout
+from pretrain_cli.model.build import check_base_matches
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
 MASKED_LENGTH = 1024
-"""Keeping documents apart costs 1 to 13 % on a CPU at length 512, a quarter at 2 048."""
+"""Keeping documents apart costs 1 to 13 % on a CPU at length 512, and a quarter at 2,048."""
 
 FREE = ("inputs", "on_error", "tokenizer.engine", "tokenizer.sample_bytes")
-"""Keys of prepare that may differ now: they leave what the rows hold as it is."""
+"""Keys of prepare that may differ now: they don't change what the rows hold."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What prepare left: rows of ``sequence_length`` tokens, their tokenizer and manifest.
+class PreparedRows:
+    """The rows a run trains on, and what it has to know of them.
 
-    ``masked``: documents in one row don't see each other.
+    Attributes:
+        fingerprint: names the rows: equal fingerprints mean equal rows.
+        layout: how they were made.
+        tokenizer: that made their ids.
+        train: the training rows.
+        validation: the rows held out; None where there are none.
+        sequence_length: tokens in a row.
+        masked: whether documents in one row don't see each other.
+        inputs: the files that the text came from.
+        train_tokens: in the training rows, padding left out.
+        validation_tokens_per_byte: of the rows held out, for bits per byte.
     """
 
-    manifest: dict[str, Any]
+    fingerprint: str
+    layout: RowLayout
     tokenizer: TokenizerInfo
     train: PackedDataset
     validation: PackedDataset | None
     sequence_length: int
     masked: bool
+    inputs: tuple[str, ...] = ()
+    train_tokens: int = 0
+    validation_tokens_per_byte: float | None = None
+
+    @property
+    def text_tokens(self) -> int:
+        """Of one pass over the training rows, padding included."""
+        return len(self.train) * self.sequence_length
+
+    @property
+    def held_out(self) -> int:
+        """Rows held out."""
+        return len(self.validation) if self.validation is not None else 0
 
 
-def check_prepared(config: Config, manifest: dict[str, Any]) -> None:
+def check_prepared(config: Config, manifest: Manifest) -> None:
     """The config asks for rows like those that are prepared.
 
     Raises:
         ConfigError: it names other settings of [data] or [tokenizer] than the rows were made with.
         DataError: there are no training rows.
     """
-    asked, made = manifest.get("request", {}), {**manifest.get("settings", {}), **_tokenizer_settings(manifest)}
+    asked = manifest.request
+    # What `auto` became, by the names that prepare's request has.
+    made = {**manifest.settings.model_dump(mode="json"), "tokenizer.vocab_size": manifest.tokenizer.vocab_size}
     defaults = dict(flatten(Config()))
     for key, wanted in flatten(config):
         section, _, name = key.partition(".")
@@ -60,54 +87,48 @@ def check_prepared(config: Config, manifest: dict[str, Any]) -> None:
                 f"The rows were prepared with {key} = {made.get(name, asked[name])!r}, the config says {plain!r}.",
                 "Prepare again with this config (ptk prepare …), or take the key out of it.",
             )
-    if not manifest.get("train", {}).get("rows"):
+    if not manifest.train.rows:
         raise DataError("The prepared data holds no training row.", "Prepare more text, or shorter rows.")
 
 
-def other_inputs(config: Config, manifest: dict[str, Any]) -> str:
+def other_inputs(config: Config, manifest: Manifest) -> str:
     """A sentence where the config names an input that the rows weren't made from; "" where it doesn't.
 
     No error, since what is typed after `ptk prepare` overrules the config's inputs.
     """
-    prepared = [str(entry.get("path", "")) for entry in manifest.get("inputs", [])]
+    prepared = [entry.path for entry in manifest.inputs]
     for named in config.data.inputs:
         path = str(Path(named).expanduser())
         if not any(
             name in (named, path) or Path(path) in Path(name).parents or fnmatch(name, path) for name in prepared
         ):
             return (
-                f"data.inputs names {named}, which the rows weren't prepared from ({', '.join(prepared[:3])}): "
-                "ptk prepare makes others."
+                f"data.inputs names {named}, but the rows were prepared from {', '.join(prepared[:3])}. To use it: "
+                "ptk prepare"
             )
     return ""
 
 
-def _tokenizer_settings(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What `auto` became, by the names that prepare's request has."""
-    size = manifest.get("tokenizer", {}).get("vocab_size")
-    return {"tokenizer.vocab_size": size} if size else {}
-
-
-def prepared_tokenizer(artifacts: Artifacts, manifest: dict[str, Any]) -> TokenizerInfo:
+def prepared_tokenizer(artifacts: Artifacts, manifest: Manifest) -> TokenizerInfo:
     """The tokenizer that the rows were made with.
 
     Raises:
         DataError: another one is in its place.
     """
     tokenizer = read_tokenizer(artifacts.tokenizer)
-    prepared = manifest.get("tokenizer", {}).get("fingerprint")
-    if prepared and prepared != tokenizer.fingerprint:
+    if manifest.tokenizer.fingerprint != tokenizer.fingerprint:
         raise DataError(
-            f"The tokenizer in {artifacts.tokenizer} isn't the one that the rows were made with.",
+            f"The tokenizer in {artifacts.tokenizer} is not the one that made the rows.",
             "Prepare the text again: ptk prepare",
         )
     return tokenizer
 
 
-def with_its_base(config: Config, manifest: dict[str, Any]) -> Config:
+def with_its_base(config: Config, manifest: Manifest) -> Config:
     """Rows that were made for a base are there to continue it, unless the config names another."""
-    base = manifest.get("base")
-    return changed(config, model__base=base) if base and not config.model.base else config
+    if not manifest.base or config.model.base:
+        return config
+    return changed(config, model__base=manifest.base)
 
 
 def keeps_apart(wanted: bool | Auto, packing: str, sequence_length: int, on_cpu: bool) -> bool:
@@ -117,19 +138,28 @@ def keeps_apart(wanted: bool | Auto, packing: str, sequence_length: int, on_cpu:
     return packing == "best-fit" and (sequence_length <= MASKED_LENGTH or not on_cpu)
 
 
-def open_prepared(
-    config: Config, artifacts: Artifacts, manifest: dict[str, Any], tokenizer: TokenizerInfo, device: str
-) -> Prepared:
-    """Open the rows, masked as the config, or the cost on ``device``, says."""
+def open_prepared(config: Config, artifacts: Artifacts, manifest: Manifest, device: str) -> PreparedRows:
+    """Open the rows, masked as the config, or the cost on ``device``, says.
+
+    Raises:
+        DataError: the tokenizer is not the one that made the rows.
+        ModelError: the base has another tokenizer.
+    """
+    tokenizer = prepared_tokenizer(artifacts, manifest)
+    check_base_matches(config, manifest, artifacts)
     length = PackedDataset(artifacts.train_rows, mask_documents=False).rows.sequence_length
-    packing = manifest.get("settings", {}).get("packing", "")
-    masked = keeps_apart(config.train.mask_documents, packing, length, torch.device(device).type == "cpu")
-    held_out = int(manifest.get("validation", {}).get("rows") or 0)
-    return Prepared(
-        manifest=manifest,
+    on_cpu = torch.device(device).type == "cpu"
+    masked = keeps_apart(config.train.mask_documents, manifest.settings.packing, length, on_cpu)
+    held_out = PackedDataset(artifacts.validation_rows, mask_documents=masked) if manifest.validation.rows else None
+    return PreparedRows(
+        fingerprint=manifest.fingerprint,
+        layout=manifest.settings,
         tokenizer=tokenizer,
         train=PackedDataset(artifacts.train_rows, mask_documents=masked),
-        validation=PackedDataset(artifacts.validation_rows, mask_documents=masked) if held_out else None,
+        validation=held_out,
         sequence_length=length,
         masked=masked,
+        inputs=tuple(Path(entry.path).name for entry in manifest.inputs),
+        train_tokens=manifest.train.tokens,
+        validation_tokens_per_byte=manifest.validation.tokens_per_byte,
     )

@@ -1,89 +1,14 @@
-"""What is written down about a run: run.json and metrics.jsonl?"""
+"""Writes metrics.jsonl, one line for each logged step."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
-import subprocess
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from pretrain_cli.artifacts import RunFolder, read_json, read_lines, write_json, write_text
-from pretrain_cli.version import __version__
-
-PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "wandb")
-
-
-class RunRecord:
-    """run.json: complete at every moment, rewritten when something changes.
-
-    Args:
-        path: run.json.
-        values: what is in it.
-        writes: whether this process writes it (rank 0).
-    """
-
-    def __init__(self, path: Path, values: dict[str, Any], writes: bool = True) -> None:
-        self.path, self.values, self._writes = path, values, writes
-
-    def update(self, **values: Any) -> None:
-        """Set fields and write the file."""
-        self.values.update(values)
-        if self._writes:
-            write_json(self.path, self.values)
-
-
-def new_record(run: RunFolder, command: tuple[str, ...], **values: Any) -> dict[str, Any]:
-    """The fields that every run has from its start on."""
-    return {
-        "run": run.name,
-        "status": "running",
-        "command": list(command),
-        "versions": versions(),
-        "commit": source_commit(),
-        "started": now(),
-        "ended": None,
-        "steps": 0,
-        "tokens": 0,
-        **values,
-    }
-
-
-def read_record(run: RunFolder) -> dict[str, Any]:
-    """run.json of an existing run; empty where it was never written."""
-    return read_json(run.record) if run.record.is_file() else {}
-
-
-def versions() -> dict[str, str]:
-    """Package → version."""
-    found = {"pretrain-cli": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def source_commit() -> str:
-    """The commit of this code where it runs from a checkout, else empty."""
-    root = Path(__file__).parents[3]
-    if not (root / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
-
-
-def now() -> str:
-    """This moment, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+from pretrain_cli.artifacts import read_lines, write_text
 
 
 class Metrics:
@@ -102,7 +27,7 @@ class Metrics:
         self.reopen(resumed_at or 0)
 
     def reopen(self, step: int) -> None:
-        """Cut off the lines after ``step``, and go on there."""
+        """Cut off the lines after ``step``, and continue there."""
         self.close()
         if not self._writes:
             return
