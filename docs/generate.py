@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code. With --check it writes nothing and fails where a page is out of date."""
+"""Writes docs/reference from the code. With --check it writes nothing, and fails if a page is out of date."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from pretrain_cli.cli.app import EXAMPLES, make_app
-from pretrain_cli.cli.options import config_field, default_text, metavar
+from pretrain_cli.cli.commands import make_app
+from pretrain_cli.cli.fields import config_field, default_text, metavar
+from pretrain_cli.cli.help import examples_of
 from pretrain_cli.config.load import known_keys
 from pretrain_cli.config.model import Config
+from pretrain_cli.errors import EXIT_CODES
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py from the code: change it there, then run `make docs`. -->"
 
 
 def configuration() -> str:
-    """Every config key with its type, default and meaning, a table a section."""
+    """Every config key with its type, default and meaning: one table for each section."""
     lines = [
         "# Configuration",
         "",
@@ -45,32 +47,19 @@ def configuration() -> str:
 
 
 def commands() -> str:
-    """Every command with its usage, examples and options."""
+    """Every command with its description, examples and options."""
     lines = ["# Commands", "", NOTE, "", "`ptk COMMAND --help` shows the same in the terminal."]
     root = typer.main.get_command(make_app())
     for name, command in root.commands.items():  # type: ignore[attr-defined]
         for title, leaf in _leaves(name, command):
             lines += ["", f"## `ptk {title}`", "", plain(leaf.help or ""), ""]
-            if examples := EXAMPLES.get(title):
-                lines += ["```sh", *examples, "```", ""]
+            lines += ["```sh", *examples_of(leaf.callback), "```", ""]
             lines += ["| option | meaning |", "| --- | --- |"]
             own = [parameter for parameter in leaf.params if "--help" not in parameter.opts]
             lines += [f"| {escape(_names(parameter))} | {escape(_help(parameter))} |" for parameter in own]
     lines += ["", "## Exit codes", "", "| code | meaning |", "| --- | --- |"]
     lines += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     return "\n".join(lines) + "\n"
-
-
-EXIT_CODES = {
-    0: "done",
-    1: "a bug in ptk",
-    2: "usage or config",
-    3: "data",
-    4: "model or checkpoint",
-    5: "training diverged",
-    6: "an optional dependency is missing",
-    130: "Ctrl-C (143: SIGTERM, 129: a training whose terminal was closed)",
-}
 
 
 def _leaves(name: str, command: Any) -> list[tuple[str, Any]]:
@@ -101,7 +90,7 @@ def escape(text: str) -> str:
 
 
 def main(check: bool) -> int:
-    """Write the pages, or with ``check`` name those that are out of date; returns the exit status."""
+    """Write the pages, or with ``check`` name those that are out of date. Returns the exit status."""
     pages = {"configuration.md": configuration(), "cli.md": commands()}
     old = [name for name, text in pages.items() if _read(FOLDER / name) != text]
     if check:

@@ -1,17 +1,17 @@
-"""Where a process of ptk begins: the `ptk` command, and `python -m pretrain_cli`, the form that torchrun starts."""
+"""Starts ptk: the `ptk` command, and `python -m pretrain_cli`, which torchrun runs."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Load the command line and run it; Ctrl-C in the meantime is no traceback either."""
+    """Load the command line and run it. Ctrl-C during loading prints no traceback either."""
     try:
         from pretrain_cli.cli.app import main as run
     except KeyboardInterrupt:
-        sys.stderr.write("Error: Stopped by Ctrl-C.\nHint: Nothing was begun.\n")
+        sys.stderr.write("Error: Stopped by Ctrl-C.\nHint: Nothing had started yet.\n")
         sys.stderr.flush()
-        os._exit(130)  # a half imported library would have its say at a usual exit
+        os._exit(130)  # a half-imported library could print its own errors at a normal exit
     run()
 
 

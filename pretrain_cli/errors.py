@@ -1,16 +1,26 @@
-"""The errors a user can meet: each says what happened, what to do, and how the process ends."""
+"""Defines the errors that a user can meet: what happened, what to do, and the exit status of the process."""
 
 from __future__ import annotations
+
+EXIT_CODES = {
+    0: "done",
+    1: "a bug in ptk",
+    2: "usage or config",
+    3: "data",
+    4: "model or checkpoint",
+    5: "training diverged",
+    6: "an optional dependency is missing",
+    130: "Ctrl-C (143: SIGTERM, 129: the terminal of a training run was closed)",
+}
 
 
 class PtkError(Exception):
     """A failure that the user can act on.
 
     Attributes:
-        message: what went wrong and where, one sentence.
-        hint: what to do about it, one sentence; may be empty.
-        exit_code: the process's exit status. 0 done, 1 a bug, 2 usage or config, 3 data, 4 model or
-            checkpoint, 5 training diverged, 6 an optional dependency is missing, 130 Ctrl-C.
+        message: what went wrong and where, in one sentence.
+        hint: what to do about it, in one sentence; may be empty.
+        exit_code: the exit status of the process, one of `EXIT_CODES`.
     """
 
     exit_code = 1
@@ -54,14 +64,14 @@ class ModelError(PtkError):
 
 
 class DivergedError(PtkError):
-    """Training that left the range of finite, falling losses: exit code 5."""
+    """Training whose loss exploded or stopped being finite: exit code 5."""
 
     exit_code = 5
     kind = "diverged"
 
 
 class MissingDependencyError(PtkError):
-    """An optional package that the request needs isn't installed: exit code 6."""
+    """An optional package that is needed but not installed: exit code 6."""
 
     exit_code = 6
     kind = "dependency"

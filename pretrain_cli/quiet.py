@@ -1,14 +1,43 @@
-"""How are the libraries kept from writing into the screen?"""
+"""Keeps the libraries from writing to the screen. Their errors still arrive as exceptions."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
+import sys
+import warnings
+
+
+def quiet_environment(debug: bool = False) -> None:
+    """Turn off bars and warnings before the libraries are imported; worker processes inherit it.
+
+    Args:
+        debug: let the libraries' logs and warnings through.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    if debug:
+        warnings.simplefilter("default")
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    else:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").setLevel(logging.ERROR)
+
+
+def quiet_import() -> contextlib.AbstractContextManager[io.StringIO]:
+    """Keep off stdout what libraries print while they are imported, as transformers does under WANDB_MODE=offline."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def quiet_libraries() -> None:
-    """Turn off transformers' and datasets' own bars and notices; errors still come as exceptions."""
+    """Turn off transformers' bars and notices once it is imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pretrain_cli.cli.app import make_app
+from pretrain_cli.cli.commands import make_app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

@@ -11,7 +11,7 @@ import pytest
 import typer
 import yaml
 
-from pretrain_cli.cli.app import make_app
+from pretrain_cli.cli.commands import make_app
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

@@ -9,14 +9,26 @@ from typing import Annotated, Any
 import typer
 
 from pretrain_cli.artifacts import write_text
-from pretrain_cli.cli.options import Session, command, config_field, default_text, markup, metavar
+from pretrain_cli.cli.fields import config_field, default_text, markup, metavar
+from pretrain_cli.cli.help import add_command, group
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.config.load import DEFAULT_FILE, flatten, known_keys
 from pretrain_cli.errors import ConfigError, UsageError
 
-app = typer.Typer(help="Show, explain and write the configuration.", no_args_is_help=True, rich_markup_mode="rich")
+app = group(
+    "Show, explain and write the configuration.",
+    examples=("ptk config keys train.learning_rate", "ptk config show --changed", "ptk config init"),
+)
 
 
-@command()
+@command(
+    examples=(
+        "ptk config show",
+        "ptk config show --changed --preset tinysolar",
+        "PTK_TRAIN__SEED=1 ptk config show --set train.keep=5 --json",
+    )
+)
 def show(
     session: Session,
     changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the defaults.")] = False,
@@ -34,7 +46,9 @@ def show(
     session.console.next("ptk config keys KEY", "ptk config init")
 
 
-@command()
+@command(
+    examples=("ptk config init", "ptk config init mine.toml --preset continue", "ptk train --config mine.toml"),
+)
 def init(
     session: Session,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(DEFAULT_FILE),
@@ -50,7 +64,7 @@ def init(
     session.console.next("ptk config show")
 
 
-@command()
+@command(examples=("ptk config keys", "ptk config keys train", "ptk config keys train.learning_rate"))
 def keys(
     session: Session, key: Annotated[str | None, typer.Argument(metavar="KEY", help="One key, or a section.")] = None
 ) -> None:
@@ -75,7 +89,7 @@ def keys(
 
 
 for _command in (show, init, keys):
-    app.command(_command.__name__)(_command)
+    add_command(app, _command.__name__, _command)
 
 
 def template(session: Session) -> str:

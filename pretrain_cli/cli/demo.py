@@ -15,12 +15,14 @@ import typer
 from rich.text import Text
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.cli.console import quiet_import, shell
-from pretrain_cli.cli.options import Session, command, with_config
+from pretrain_cli.cli.console import shell
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import count
 from pretrain_cli.manifest import read_manifest
+from pretrain_cli.quiet import quiet_import
 
 TEXT = "demo.txt"
 SEPARATOR = "\n\n\n"
@@ -28,7 +30,7 @@ SEPARATOR = "\n\n\n"
 PROMPT = "The whale"
 
 
-@command()
+@command(examples=("ptk demo", "ptk demo --artifacts somewhere-else"))
 def demo(
     session: Session,
     minutes: Annotated[float, typer.Option("--minutes", metavar="X", help="Minutes of training.")] = 1.0,
@@ -40,8 +42,8 @@ def demo(
     _refuse_other_data(session.artifacts)
     say = session.console.text
     with resources.as_file(resources.files("pretrain_cli.texts") / TEXT) as text:
-        session = with_config(
-            session, data__inputs=(str(text),), data__document_separator=SEPARATOR, train__max_minutes=minutes,
+        session = session.with_config(
+            data__inputs=(str(text),), data__document_separator=SEPARATOR, train__max_minutes=minutes,
             tracking__report_to="none", generate__max_tokens=80,
         )  # fmt: skip
         with session.progress() as progress:

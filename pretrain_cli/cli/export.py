@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from pretrain_cli.cli.options import Session, command
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import byte_size
 
 
-@command()
+@command(
+    examples=("ptk export", "ptk export first --to gguf --quantization q8_0", "ptk export --to ollama -o ./mine"),
+)
 def export(
     session: Session,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; without it the latest.")] = None,

@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pretrain_cli.cli.console import Console, to_plain
+from pretrain_cli.cli.fields import Flag
 from pretrain_cli.cli.interactive import converse
-from pretrain_cli.cli.options import Flag, Session, command
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
 
 COLOURS = (
@@ -44,6 +46,12 @@ SIDE_BY_SIDE_WIDTH = 80
     "generate.engine",
     "generate.device",
     "generate.precision",
+    examples=(
+        'ptk generate "Once upon a time"',
+        'ptk generate "Once upon a time" --samples 3 --temperature 1.0',
+        'ptk generate "Call me" --against base',
+        "echo 'Dear reader' | ptk generate - --greedy",
+    ),
 )
 def generate(
     session: Session,

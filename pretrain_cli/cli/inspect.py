@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from pretrain_cli.cli.options import Session, command
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import byte_size, count, count_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ VISIBLE = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {
 STYLES = ("cyan", "green", "magenta", "yellow")
 
 
-@command()
+@command(examples=("ptk inspect", "ptk inspect --random --tokens", "ptk inspect --stats --json"))
 def inspect(
     session: Session,
     row: Annotated[int, typer.Option("--row", metavar="N", help="Which row.")] = 0,

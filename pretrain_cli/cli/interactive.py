@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.cli.options import Session
+from pretrain_cli.cli.session import Session
 
 HISTORY_LINES = 1000
 HELP = "Type text, and the model goes on from all so far. Enter alone: go on. /new: begin anew. Ctrl-D: end."

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.console import quiet_import, shell
-from pretrain_cli.cli.options import Session, command, with_config
+from pretrain_cli.cli.console import shell
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
+from pretrain_cli.quiet import quiet_import
 
 
 @command(
@@ -23,6 +25,11 @@ from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
     "train.batch_tokens",
     "train.processes",
     "train.shard_model",
+    examples=(
+        "ptk plan",
+        "ptk plan data.txt --max-minutes 30",
+        "ptk plan --for h100x8 --hourly-rate 24 --size large",
+    ),
 )
 def plan(
     session: Session,
@@ -50,7 +57,7 @@ def plan(
     [bold]--for[/] takes its data sheet and an assumed share of its speed.
     """
     if inputs:
-        session = with_config(session, data__inputs=tuple(inputs))
+        session = session.with_config(data__inputs=tuple(inputs))
     with quiet_import():
         from pretrain_cli.planning.run import plan_training
 

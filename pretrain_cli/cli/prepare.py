@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pretrain_cli.cli.options import Flag, Session, command, with_config
+from pretrain_cli.cli.fields import Flag
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
 
@@ -24,6 +26,12 @@ from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
     Flag("data.workers"),
     Flag("data.executor"),
     Flag("data.shard"),
+    examples=(
+        "ptk prepare data.txt",
+        "ptk prepare book.txt notes/ 'logs/*.jsonl.gz'",
+        "ptk prepare data.txt --base smollm2",
+        "cat data.txt | ptk prepare - --vocab-size 4000",
+    ),
 )
 def prepare(
     session: Session,
@@ -45,7 +53,7 @@ def prepare(
     if inputs:
         if not all(text.strip() for text in inputs):
             raise UsageError("An input has an empty name.", "Name a file or folder; . is the folder you are in.")
-        session = with_config(session, data__inputs=tuple(inputs))
+        session = session.with_config(data__inputs=tuple(inputs))
     if not (session.config.data.inputs or session.config.data.sources):
         raise UsageError("No text to prepare.", "Name some: ptk prepare data.txt")
     from pretrain_cli.data.prepare import prepare as run_prepare

@@ -9,8 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pretrain_cli.cli.console import Console, shell
-from pretrain_cli.cli.options import Session, command, words
-from pretrain_cli.cli.progress import sparkline
+from pretrain_cli.cli.help import add_command, group
+from pretrain_cli.cli.options import command, words
+from pretrain_cli.cli.session import Session
+from pretrain_cli.cli.stage_view import sparkline
 from pretrain_cli.errors import UsageError
 from pretrain_cli.evaluation_report import PAGE
 from pretrain_cli.formatting import byte_size, count, duration, rate, score
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
 SLIM = 70
 """Columns below which a list of runs has names and losses alone."""
 
-app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=True, rich_markup_mode="rich")
+app = group("List, show, compare and remove runs.", examples=("ptk runs list", "ptk runs compare first second"))
 
 
-@command()
+@command(examples=("ptk runs list", "ptk runs list --json"))
 def list_(session: Session) -> None:
     """List the runs, oldest first."""
     from pretrain_cli.runs.summary import list_runs
@@ -40,7 +42,7 @@ def list_(session: Session) -> None:
     session.console.next("ptk runs show RUN" if runs else "ptk train")
 
 
-@command()
+@command(examples=("ptk runs show", "ptk runs show first"))
 def show(
     session: Session,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; without it the latest.")] = None,
@@ -53,7 +55,7 @@ def show(
     session.console.next("ptk evaluate", "ptk runs compare A B")
 
 
-@command()
+@command(examples=("ptk runs compare first second",))
 def compare(
     session: Session,
     first: Annotated[str, typer.Argument(metavar="A", help="A run.")],
@@ -75,7 +77,7 @@ def compare(
     session.console.next(f"ptk evaluate {first} {second}")
 
 
-@command()
+@command(examples=("ptk runs remove first second", "ptk runs remove --keep-best 3 --yes"))
 def remove(
     session: Session,
     runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Runs to delete.")] = None,
@@ -106,7 +108,7 @@ def remove(
 
 
 for _name, _command in (("list", list_), ("show", show), ("compare", compare), ("remove", remove)):
-    app.command(_name)(_command)
+    add_command(app, _name, _command)
 
 
 def _table(console: Console, runs: list[RunSummary]) -> Table:

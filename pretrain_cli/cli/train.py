@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.cli.console import quiet_import
-from pretrain_cli.cli.options import Session, command
+from pretrain_cli.cli.options import command
+from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size, count, duration, rate, score
 from pretrain_cli.manifest import read_manifest
+from pretrain_cli.quiet import quiet_import
 
 NOT_MEASURED = "not measured"
 
@@ -32,6 +33,13 @@ NOT_MEASURED = "not measured"
     "train.seed",
     "train.processes",
     "train.shard_model",
+    examples=(
+        "ptk train --device auto --workers 4",
+        "ptk train --max-minutes 2 --run first",
+        "ptk train --resume",
+        "ptk train --preset continue --base smollm2 --max-steps 200",
+        "ptk train --set train.learning_rate=1e-3",
+    ),
 )
 def train(
     session: Session,

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from pretrain_cli.cli import app
+from pretrain_cli.cli.commands import make_app
 from pretrain_cli.errors import DataError, DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError
 
 HEAVY = ("torch", "transformers", "datasets", "wandb", "pyarrow", "numpy", "matplotlib")
@@ -28,7 +29,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def every_command() -> list[str]:
     """ "train", "config", "config show" …"""
-    commands = typer.main.get_command(app.make_app()).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
     children = [f"{name} {child}" for name, command in commands.items() for child in getattr(command, "commands", {})]
     return [*commands, *children]
 
@@ -51,7 +52,7 @@ def test_paragraphs_of_help_are_broken_by_the_terminal_alone(ptk, monkeypatch) -
 @pytest.mark.parametrize("name", ["prepare", "train", "evaluate", "generate", "demo", "doctor"])
 @pytest.mark.parametrize("option", ["--artifacts", "--config", "--preset", "--set", "--json", "--quiet", "--debug"])
 def test_every_command_takes_the_shared_options(name, option) -> None:
-    command = typer.main.get_command(app.make_app()).commands[name]  # type: ignore[attr-defined]
+    command = typer.main.get_command(make_app()).commands[name]  # type: ignore[attr-defined]
     assert option in {text for parameter in command.params for text in parameter.opts}
 
 
@@ -113,11 +114,11 @@ def test_progress_that_nobody_reads_any_more_ends_nothing() -> None:
     program = (
         "import sys; from pretrain_cli.cli.console import Console\n"
         "from pretrain_cli.cli.progress import LiveProgress, PlainProgress\n"
-        "from pretrain_cli.errors import Interrupted; from pretrain_cli.cli.app import _fail\n"
+        "from pretrain_cli.errors import Interrupted; from pretrain_cli.cli.failures import fail\n"
         "live = LiveProgress(Console().err); live.stage('training', 9, 'steps')\n"
         "input(); live.note('w'); live.close()\n"
         "PlainProgress().note('x'); Console().warn('y'); print('still here', file=sys.stderr)\n"
-        "print('done'); sys.exit(_fail(Console(), Interrupted('a', 'b')))"
+        "print('done'); sys.exit(fail(Console(), Interrupted('a', 'b')))"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as process:
@@ -200,7 +201,7 @@ def test_ctrl_c_before_the_command_line_is_loaded_is_no_traceback(empty) -> None
         "sys.meta_path.insert(0, Late()); main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "Error: Stopped by Ctrl-C.\nHint: Nothing was begun.\n")
+    assert (done.returncode, done.stderr) == (130, "Error: Stopped by Ctrl-C.\nHint: Nothing had started yet.\n")
 
 
 @pytest.mark.parametrize(("error", "code"), [("RuntimeError", 130), ("OSError", 130), ("none", 0)])

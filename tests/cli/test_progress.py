@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console as RichConsole
 
 from pretrain_cli.cli.console import Console
-from pretrain_cli.cli.progress import LiveProgress, PlainProgress, StageView, make_progress, sparkline
+from pretrain_cli.cli.progress import LiveProgress, PlainProgress, make_progress
+from pretrain_cli.cli.stage_view import StageView, amount, sparkline
 from pretrain_cli.progress import SILENT
 
 VALUES = {
@@ -141,6 +142,10 @@ def test_what_holds_up_a_stage_is_shown_until_it_is_done() -> None:
         assert progress._view.states == {"now": "saving"}
     assert progress._view.states == {}
     progress.close()
+
+
+def test_an_amount_agrees_with_its_unit() -> None:
+    assert [amount(1, "rows"), amount(1204, "rows"), amount(42, "seconds")] == ["1 row", "1,204 rows", "0:42"]
 
 
 def test_a_sparkline_leaves_out_what_is_not_finite() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_cli.cli.options import config_field
+from pretrain_cli.cli.fields import config_field
 from pretrain_cli.config.load import changed, known_keys, load_config, preset_names, to_toml
 from pretrain_cli.errors import ConfigError
 

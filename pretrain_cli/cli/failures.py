@@ -1,0 +1,81 @@
+"""Ends a failed command with two lines and its exit status, whatever the failure is."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from pretrain_cli import processes
+from pretrain_cli.cli.commands import COMMANDS, command_of
+from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.options import SHARED_OPTIONS, stopped
+from pretrain_cli.cli.streams import let_go
+from pretrain_cli.errors import PtkError, UsageError
+
+
+def explain(console: Console, error: Exception, words: Sequence[str]) -> int:
+    """Show any exception as two lines; returns the exit status.
+
+    Args:
+        console: where the lines go.
+        error: what the command raised.
+        words: the command line, to name the command's help after a typing mistake.
+    """
+    if isinstance(error, PtkError):
+        return fail(console, error)
+    if isinstance(error, typer.TyperException):
+        if not error.format_message():  # no command at all: its help has been shown
+            return 0
+        return fail(console, _usage(error, words))
+    if isinstance(error, typer.Abort):
+        return fail(console, stopped())
+    if isinstance(error, BrokenPipeError):
+        # The reader (`| head`) has gone: nothing to say, and Python's own flush at exit must not complain either.
+        let_go(sys.stdout)
+        return 0
+    return fail(console, _system_error(error) if isinstance(error, OSError) else _bug(error), error)
+
+
+def fail(console: Console, error: PtkError, cause: BaseException | None = None) -> int:
+    """Show ``error``, and with --debug the traceback; returns its exit status."""
+    if console.debug:
+        traceback.print_exception(cause or error)
+    shown = processes.report(error, cause or error.__cause__) if processes.world_size() > 1 else error
+    if shown is not None:
+        try:
+            console.error(shown)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            let_go(sys.stdout)
+    return error.exit_code
+
+
+def _usage(error: typer.TyperException, words: Sequence[str]) -> UsageError:
+    command = command_of(words)
+    before = list(words[: next((place for place, word in enumerate(words) if word in COMMANDS), len(words))])
+    if early := next((word for word in before if word in SHARED_OPTIONS), ""):
+        return UsageError(f"{early} must come after the command.", f"Write: ptk {command or 'COMMAND'} … {early}")
+    message = error.format_message().strip().rstrip(".")
+    end = "" if message.endswith("?") else "."
+    return UsageError(f"{message}{end}", f"See: ptk {command} --help".replace("  ", " "))
+
+
+def _system_error(error: OSError) -> PtkError:
+    place = f"{error.filename}: " if error.filename else ""
+    result = PtkError(
+        f"{place}{error.strerror or error}.", "Check the path and its permissions; --debug shows where it happened."
+    )
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)):
+        result.exit_code = 2
+    return result
+
+
+def _bug(error: Exception) -> PtkError:
+    text = " ".join(str(error).split())
+    return PtkError(
+        f"{type(error).__name__}: {text[:300]} (this is a bug in ptk).",
+        "Run the command again with --debug and report the traceback.",
+    )
