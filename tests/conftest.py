@@ -1,8 +1,11 @@
-"""What every test stands on: one torch thread each."""
+"""What every test stands on: one torch thread each, and asserts that explain themselves in tests/support too."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
+
 # Before torch is imported: more threads than cores make small models tens of times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest.register_assert_rewrite("tests.support")

@@ -1,7 +1,8 @@
-"""CI, `make check` and the README's test line run the same checks, and the first that fails is named."""
+"""CI, `make check` and the README's test line run the same checks; tests share only what is in tests/support."""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 CALLS = ["ruff check", "ruff format --check", "mypy", "lint-imports", "python docs/generate.py --check"]
 NAMES = ["style", "format", "types", "import rules", "generated pages"]
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="tests/checks.sh needs a POSIX shell")
+needs_sh = pytest.mark.skipif(os.name == "nt", reason="tests/checks.sh needs a POSIX shell")
 
 
 def check(folder: Path, failing: str = "") -> tuple[subprocess.CompletedProcess[str], list[str]]:
@@ -30,11 +31,13 @@ def check(folder: Path, failing: str = "") -> tuple[subprocess.CompletedProcess[
     return done, (folder / "called").read_text().splitlines()
 
 
+@needs_sh
 def test_every_check_runs(tmp_path: Path) -> None:
     done, called = check(tmp_path)
     assert (done.returncode, done.stderr, called) == (0, "", CALLS)
 
 
+@needs_sh
 @pytest.mark.parametrize("number", range(len(CALLS)), ids=NAMES)
 def test_the_first_check_that_fails_ends_them_and_is_named(tmp_path: Path, number: int) -> None:
     done, called = check(tmp_path, CALLS[number])
@@ -51,3 +54,13 @@ def test_ci_runs_the_command_that_the_readme_names() -> None:
 def test_make_check_and_the_test_command_run_the_same_checks() -> None:
     assert "sh tests/checks.sh $(BIN)" in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert 'sh tests/checks.sh "$environment/bin"' in (ROOT / "tests" / "run.sh").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_tests_share_is_in_tests_support(path: Path) -> None:
+    """No test module imports another test module or a conftest."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    imported = [node.module or "." * node.level for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    shared = [name for name in imported if name.split(".")[0] in ("tests", "conftest", "")]
+    assert [name for name in shared if not name.startswith("tests.support.")] == []

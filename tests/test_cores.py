@@ -12,7 +12,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.cores import map_in_order
 from pretrain_cli.evaluation.run import evaluate
-from tests.tiny import SAMPLE, make_model
+from tests.support.tiny import SAMPLE, make_model
 
 
 def test_results_come_in_order_and_few_items_are_taken_ahead() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_road import ENVIRONMENT, SMALL, ok, ptk, refused
-from tests.training.test_faults import disk, fill, mount
+from tests.support.commands import ENVIRONMENT, SMALL, ok, ptk, refused
+from tests.support.disks import disk, fill, mount
 
 
 @pytest.fixture(scope="module")

@@ -15,34 +15,7 @@ from typing import Any
 
 import pytest
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-SMALL = ("--size", "tiny", "--set", "tracking.report_to=none", "--device", "cpu", "--workers", "0")
-
-
-def ptk(folder: Path, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """One command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "pretrain_cli", *arguments],
-        cwd=folder, input=stdin or "", capture_output=True, text=True, timeout=600, env={**ENVIRONMENT, **variables},
-    )  # fmt: skip
-
-
-def ok(folder: Path, *arguments: str, **keywords: Any) -> dict[str, Any]:
-    """One command that must succeed; its JSON object."""
-    done = ptk(folder, *arguments, "--json", **keywords)
-    assert done.returncode == 0, done.stderr
-    value: dict[str, Any] = json.loads(done.stdout)
-    return value
-
-
-def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """The command ended with ``code`` and two lines, no traceback, and names what the user needs."""
-    assert done.returncode == code, (done.returncode, done.stderr)
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert lines[-2].startswith("Error: ") and lines[-1].startswith("Hint: "), done.stderr
-    for word in words:
-        assert word in "\n".join(lines[-2:]), done.stderr
+from tests.support.commands import ENVIRONMENT, SMALL, ok, ptk, refused
 
 
 @pytest.fixture(scope="module")

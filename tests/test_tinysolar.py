@@ -11,8 +11,8 @@ from datasets import load_from_disk
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from tests.test_road import ok
-from tests.tiny import make_tokenizer
+from tests.support.commands import ok
+from tests.support.tiny import make_tokenizer
 
 PARAMETERS = 248_013_824
 DOCUMENTS = [f"{index}. Call me Ishmael. Some years ago, never mind how long precisely." for index in range(40)]

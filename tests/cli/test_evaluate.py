@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import SAMPLE, make_model
+from tests.support.tiny import SAMPLE, make_model
 
 
 @pytest.fixture(scope="module")

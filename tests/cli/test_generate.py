@@ -13,7 +13,7 @@ from rich.console import Console
 from pretrain_cli.cli.generate import _read_prompts, _side_by_side, _text_of
 from pretrain_cli.errors import UsageError
 from pretrain_cli.generation.results import GenerateResult, Sample, TokenProbability
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 
 def test_generate_before_train_names_train_and_prints_no_prompt(ptk) -> None:

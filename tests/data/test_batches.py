@@ -6,11 +6,11 @@ import pickle
 from pathlib import Path
 
 import torch
-from conftest import Preparing
 from torch.utils.data import DataLoader
 
 from pretrain_cli.data.rows.batches import PackedDataset, collate
 from pretrain_cli.data.rows.store import open_rows
+from tests.support.preparing import Preparing
 
 
 def dataset(preparing: Preparing, tmp_path: Path, mask: bool) -> PackedDataset:

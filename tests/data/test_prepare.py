@@ -15,10 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROSE, Preparing, check_ledger, row_bytes, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from messy import UNUSABLE, write_messy
 from tokenizers import Tokenizer
 
 from pretrain_cli.artifacts import Artifacts
@@ -29,6 +27,8 @@ from pretrain_cli.data.rows.store import iterate_documents, open_rows
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.manifest import Unwritable, read_manifest
 from pretrain_cli.progress import Progress
+from tests.support.messy import UNUSABLE, write_messy
+from tests.support.preparing import PROSE, Preparing, check_ledger, row_bytes, texts
 
 
 def write_jsonl(path: Path, documents: list[str]) -> Path:

@@ -15,7 +15,7 @@ from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.evaluation.run import _look_at, evaluate
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import Progress
-from tests.tiny import SAMPLE, make_model
+from tests.support.tiny import SAMPLE, make_model
 
 torch.set_num_threads(1)
 

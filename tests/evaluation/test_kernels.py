@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pretrain_cli.evaluation.kernels import ATTENTION, speed_up
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 

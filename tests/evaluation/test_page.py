@@ -10,8 +10,8 @@ import pytest
 from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.config.model import Config, EvaluateConfig, TrainConfig
 from pretrain_cli.evaluation.run import evaluate
-from tests.browser import lay_out, needs_chromium
-from tests.tiny import SAMPLE, make_model
+from tests.support.browser import lay_out, needs_chromium
+from tests.support.tiny import SAMPLE, make_model
 
 LINES = [
     {"step": step, "loss": 5 / step, "learning_rate": 1e-3 / step, "grad_norm": 1.0, "tokens_per_second": 100.0 + step,

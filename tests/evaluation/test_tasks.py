@@ -13,7 +13,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import MissingDependencyError, UsageError
 from pretrain_cli.evaluation.run import evaluate
-from tests.tiny import SAMPLE, make_model
+from tests.support.tiny import SAMPLE, make_model
 
 needs_lm_eval = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval isn't installed")
 

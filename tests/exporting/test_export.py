@@ -11,7 +11,7 @@ from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
 from pretrain_cli.manifest import InputRecord, Manifest, SourceRecord, write_manifest
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 
 def test_an_hf_export_opens_and_has_the_same_weights(tmp_path: Path) -> None:

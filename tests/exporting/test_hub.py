@@ -15,7 +15,7 @@ import yaml
 from pretrain_cli.artifacts import Artifacts, write_json
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 TOKEN = "hf_stand_in"
 

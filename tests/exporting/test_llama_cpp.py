@@ -19,7 +19,7 @@ from pretrain_cli.exporting.check import compare_with_llama_cpp
 from pretrain_cli.exporting.run import export
 from pretrain_cli.generation.run import generate
 from pretrain_cli.tokenizer.train import train_tokenizer
-from tests.tiny import OTHER_SHAPES, SAMPLE, make_model
+from tests.support.tiny import OTHER_SHAPES, SAMPLE, make_model
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow

@@ -29,7 +29,7 @@ from pretrain_cli.generation.run import generate
 from pretrain_cli.generation.sampling import Choice, Sampler
 from pretrain_cli.generation.text import TextStream
 from pretrain_cli.progress import Progress
-from tests.tiny import OTHER_SHAPES, SAMPLE, make_model, make_tokenizer
+from tests.support.tiny import OTHER_SHAPES, SAMPLE, make_model, make_tokenizer
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model.build import build_model
 from pretrain_cli.model.sizes import LADDER, choose_shape, named_shape
 from pretrain_cli.tokenizer.load import read_tokenizer
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 
 @pytest.fixture(scope="module")

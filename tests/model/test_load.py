@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model import devices
 from pretrain_cli.model.load import load_model
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, wa
 from pretrain_cli.planning.run import plan_training
 from pretrain_cli.training.choices.plan import Facts, make_plan
 from pretrain_cli.training.measuring.forecast import Duration, save_seconds, whole_duration
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 TEXT = "To be, or not to be, that is the question.\n" * 4000
 IDS: Any = SimpleNamespace(bos_id=0, eos_id=1, pad_id=2)

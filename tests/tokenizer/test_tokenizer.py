@@ -13,7 +13,7 @@ from pretrain_cli.base import find_base
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.tokenizer.load import copy_tokenizer, read_tokenizer
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
-from tests.tiny import SAMPLE, make_tokenizer
+from tests.support.tiny import SAMPLE, make_tokenizer
 
 
 def test_a_trained_tokenizer_gives_any_text_back_byte_for_byte(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from pretrain_cli.errors import DivergedError
 from pretrain_cli.training import trainer as trainer_module
 from pretrain_cli.training.run import train
 from pretrain_cli.training.step.divergence import IN_A_ROW, Guard
-from tests.support.runs import record_of
-from tests.training.conftest import Heard, small
+from tests.support.runs import Heard, record_of, small
 
 
 def test_falling_and_noisy_losses_are_fine() -> None:

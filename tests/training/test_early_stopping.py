@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from pretrain_cli.artifacts import read_lines
 from pretrain_cli.training.run import train
-from tests.training.conftest import Heard, small
+from tests.support.runs import Heard, small
 
 OVERSHOOTS = {
     "train__max_steps": 60,

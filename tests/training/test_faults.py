@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,31 +18,12 @@ from pretrain_cli.training.keeping.checkpoints import fault, staged
 from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.saving import Saver
 from pretrain_cli.training.run import train
-from tests.support.runs import record_of
-from tests.training.conftest import Heard, small
-from tests.training.test_resume import course, weights_equal
+from tests.support.disks import disk, fill, free, mount
+from tests.support.runs import Heard, course, record_of, small, weights_equal
 
 pytestmark = pytest.mark.slow
 
 STEPS = {"train__max_steps": 10, "train__save_steps": 3, "train__eval_steps": 4, "train__optimizer": "adamw"}
-
-
-def mount(*arguments: str) -> bool:
-    return (
-        shutil.which("mount") is not None and not subprocess.run(["mount", *arguments], capture_output=True).returncode
-    )
-
-
-@contextmanager
-def disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of its own on ``folder``; skips the test where that isn't permitted."""
-    folder.mkdir(exist_ok=True)
-    if not mount("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)):
-        pytest.skip("mounting a small disk isn't permitted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -60,22 +39,6 @@ def small_disk(rows: Artifacts, tmp_path: Path) -> Iterator[Artifacts]:
 def quiet(rows: Artifacts) -> RunFolder:
     train(small(**STEPS), rows, run_name="no-trouble")
     return rows.run("no-trouble")
-
-
-def fill(folder: Path) -> None:
-    """Take every free byte."""
-    with open(folder / "filler", "wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            while True:
-                try:
-                    if not file.write(b"x" * size):
-                        break
-                except OSError:
-                    break
-
-
-def free(folder: Path) -> None:
-    (folder / "filler").unlink()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
 from pretrain_cli.training.choices.kernels import Hardware, Kernels, choose_kernels, hardware_of, liger_config
 from pretrain_cli.training.run import train
-from tests.training.conftest import small
+from tests.support.runs import small
 
 HOPPER = Hardware("cuda", (9, 0), flash_attention=True, liger=True, torchao=True)
 TURING = Hardware("cuda", (7, 5), flash_attention=True, liger=True, torchao=True)

@@ -12,9 +12,8 @@ import pytest
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.training.run import train
-from tests.training.children import nursery
-from tests.training.conftest import prepare_text, small
-from tests.training.test_resume import course, weights_equal
+from tests.support.children import nursery
+from tests.support.runs import course, prepare_text, small, weights_equal
 
 KILLS = 20
 SETTINGS = {

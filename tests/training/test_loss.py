@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from pretrain_cli.training.step import loss as module
 from pretrain_cli.training.step.loss import IGNORED, attach_loss, chunked_cross_entropy, head_is_plain
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 1e-2])

@@ -25,9 +25,7 @@ from pretrain_cli.training.measuring.validation import Validator
 from pretrain_cli.training.rows import feed
 from pretrain_cli.training.run import train
 from pretrain_cli.training.trainer import PackedTrainer
-from tests.support.runs import record_of
-from tests.training.conftest import Heard, small
-from tests.training.test_resume import course
+from tests.support.runs import Heard, PowerCut, course, cut, record_of, small, weights_equal
 
 
 def test_a_busy_core_leaves_one_thread_of_two(monkeypatch) -> None:
@@ -175,8 +173,6 @@ def test_a_compiler_that_fails_costs_a_warning() -> None:
 @pytest.mark.slow
 def test_a_compiled_run_resumes_to_the_same_weights(rows) -> None:
     """Compiling again gives the same arithmetic, and the choice is kept in the run's config."""
-    from tests.training.test_resume import PowerCut, cut, weights_equal
-
     settings = {"train__max_steps": 6, "train__save_steps": 2, "train__compile": True}
     heard = Heard()
     train(small(**settings), rows, heard, run_name="compiled")

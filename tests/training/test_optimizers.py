@@ -13,7 +13,7 @@ from pretrain_cli.training.choices.recipe import Rates
 from pretrain_cli.training.step.optimizers import make_optimizer, orthogonalise, split_parameters
 from pretrain_cli.training.step.schedules import make_scheduler, rate_factor
 from pretrain_cli.training.trainer import PackedTrainer
-from tests.tiny import make_model
+from tests.support.tiny import make_model
 
 RATES = Rates(main=1e-2, matrix=4e-2, embedding=1e-1)
 

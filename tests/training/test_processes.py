@@ -15,82 +15,29 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pretrain_cli import processes
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, DataError
 from pretrain_cli.training.choices.plan import Facts, make_plan
 from pretrain_cli.training.processes.launch import first_failure, unheard_launcher, wanted_processes
 from pretrain_cli.training.rows.order import RowOrder
-from tests.support.runs import record_of
-
-STEPS = 50
-COMMON = (
-    "--device", "cpu", "--precision", "fp32", "--size", "tiny", "--set", "model.layers=1", "--max-steps", str(STEPS),
-    "--batch-tokens", "256", "--set", "train.save_steps=10", "--set", "train.eval_steps=20", "--set", "train.keep=9",
-    "--set", "train.optimizer=adamw", "--set", "tracking.report_to=none", "--set", "train.threads=1",
-)  # fmt: skip
-ROOT = Path(__file__).parents[2]
-
-
-def words(rows: Artifacts, *more: str) -> list[str]:
-    return ["train", "--artifacts", str(rows.root), *more]
-
-
-def environment(**variables: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PTK_", "SLURM_"))}
-    path = os.pathsep.join([*variables.pop("first", "").split(), str(ROOT)])
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
-
-
-def start(rows: Artifacts, *more: str, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pretrain_cli", *words(rows, *more)],
-        env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def ptk(rows: Artifacts, *more: str, **variables: str) -> tuple[int, str, str]:
-    process = start(rows, *more, **variables)
-    out, err = process.communicate(timeout=180)
-    return process.returncode, out, err
-
-
-def trained(rows: Artifacts, name: str, *more: str) -> RunFolder:
-    code, _, err = ptk(rows, "--run", name, *COMMON, *more)
-    assert code == 0, err
-    return rows.run(name)
-
-
-def losses(run: RunFolder) -> list[float]:
-    lines = read_lines(run.metrics)
-    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    return [line["loss"] for line in lines]
-
-
-def validations(run: RunFolder) -> list[float]:
-    return [line["validation_loss"] for line in read_lines(run.metrics) if "validation_loss" in line]
-
-
-def furthest(one: RunFolder, other: RunFolder) -> float:
-    return max(abs(a - b) for a, b in zip(losses(one), losses(other), strict=True))
-
-
-def same_weights(one: RunFolder, other: RunFolder) -> bool:
-    first, second = (load_file(run.model / "model.safetensors") for run in (one, other))
-    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
-
-
-def wait_for_step(run: RunFolder, step: int, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and (not run.metrics.is_file() or len(read_lines(run.metrics)) < step):
-        time.sleep(0.005)
-    assert process.poll() is None, process.communicate()
-
-
-def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return sorted(psutil.Process(process.pid).children(), key=lambda child: int(child.environ()["RANK"]))
+from tests.support.launching import (
+    COMMON,
+    STEPS,
+    environment,
+    furthest,
+    losses,
+    ptk,
+    ranks,
+    start,
+    trained,
+    validations,
+    wait_for_step,
+    words,
+)
+from tests.support.runs import record_of, weights_equal
 
 
 @pytest.fixture(scope="module")
@@ -248,13 +195,13 @@ def test_torchrun_and_srun_are_noticed_and_rank_0_alone_speaks(rows: Artifacts, 
     done = subprocess.run([*line, *more], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == STEPS
-    assert done.stderr.count("training: 50 steps") == 1 and same_weights(rows.run("torchrun"), two)
+    assert done.stderr.count("training: 50 steps") == 1 and weights_equal(rows.run("torchrun"), two)
     slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost"}
     tasks = [start(rows, "--run", "srun", *COMMON, **slurm, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in "01"]
     outputs = [task.communicate(timeout=120) for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], outputs
     assert "50 steps" in outputs[0][0] and outputs[1] == ("", "")
-    assert same_weights(rows.run("srun"), two)
+    assert weights_equal(rows.run("srun"), two)
 
 
 @pytest.mark.slow
@@ -279,7 +226,7 @@ def test_a_killed_process_ends_all_and_a_resume_gives_the_undisturbed_weights(ro
     assert "process 1 was ended by SIGKILL" in lines[0] and "--resume" in lines[1] and len(lines) == 2
     assert "torch/distributed" not in err
     assert ptk(rows, "--resume", run.name, "--processes", "2")[0] == 0
-    assert losses(run) == losses(two) and same_weights(run, two)
+    assert losses(run) == losses(two) and weights_equal(run, two)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.measuring.range_test import BEFORE_THE_BEST, find_learning_rate
 from pretrain_cli.training.run import train
-from tests.training.conftest import small
+from tests.support.runs import small
 
 
 @pytest.mark.slow

@@ -9,39 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
 from pretrain_cli.training.processes.signals import SAME_SECONDS, StopRequests
 from pretrain_cli.training.run import train
-from tests.support.runs import record_of
-from tests.training.conftest import Heard, prepare_text, small
+from tests.support.runs import Heard, PowerCut, course, cut, prepare_text, record_of, small, weights_equal
 
 pytestmark = pytest.mark.slow
 
 STEPS = {"train__max_steps": 10, "train__save_steps": 2, "train__eval_steps": 3}
-CLOCKS = ("elapsed_s", "tokens_per_second", "mfu", "memory_mb")
-
-
-class PowerCut(Exception):
-    """Ends a run between two steps, as a kill would."""
-
-
-def cut() -> None:
-    raise PowerCut
-
-
-def course(run: RunFolder) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in read_lines(run.metrics)]
-
-
-def weights_equal(one: RunFolder, other: RunFolder) -> bool:
-    first, second = (load_file(run.model / "model.safetensors") for run in (one, other))
-    return all((first[name] == second[name]).all() for name in first)
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,8 @@ from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.training.keeping import tracking
 from pretrain_cli.training.keeping.wandb_state import LOG, connection
 from pretrain_cli.training.run import train
-from tests.support.runs import record_of
-from tests.training.conftest import Heard, small
-from tests.training.wandb_server import wandb_server
+from tests.support.runs import Heard, record_of, small
+from tests.support.wandb_server import wandb_server
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +249,7 @@ def test_an_outage_in_the_middle_stops_nothing(rows, monkeypatch) -> None:
     with wandb_server() as received:
         monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", received.url)
-        heard = Heard(step_2=lambda: monkeypatch.setattr("tests.training.wandb_server.answer", broken))
+        heard = Heard(step_2=lambda: monkeypatch.setattr("tests.support.wandb_server.answer", broken))
         began = time.monotonic()
         assert train(wanted(), rows, heard, run_name="outage").status == "finished"
         assert time.monotonic() - began < 10 + 3

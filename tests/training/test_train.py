@@ -17,8 +17,8 @@ from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, MissingDependencyError, ModelError, UsageError
 from pretrain_cli.training.keeping.checkpoints import fault
 from pretrain_cli.training.run import TrainResult, train
-from tests.tiny import make_model
-from tests.training.conftest import Heard, small
+from tests.support.runs import Heard, small
+from tests.support.tiny import make_model
 
 
 @pytest.fixture(scope="module")

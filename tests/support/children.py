@@ -57,7 +57,7 @@ def nursery() -> Iterator[Nursery]:
     """A process that forks trainings on request: a start costs no import."""
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.training.children"],
+        [sys.executable, "-m", "tests.support.children"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -75,7 +75,7 @@ def nursery() -> Iterator[Nursery]:
 def serve() -> None:
     """Fork a training for each line of stdin; print its pid, then its exit code."""
     from pretrain_cli.training.run import train
-    from tests.training.conftest import small
+    from tests.support.runs import small
 
     sys.stdout.write(READY)
     sys.stdout.flush()
