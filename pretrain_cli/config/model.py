@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from pretrain_cli.config.escapes import decode_escapes
+
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -71,7 +73,7 @@ class DataConfig(Section):
     shard: Annotated[str, Field(pattern=r"^(\d+/\d+)?$")] = ""
     """Run only part `i/n` of the shard tasks, `0/8` to `7/8`; `ptk prepare --merge` packs them once all are done."""
     document_separator: str = ""
-    """Text that parts documents inside a plain text file; empty: a file is a document."""
+    """Text that separates documents inside a plain text file; empty: a file is a document. It may hold the escapes `\\n`, `\\t`, `\\r`, `\\xNN` and `\\uNNNN`, and two backslashes for one; any other text is itself."""
     text_column: str = "auto"
     """Column that holds the text in jsonl, csv, tsv and parquet. `auto`: text, content, body, or the only text column."""
     encoding: str = "auto"
@@ -82,6 +84,11 @@ class DataConfig(Section):
     """Put the tokenizer's BOS before each document. `auto`: where the tokenizer does so itself, and from scratch."""
     add_eos: bool = True
     """Put the tokenizer's EOS after each document."""
+
+    @property
+    def separator(self) -> str:
+        """`document_separator` as it is in the files, its escapes decoded."""
+        return decode_escapes(self.document_separator)
 
 
 class TokenizerConfig(Section):

@@ -75,4 +75,6 @@ def _hashes(inputs: JsonValue) -> dict[JsonValue, JsonValue]:
 
 
 def _word(value: JsonValue) -> str:
+    if isinstance(value, str) and ("\\" in value or not value.isprintable()):
+        return repr(value)
     return "unset" if value in ("", None, []) else str(value)

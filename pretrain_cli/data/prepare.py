@@ -204,6 +204,7 @@ class _Prepare:
         tokenizer = self.config.tokenizer.model_dump(mode="json")
         return {
             **data,
+            "document_separator": self.config.data.separator,
             **{f"tokenizer.{name}": value for name, value in tokenizer.items()},
             "base": self.config.model.base,
             "tokenizer.json": hash_tokenizer(self.config.tokenizer.path),
@@ -250,7 +251,7 @@ class _Prepare:
         return ShardSettings(
             encoder,
             dtype,
-            data.document_separator,
+            data.separator,
             data.text_column,
             data.encoding,
             data.on_error,

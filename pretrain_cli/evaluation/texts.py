@@ -187,9 +187,8 @@ def read_files(files: list[InputFile], config: Config) -> Iterator[Document]:
         DataError: a file that can't be read, or a record without text.
     """
     data = config.data
-    separator = data.document_separator.encode().decode("unicode_escape")
     for file in files:
-        records = read(Span(file), ReadSettings(separator, data.text_column, data.encoding))
+        records = read(Span(file), ReadSettings(data.separator, data.text_column, data.encoding))
         number = 0
         for record in records:
             if isinstance(record, Rejected):

@@ -118,7 +118,7 @@ def _from_text(config: Config, artifacts: Artifacts) -> Outline:
 
 def _long_documents(config: Config, paths: list[str], tokens: float, length: int) -> bool:
     """Whether most rows hold a piece of one document only: each file is one, and fills several rows."""
-    whole = not config.data.document_separator and all(path.lower().endswith(PLAIN) for path in paths)
+    whole = not config.data.separator and all(path.lower().endswith(PLAIN) for path in paths)
     return whole and tokens / max(1, len(paths)) >= LONG_DOCUMENT_ROWS * length
 
 

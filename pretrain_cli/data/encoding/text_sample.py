@@ -36,7 +36,7 @@ def _records(files: list[InputFile], config: Config) -> Iterator[Record]:
     """All records of the input; files that can't be read are judged when the data is read for good."""
     data = config.data
     for file in files:
-        settings = ReadSettings(data.document_separator, data.text_column, data.encoding)
+        settings = ReadSettings(data.separator, data.text_column, data.encoding)
         try:
             yield from read(Span(file), settings)
         except DataError:

@@ -82,6 +82,8 @@ def check_prepared(config: Config, manifest: Manifest) -> None:
         plain = list(wanted) if isinstance(wanted, tuple) else wanted
         if key == "data.sources":
             plain = [[source.name or source.path, source.weight] for source in wanted]
+        if key == "data.document_separator":
+            plain = config.data.separator
         if plain not in (asked[name], made.get(name)):
             raise ConfigError(
                 f"The rows were prepared with {key} = {made.get(name, asked[name])!r}, the config says {plain!r}.",
