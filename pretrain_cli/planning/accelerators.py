@@ -69,7 +69,7 @@ ACCELERATORS = {
 
 
 @dataclass(frozen=True)
-class Machine:
+class TargetMachine:
     """``count`` accelerators of one kind, eight to a node."""
 
     accelerator: Accelerator
@@ -83,13 +83,8 @@ class Machine:
     def nodes(self) -> int:
         return -(-self.count // GPUS_PER_NODE)
 
-    @property
-    def slowest_link(self) -> float:
-        """Bytes a second that one device can send round a ring of all, one way."""
-        return self.accelerator.link_bytes if self.nodes == 1 else self.accelerator.network_bytes
 
-
-def parse_machine(text: str) -> Machine:
+def parse_machine(text: str) -> TargetMachine:
     """The machine called "h100", "h100x8" or "8xh100".
 
     Raises:
@@ -104,7 +99,7 @@ def parse_machine(text: str) -> Machine:
             f"No accelerator '{name}' is known.",
             (f"Did you mean {near[0]}? " if near else "") + f"Known: {known}; with a number: h100x8.",
         )
-    return Machine(ACCELERATORS[name], max(1, int(match[1] or match[3] or 1)))
+    return TargetMachine(ACCELERATORS[name], max(1, int(match[1] or match[3] or 1)))
 
 
 def assumed_mfu(parameters: float) -> float:
@@ -114,7 +109,7 @@ def assumed_mfu(parameters: float) -> float:
     return 0.30 if parameters >= 1e8 else 0.15
 
 
-def all_reduce_seconds(size_bytes: float, machine: Machine) -> float:
+def all_reduce_seconds(size_bytes: float, machine: TargetMachine) -> float:
     """Seconds to sum ``size_bytes`` over all devices: inside the nodes over their links, then between nodes.
 
     A ring moves 2·(n-1)/n times the bytes (Patarasuk and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002); between nodes

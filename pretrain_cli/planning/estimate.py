@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pretrain_cli.training.measuring.forecast import operations_per_token
 from pretrain_cli.training.step.loss import chunk_rows
@@ -19,6 +21,8 @@ MUON_COPIES = 6
 """Copies of the largest group of equal matrices while they are orthogonalised together."""
 STATE_BYTES = {"adamw": 8.0, "8bit": 2.0, "lion": 4.0, "sgd": 0.0, "adafactor": 0.2}
 """Optimizer state per weight, by a word in the optimizer's name; AdamW's two fp32 moments where none fits."""
+Build = Callable[[PreTrainedConfig], PreTrainedModel]
+"""Makes a model with random weights from its config."""
 KINDS = ("program", "weights", "gradients", "optimizer", "activations", "logits")
 
 
@@ -81,7 +85,9 @@ class Memory:
     peak: float
 
 
-def count_model(model_config: Any, build: Any, sequence_length: int, masked: bool, precision: str) -> Counts:
+def count_model(
+    model_config: PreTrainedConfig, build: Build, sequence_length: int, masked: bool, precision: str
+) -> Counts:
     """Count a model of shape ``model_config`` without holding its weights: torch's fake tensors stand for them.
 
     Args:
@@ -202,7 +208,7 @@ def _logit_bytes(counts: Counts, setup: Setup) -> float:
     return 3 * 4.0 * chunk + 4.0 * counts.vocabulary * counts.hidden + 2 * 4.0 * tokens * counts.hidden
 
 
-def _with_layers(model_config: Any, layers: int) -> Any:
+def _with_layers(model_config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     from copy import deepcopy
 
     changed = deepcopy(model_config)
@@ -218,7 +224,9 @@ def _fake() -> Any:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def _kept_bytes(model_config: Any, build: Any, rows: int, length: int, masked: bool, precision: str) -> int:
+def _kept_bytes(
+    model_config: PreTrainedConfig, build: Build, rows: int, length: int, masked: bool, precision: str
+) -> int:
     """Bytes that autograd keeps for the backward pass of the model's body, its own weights left out."""
     with _fake():
         model = build(model_config).train()

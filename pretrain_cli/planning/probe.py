@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.progress import Progress
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from pretrain_cli.training.rows.prepared import PreparedRows
 
 RESULT, ROWS = "measured.json", "rows.json"
@@ -86,7 +88,9 @@ class Watch(Progress):
             raise Enough
 
 
-def measure(config: Config, model_config: Any, rows: ProbeRows, prepared: Artifacts, seconds: float) -> Measured:
+def measure(
+    config: Config, model_config: PreTrainedConfig | None, rows: ProbeRows, prepared: Artifacts, seconds: float
+) -> Measured:
     """Train for ``seconds`` on the prepared rows, or on random ones, with everything as ``config`` has settled it.
 
     The prepared rows come first: their documents make the masks that training will have.
@@ -167,7 +171,9 @@ def _open_rows(rows: ProbeRows, artifacts: Artifacts, config: Config, on_cpu: bo
     )
 
 
-def _fill(folder: Path, config: Config, model_config: Any, rows: ProbeRows, prepared: Artifacts) -> None:
+def _fill(
+    folder: Path, config: Config, model_config: PreTrainedConfig | None, rows: ProbeRows, prepared: Artifacts
+) -> None:
     """Rows, a tokenizer, and the config that trains on them without end, checkpoint or tracker."""
     from pretrain_cli.config.load import changed
 

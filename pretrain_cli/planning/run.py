@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
 import psutil
 import torch
+from transformers import PreTrainedConfig
 
 from pretrain_cli.artifacts import Artifacts, existing_folder
 from pretrain_cli.config.load import changed
@@ -17,7 +17,7 @@ from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.planning.accelerators import (
     MFU_SOURCES,
-    Machine,
+    TargetMachine,
     assumed_mfu,
     parse_machine,
 )
@@ -29,7 +29,7 @@ from pretrain_cli.planning.scaling import step_on
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.training.choices.compilation import choose_compile
 from pretrain_cli.training.choices.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
-from pretrain_cli.training.choices.machine import Machine as TrainingMachine
+from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import UTILIZATION, Facts, Plan, make_plan
 from pretrain_cli.training.keeping.resume import settled
 from pretrain_cli.training.measuring.forecast import checkpoint_bytes, disk_bytes, step_seconds, whole_duration
@@ -96,7 +96,7 @@ class _Work:
         artifacts: Artifacts,
         progress: Progress,
         outline: Outline,
-        target: Machine | None,
+        target: TargetMachine | None,
         mfu: float | None,
     ) -> None:
         self.config, self.artifacts, self.progress, self.outline, self.target = (
@@ -182,7 +182,7 @@ class _Work:
         kind = torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
         return devices.matmul_flops(kind, self.device) * self.processes
 
-    def _count(self, model_config: Any) -> Counts:
+    def _count(self, model_config: PreTrainedConfig) -> Counts:
         kind = "bf16" if self.precision in ("bf16", "fp16") else self.precision
         outline = self.outline
         masked = keeps_apart(self.config.train.mask_documents, outline.packing, outline.sequence_length, self.on_cpu)
@@ -234,7 +234,7 @@ class _Work:
         seconds = self.plan.seconds or steps * self.step_seconds(None)[0]
         return choose_compile(
             self.config.train.compile,
-            TrainingMachine(self.device, self.precision),
+            Machine(self.device, self.precision),
             self.plan,
             seconds,
             processes=self.processes,
@@ -351,7 +351,7 @@ class _Work:
         return f"assumed, {CPU_WATTS_PER_CORE:.0f} W a core" if self.on_cpu else f"assumed, {GPU_WATTS:.0f} W a GPU"
 
 
-def _hardware(machine: Machine) -> Hardware:
+def _hardware(machine: TargetMachine) -> Hardware:
     entry = machine.accelerator
     capability = ADA if entry.fp8 else AMPERE if entry.bf16 else (7, 0)
     return Hardware("cuda", capability, liger=True)

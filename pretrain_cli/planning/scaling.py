@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pretrain_cli.planning.accelerators import Machine, all_reduce_seconds
+from pretrain_cli.planning.accelerators import TargetMachine, all_reduce_seconds
 
 BACKWARD_SHARE = 2 / 3
 """Share of a step's arithmetic in the backward pass, behind which gradients travel (Li et al., arXiv 2006.15704)."""
@@ -36,7 +36,7 @@ class Step:
 
 
 def step_on(
-    machine: Machine,
+    machine: TargetMachine,
     flops: float,
     mfu: float,
     parameters: float,

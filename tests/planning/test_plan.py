@@ -20,7 +20,7 @@ from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.model.build import scratch_model
 from pretrain_cli.model.sizes import named_shape
 from pretrain_cli.planning import probe
-from pretrain_cli.planning.accelerators import ACCELERATORS, Machine, all_reduce_seconds, parse_machine
+from pretrain_cli.planning.accelerators import ACCELERATORS, TargetMachine, all_reduce_seconds, parse_machine
 from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.run import plan_training
 from pretrain_cli.training.choices.plan import Facts, make_plan
@@ -70,7 +70,7 @@ def test_activations_counted_without_weights_are_those_of_a_real_forward_pass(pr
 
 
 def test_a_machine_is_read_both_ways_and_an_unknown_one_names_the_nearest() -> None:
-    assert parse_machine("h100x8") == parse_machine("8xH100") == Machine(ACCELERATORS["h100"], 8)
+    assert parse_machine("h100x8") == parse_machine("8xH100") == TargetMachine(ACCELERATORS["h100"], 8)
     assert parse_machine("a100-40").count == 1 and parse_machine("h100x64").nodes == 8
     with pytest.raises(UsageError, match="h10") as caught:
         parse_machine("h10x8")

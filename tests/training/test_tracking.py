@@ -19,6 +19,7 @@ from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.training.keeping import tracking
 from pretrain_cli.training.keeping.wandb_state import LOG, connection
 from pretrain_cli.training.run import train
@@ -162,7 +163,7 @@ def test_everything_arrives_and_a_resume_continues_the_same_run(rows, monkeypatc
         assert key in steps[2], key
     assert "validation_loss" in steps[3]
     assert received.config["train"]["value"]["max_steps"] in (3, 5)
-    assert received.config["data_fingerprint"]["value"] == rows.read_manifest()["fingerprint"]
+    assert received.config["data_fingerprint"]["value"] == read_manifest(rows).fingerprint
     assert received.exit_code == 0 and len(received.runs) == 1
     assert sorted(steps) == [1, 2, 3, 4, 5]
 

@@ -15,6 +15,7 @@ from pretrain_cli.artifacts import Artifacts, read_lines
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, MissingDependencyError, ModelError, UsageError
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.training.keeping.checkpoints import fault
 from pretrain_cli.training.run import TrainResult, train
 from tests.support.runs import Heard, small
@@ -63,7 +64,7 @@ def test_the_record_says_how_the_model_came_about(done) -> None:
     run = artifacts.run("done")
     record = json.loads(run.record.read_text())
     assert record["status"] == "finished" and record["command"] == ["ptk", "train"]
-    assert record["data_fingerprint"] == artifacts.read_manifest()["fingerprint"]
+    assert record["data_fingerprint"] == read_manifest(artifacts).fingerprint
     assert record["versions"]["torch"] and record["started"] and record["ended"]
     assert any(choice.startswith("device cpu") for choice in record["choices"])
     assert (run.path / "curves.png").stat().st_size > 1000
@@ -99,7 +100,7 @@ def test_the_best_weights_are_kept_where_no_save_was_due(rows: Artifacts) -> Non
 )
 def test_each_budget_ends_the_run(rows: Artifacts, budget: dict[str, float], steps: int | None) -> None:
     result = train(small(**budget), rows)
-    expected = steps or int(0.05 * rows.read_manifest()["train"]["rows"] / 4)
+    expected = steps or int(0.05 * read_manifest(rows).train.rows / 4)
     assert result.steps == expected
 
 

@@ -1,4 +1,4 @@
-"""Is the model worth compiling, and what if that fails?"""
+"""Decides whether the model is worth compiling, and trains without where that fails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.training.choices.kernels import c_compiler
@@ -57,7 +58,7 @@ def _compiler(machine: Machine) -> bool:
     return kind == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-def compiled_body(model: Any, warn: Callable[[str], None]) -> Callable[..., Any]:
+def compiled_body(model: PreTrainedModel, warn: Callable[[str], None]) -> Callable[..., Any]:
     """The model's body for training steps, compiled at the first one; a compiler that fails costs a warning.
 
     Without gradients (validation, whose batches have other shapes) it runs as it is.

@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from pretrain_cli.artifacts import Artifacts, write_json, writing_to
 from pretrain_cli.config.model import Config
@@ -121,7 +121,9 @@ def _rise(context: TrainingContext) -> tuple[list[float], list[float]]:
     return rates, losses
 
 
-def _step(model: Any, optimizer: Any, feed: Feed, plan: Plan, machine: Machine, clip: float) -> float:
+def _step(
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, feed: Feed, plan: Plan, machine: Machine, clip: float
+) -> float:
     total, kind = 0.0, torch.device(machine.device).type
     mixed = torch.autocast(kind, torch.bfloat16) if machine.precision == "bf16" else contextlib.nullcontext()
     for batch in feed.take(plan.accumulation):

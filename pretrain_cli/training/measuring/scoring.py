@@ -1,4 +1,4 @@
-"""What is the loss on held-out rows, during training and at its end?"""
+"""Scores held-out rows during training and at its end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import nn
 
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.training.processes.agreement import totals
@@ -26,7 +26,7 @@ class Validation:
 
 
 def validate(
-    model: Any,
+    model: nn.Module,
     dataset: PackedDataset,
     *,
     rows: int,

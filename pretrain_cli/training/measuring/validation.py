@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from torch import nn
 
 from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.measuring.forecast import final_validation_rows, validation_row_seconds
@@ -29,7 +29,7 @@ class Validator:
         self._seconds_per_row = 0.0  # measured
 
     def run(
-        self, model: Any, rows: int, seconds: float = math.inf, scored: Callable[[int], None] = lambda rows: None
+        self, model: nn.Module, rows: int, seconds: float = math.inf, scored: Callable[[int], None] = lambda rows: None
     ) -> Validation | None:
         """Loss on ``rows`` held-out rows, or what ``seconds`` allow; None where there are none, or a signal came.
 
@@ -56,7 +56,7 @@ class Validator:
             self._seconds_per_row = (time.monotonic() - began) / max(1, found.rows)
         return found
 
-    def measure(self, model: Any, line: dict[str, float]) -> bool:
+    def measure(self, model: nn.Module, line: dict[str, float]) -> bool:
         """Validate in the middle of the run and put the result into ``line``; False where a signal interrupted it."""
         context, state = self.attempt.context, self.attempt.state
         with context.progress.doing("validating"):
@@ -75,7 +75,7 @@ class Validator:
         self.attempt.sample()
         return True
 
-    def make_up(self, model: Any) -> None:
+    def make_up(self, model: nn.Module) -> None:
         """Validate where a signal had kept the run from it, and put the result into that step's line."""
         line: dict[str, float] = {"step": self.attempt.state.step}
         self.attempt.state.owes_validation = not self.measure(model, line)

@@ -1,4 +1,4 @@
-"""How is a model held in parts by several processes (FSDP2), saved in parts, and put together again in any layout?
+"""Shards a model over several processes (FSDP2), saves the shards, and puts them together again in any layout.
 
 torch's own `fully_shard` (Zhao et al. 2023, arXiv 2304.11277), on CPUs over gloo as on GPUs over NCCL; transformers'
 Trainer is told that the model comes sharded, and leaves it so. Checkpoints go through torch.distributed.checkpoint,
@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
 from pretrain_cli.errors import ConfigError, ModelError
 
@@ -106,7 +107,7 @@ def check_zero_layout(trainer: Mapping[str, Any], before: int, now: int) -> None
         )
 
 
-def shard(model: Any, device_type: str, processes: int) -> float:
+def shard(model: PreTrainedModel, device_type: str, processes: int) -> float:
     """Share the parameters of ``model`` out over ``processes``, layer by layer, in place.
 
     Returns:
@@ -134,17 +135,17 @@ def shard(model: Any, device_type: str, processes: int) -> float:
     return share
 
 
-def is_sharded(model: Any) -> bool:
+def is_sharded(model: nn.Module) -> bool:
     """Whether this process holds only parts of the weights."""
     return bool(getattr(model, "_is_fsdp_managed_module", False))
 
 
-def split_by_deepspeed(model: Any) -> bool:
+def split_by_deepspeed(model: nn.Module) -> bool:
     """Whether DeepSpeed holds the weights in parts: it marks each one."""
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
-def whole_model(model: Any, weights: dict[str, Any] | None = None) -> Any:
+def whole_model(model: PreTrainedModel, weights: dict[str, Any] | None = None) -> PreTrainedModel:
     """A plain copy on the CPU with all weights, on rank 0; the other processes only help, and get None.
 
     Args:
@@ -164,7 +165,7 @@ def whole_model(model: Any, weights: dict[str, Any] | None = None) -> Any:
     return plain
 
 
-def _unsharded(model: Any) -> Any:
+def _unsharded(model: PreTrainedModel) -> PreTrainedModel:
     """A model of the same kind with random weights, by this process alone."""
     if split_by_deepspeed(model):
         return type(model)(model.config)  # from_config would share it out again, and wait for the others
@@ -173,13 +174,13 @@ def _unsharded(model: Any) -> Any:
     return AutoModelForCausalLM.from_config(model.config)  # sharding has changed the model's own class
 
 
-def save_parts(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
+def save_parts(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write weights and optimizer state into ``folder``, every process its own part."""
     weights, state = get_state_dict(model, optimizer)
     save({"model": weights, "optimizer": state}, checkpoint_id=folder / PARTS)
 
 
-def load_any(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
+def load_any(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Read weights and optimizer state of checkpoint ``folder``, saved in parts or whole, into any layout."""
     if (folder / PARTS).is_dir():
         weights, state = get_state_dict(model, optimizer)
@@ -194,7 +195,7 @@ def load_any(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None
     set_optimizer_state_dict(model, optimizer, _by_name(saved, model, optimizer), options=whole)
 
 
-def _by_name(saved: dict[str, Any], model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _by_name(saved: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimizer's state by parameter names in place of numbers."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     by_number: dict[int, str] = {}
@@ -207,7 +208,7 @@ def _by_name(saved: dict[str, Any], model: Any, optimizer: torch.optim.Optimizer
     return {"state": state, "param_groups": groups}
 
 
-def _layers(model: Any) -> nn.ModuleList:
+def _layers(model: nn.Module) -> nn.ModuleList:
     """The decoder's layers: the list of modules that holds most of the weights."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     if not lists:

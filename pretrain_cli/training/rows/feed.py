@@ -1,4 +1,4 @@
-"""How do ready batches reach the training step, whatever happens to the loader's workers?"""
+"""Feeds ready batches to the training step, whatever happens to the loader's workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from pretrain_cli.training.processes.signals import STOPS
 from pretrain_cli.training.rows.order import RowOrder, continued
 
+Batch = dict[str, torch.Tensor]
+"""Tensors of a micro-batch by name, int64 [B, L] each."""
 PR_SET_PDEATHSIG = 1
 HANG_SECONDS = 120
 """A worker that gives no batch for so long is taken for dead."""
@@ -35,7 +38,7 @@ def begin_worker(_worker: int) -> None:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def make_loader(dataset: Dataset[Any], order: RowOrder, workers: int, pin_memory: bool) -> DataLoader[Any]:
+def make_loader(dataset: Dataset[Batch], order: RowOrder, workers: int, pin_memory: bool) -> DataLoader[Batch]:
     """A loader of whole micro-batches; its own generator, so that it never draws from the training's."""
     with warnings.catch_warnings():
         # The user chose this number, and waiting workers cost no core.
@@ -83,7 +86,7 @@ class _Waiting:
         if theirs is self._ours or not callable(theirs):
             return
 
-        def ours(number: int, frame: Any) -> None:
+        def ours(number: int, frame: FrameType | None) -> None:
             if self.now:
                 theirs(number, frame)
 
@@ -98,14 +101,14 @@ class Feed:
     """Batches in order; a worker that dies or hangs, or can't start, costs a warning and the workers."""
 
     def __init__(
-        self, dataset: Dataset[Any], order: RowOrder, workers: int, pin_memory: bool, warn: Callable[[str], None]
+        self, dataset: Dataset[Batch], order: RowOrder, workers: int, pin_memory: bool, warn: Callable[[str], None]
     ) -> None:
         self.dataset, self.order, self.workers = dataset, order, workers
         self._pin_memory, self._warn = pin_memory, warn
         self._taken = order.start
-        self._batches: Iterator[Any] | None = None
+        self._batches: Iterator[Batch] | None = None
 
-    def take(self, count: int) -> list[dict[str, torch.Tensor]]:
+    def take(self, count: int) -> list[Batch]:
         """The next ``count`` micro-batches."""
         return [self._next() for _ in range(count)]
 
@@ -113,7 +116,7 @@ class Feed:
         """Let the workers go."""
         self._batches = None
 
-    def _next(self) -> dict[str, torch.Tensor]:
+    def _next(self) -> Batch:
         try:
             if self._batches is None:
                 self._batches = self._open()
@@ -129,7 +132,7 @@ class Feed:
             self._batches = self._open()
             batch = next(self._batches)
         self._taken += 1
-        return batch  # type: ignore[no-any-return]
+        return batch
 
     def _look_after_workers(self) -> None:
         for process in getattr(self._batches, "_workers", ()):
@@ -141,7 +144,7 @@ class Feed:
         for process in getattr(self._batches, "_workers", ()):
             process.kill()
 
-    def _open(self) -> Iterator[Any]:
+    def _open(self) -> Iterator[Batch]:
         loader = make_loader(self.dataset, continued(self.order, self._taken), self.workers, self._pin_memory)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)

@@ -130,7 +130,9 @@ def head_is_plain(model: PreTrainedModel) -> bool:
         model.train(training)
 
 
-def attach_loss(model: Any, chunked: bool, z_loss: float, body: Callable[..., Any] | None = None) -> Callable[[], None]:
+def attach_loss(
+    model: PreTrainedModel, chunked: bool, z_loss: float, body: Callable[..., Any] | None = None
+) -> Callable[[], None]:
     """Make ``model.forward`` give the loss alone, so that DDP and autocast wrap the head's work too.
 
     ``use_cache=False`` and no attention mask: only then transformers builds the block-diagonal mask from
