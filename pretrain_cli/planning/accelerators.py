@@ -1,4 +1,4 @@
-"""Which accelerators does ptk know without having one, and at what rates?"""
+"""Lists the accelerators that ptk knows without having one, with their rates."""
 
 from __future__ import annotations
 

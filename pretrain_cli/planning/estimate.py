@@ -1,4 +1,4 @@
-"""What does training a model take, by arithmetic: memory by kind, floating-point operations, disk?"""
+"""Computes what training a model takes on paper: memory by kind, and floating-point operations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAM_CPU, PROGRAM_GPU = 580e6, 900e6
 FRAGMENTS_CPU = 1.35
 """Room that activations take on a CPU over their bytes: the C library can't fill every gap (benchmarks/plan.py)."""
 MUON_COPIES = 6
-"""Copies of the largest group of equal matrices while they are orthogonalised together."""
+"""Copies of the largest group of equal matrices while they are orthogonalized together."""
 STATE_BYTES = {"adamw": 8.0, "8bit": 2.0, "lion": 4.0, "sgd": 0.0, "adafactor": 0.2}
 """Optimizer state per weight, by a word in the optimizer's name; AdamW's two fp32 moments where none fits."""
 Build = Callable[[PreTrainedConfig], PreTrainedModel]
@@ -37,7 +37,7 @@ class Counts:
         largest_group: weights of the largest group of equally shaped matrices.
         layers, hidden, vocabulary: its shape.
         activations_fixed, activations_per_row: bytes of the body, for no row and for each further one.
-        layer_per_row: the part of them that one layer adds.
+        layer_per_row: what one layer adds to them.
     """
 
     parameters: int
@@ -74,7 +74,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device, by kind. They don't all stand at once: ``peak`` is the most that does."""
+    """Bytes on one device, by kind. They aren't all held at once: ``peak`` is the most that is."""
 
     program: float
     weights: float

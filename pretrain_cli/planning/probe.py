@@ -1,6 +1,6 @@
 """Measures a step's seconds and the memory at its peak on this machine, by training for a few steps.
 
-Runs as a process of its own (``python -m pretrain_cli.planning.probe FOLDER SECONDS``): the peak is then the training's
+Runs as its own process (``python -m pretrain_cli.planning.probe FOLDER SECONDS``): the peak is then the training's
 alone, and nothing of it is left in the caller.
 """
 

@@ -1,4 +1,4 @@
-"""What does a plan say?"""
+"""Defines what a plan says."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ from pretrain_cli.training.rows.prepared import keeps_apart
 CPU_WATTS_PER_CORE = 5.0
 """Between a laptop's 28 W for 8 cores and a server's 360 W for 96 (their data sheets)."""
 HOST_SHARE = 0.4
-"""What a node's CPUs, memory, network and fans draw beside its accelerators: at most a DGX H100 takes 10.2 kW for
-5.6 kW of GPUs, on average less."""
+"""What a node's CPUs, memory, network and fans draw in addition to its accelerators: a DGX H100 takes at most 10.2 kW
+for 5.6 kW of GPUs, on average less."""
 GPU_WATTS = 400.0
 GRADIENT_BYTES, SHARDED_TRAFFIC = 4.0, 1.5
 """Gradients travel in fp32; with weights gathered twice and gradients scattered once it is half as much again as an
@@ -65,14 +65,14 @@ def plan_training(
     """Say what ``ptk train`` with this config would take.
 
     Args:
-        config: as for training; ``data.inputs`` stand for the text where nothing is prepared yet.
+        config: as for training; ``data.inputs`` name the text where nothing is prepared yet.
         artifacts: the prepared data, where there is any.
         progress: told about the measurement.
         machine: accelerators that aren't here, "h100x8"; empty: this machine.
         measure_seconds: seconds of real steps on random rows; 0: the time follows from the speed of a matrix product.
-        mfu: share of the data sheet's FLOP/s that training reaches, in place of the assumed one.
+        mfu: share of the data sheet's FLOP/s that training reaches, instead of the assumed one.
         hourly_rate: price of the whole machine for an hour.
-        watts: power of the whole machine, in place of the assumed one.
+        watts: power of the whole machine, instead of the assumed one.
 
     Raises:
         DataError: nothing is prepared and no text is named.
@@ -151,7 +151,7 @@ class _Work:
                 f"Each device has {at_once} tokens at a time, which keeps it less busy than that: the steps will take "
                 "longer. A larger train.batch_tokens or fewer devices use them better."
             )
-        return [*said, "The extra `gpu` is installed there; flash-attn and torchao aren't."]
+        return [*said, "The extra `gpu` is assumed to be installed there, flash-attn and torchao are not."]
 
     def _processes(self) -> int:
         wanted = self.config.train.processes
@@ -209,7 +209,7 @@ class _Work:
         assert self.counts is not None
         needed = memory_needed(self.counts, self.setup()).peak
         if needed > self.available:
-            self.assumptions.append("Not measured: the memory here isn't enough.")
+            self.assumptions.append("Not measured: there is not enough memory here.")
             return None
         self.progress.stage("measuring", seconds, "seconds")
         layout = RowLayout(sequence_length=self.outline.sequence_length, packing=self.outline.packing)
@@ -220,7 +220,7 @@ class _Work:
         config = changed(config, train__batch_tokens=self.plan.batch_tokens // self.processes)
         if self.processes > 1:
             self.assumptions.append(
-                f"One process was measured alone, with its share of the batch: {self.processes} also share the machine."
+                f"One process was measured alone, with its share of the batch; {self.processes} share the machine."
             )
         pieces = 0 if self.outline.prepared else self.outline.pieces
         rows = ProbeRows(layout.sequence_length, layout.packing, self.outline.vocabulary, pieces)

@@ -1,4 +1,4 @@
-"""How long does a step take on many accelerators, on paper: computing, and waiting for what can't hide behind it?"""
+"""Estimates a step on many accelerators: computing, and waiting for what can't overlap with it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from pretrain_cli.training.keeping.tracking import (
 from pretrain_cli.training.measuring.clock import RunClock
 from pretrain_cli.training.measuring.samples import Sampler
 from pretrain_cli.training.processes.agreement import same
-from pretrain_cli.training.processes.sharding import WEIGHTS_IN_PARTS, shard, zero_stage
+from pretrain_cli.training.processes.sharding import WEIGHTS_SHARDED, shard, zero_stage
 from pretrain_cli.training.rows.order import RowOrder
 from pretrain_cli.training.step.divergence import Diverged
 from pretrain_cli.training.step.loss import attach_loss, head_is_plain
@@ -122,7 +122,7 @@ def _loss_in_chunks(context: TrainingContext) -> bool:
     if wanted != "auto":
         return wanted
     # ZeRO's third stage puts the head's weights together for the head's own forward alone.
-    return zero_stage(context.config.trainer) != WEIGHTS_IN_PARTS and head_is_plain(context.model)
+    return zero_stage(context.config.trainer) != WEIGHTS_SHARDED and head_is_plain(context.model)
 
 
 def _shard(context: TrainingContext) -> None:

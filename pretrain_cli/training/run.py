@@ -273,7 +273,7 @@ def _leave_nothing(run: RunFolder) -> None:
 
 
 def _run_lock(run: RunFolder) -> contextlib.AbstractContextManager[None]:
-    # The other ranks of one training stand under rank 0's lock.
+    # Rank 0's lock covers the other ranks of the training.
     return lock(run.path, "training") if rank() == 0 else contextlib.nullcontext()
 
 

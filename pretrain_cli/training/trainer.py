@@ -22,7 +22,7 @@ from pretrain_cli.training.measuring.intervals import Intervals
 from pretrain_cli.training.measuring.meter import Meter
 from pretrain_cli.training.measuring.validation import Validator
 from pretrain_cli.training.processes.agreement import totals
-from pretrain_cli.training.processes.sharding import PARTS, is_sharded, load_any, save_parts
+from pretrain_cli.training.processes.sharding import SHARDS, is_sharded, load_any, save_shards
 from pretrain_cli.training.rows.feed import Batch, Feed, make_loader
 from pretrain_cli.training.step.divergence import IN_A_ROW, Diverged, Guard
 from pretrain_cli.training.step.optimizers import make_optimizer, split_parameters
@@ -230,9 +230,9 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             self.saver.save()
 
     def _write_checkpoint(self, folder: Path) -> None:
-        """Every process is here, and writes what is its own: its random state, and its part of a sharded model."""
+        """Every process is here, and writes what is its own: its random state, and its shard of the model."""
         if is_sharded(self.model):
-            save_parts(folder, self.model, self.optimizer.optimizer)
+            save_shards(folder, self.model, self.optimizer.optimizer)
             if self.args.should_save:
                 torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
         else:
@@ -255,26 +255,26 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         self.attempt.state.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self._in_parts(resume_from_checkpoint):
+        if not self._sharded_at(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def take_back(self, folder: Path) -> None:
         """The weights of checkpoint ``folder``, which may hold its model only."""
-        if self._in_parts(str(folder)):
+        if self._sharded_at(str(folder)):
             load_any(folder, self.model, self.optimizer.optimizer)
         else:
             self._load_from_checkpoint(str(folder))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The optimizer's state; with a sharded model, or of one, the weights as well."""
-        if checkpoint is None or not self._in_parts(checkpoint):
+        if checkpoint is None or not self._sharded_at(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         load_any(Path(checkpoint), self.model, self.optimizer.optimizer)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
-    def _in_parts(self, checkpoint: str) -> bool:
-        return is_sharded(self.model) or (Path(checkpoint) / PARTS).is_dir()
+    def _sharded_at(self, checkpoint: str) -> bool:
+        return is_sharded(self.model) or (Path(checkpoint) / SHARDS).is_dir()
 
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.training.choices.recipe import Rates
-from pretrain_cli.training.step.optimizers import make_optimizer, orthogonalise, split_parameters
+from pretrain_cli.training.step.optimizers import make_optimizer, orthogonalize, split_parameters
 from pretrain_cli.training.step.schedules import make_scheduler, rate_factor
 from pretrain_cli.training.trainer import PackedTrainer
 from tests.support.tiny import make_model
@@ -27,7 +27,7 @@ def model(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    found = orthogonalise(torch.randn(shape).to(dtype))
+    found = orthogonalize(torch.randn(shape).to(dtype))
     assert found.dtype == dtype
     values = torch.linalg.svdvals(found.float())
     assert values.min() > 0.6 and values.max() < 1.3

@@ -62,7 +62,7 @@ def test_the_stage_of_deepspeed_is_read_from_a_file_or_a_table(tmp_path) -> None
     assert zero_stage({}) is None
     check_zero_layout({"deepspeed": str(file)}, 2, 2)
     check_zero_layout({}, 2, 1)
-    with pytest.raises(ConfigError, match="as many processes as wrote them: 2; here are 1"):
+    with pytest.raises(ConfigError, match="as many processes as wrote them: 2, not 1"):
         check_zero_layout({"deepspeed": str(file)}, 2, 1)
     environ = {"MASTER_PORT": "29500"}
     be_one_of_one(environ)

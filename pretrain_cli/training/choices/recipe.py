@@ -1,4 +1,4 @@
-"""Which rates, batches and lengths teach most in the time given, and where does each number come from?
+"""Holds the rates, batches and lengths that learn most in the time given, each number with its source.
 
 "Measured" is `benchmarks/learning.py` on two CPU cores; docs/concepts/recipe-measurements.md has the tables.
 """
@@ -14,9 +14,9 @@ MOST_PASSES, BASE_PASSES = 4.0, 1.0
 budget is given."""
 SHORT_TEXT_TOKENS, SHORT_TEXT_PASSES = 1_000_000, 3.0
 """Below so many tokens a fourth pass learns the text by heart: held-out bits per byte of 1.38 against 1.35 after the
-third, at 240 000 tokens (measured)."""
+third, at 240,000 tokens (measured)."""
 TINY_TEXT_TOKENS, TINY_TEXT_RATE = 100_000, 0.5
-"""So do high rates: 1.73 with half of them against 1.77, at 46 000 tokens and three passes (measured)."""
+"""So do high rates: 1.73 with half of them against 1.77, at 46,000 tokens and three passes (measured)."""
 
 SMALL_BATCH_TOKENS = 2048
 """8 rows of 256: the best run of 90 s (measured)."""
@@ -36,12 +36,12 @@ and 0.01 (measured)."""
 MUON_BETA1 = 0.8
 """First moment decay of the weights beside muon's: 1.91 bits per byte against 1.93 with 0.9 (measured)."""
 ADAMW_RATE, ADAMW_EMBEDDING_RATE = 4e-3, 4e-3
-"""Twice as much learns alike, half as much less (measured)."""
+"""Twice as much learns the same, half as much less (measured)."""
 BASE_RATE, BASE_PARAMETERS = 1e-4, 1.35e8
 """A base is re-warmed to this rate, as Ibrahim et al. 2024 (arXiv 2403.08763) do, and larger ones to less."""
 WARMUP_SHARE, WARMUP_LIMIT, WARMUP_FROM = 0.02, 1000, 20
 """Share of the steps, steps at most, and the least steps of a run that warms up at all: runs with and without it learn
-alike at a hundred steps (measured); it is kept for longer ones."""
+the same at a hundred steps (measured); it is kept for longer ones."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How many processes should make the batches?"""
+"""Chooses how many loader processes make the batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.model.devices import Choice, available_cores
 
 WORTH = 0.03
-"""Batches that take more than this share of a step are made by workers beside it."""
+"""Batches that take more than this share of a step are made by workers meanwhile."""
 MOST = 4
 PROBES = 4
 

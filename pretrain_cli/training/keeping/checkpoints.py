@@ -49,7 +49,7 @@ def staged(run: RunFolder, step: int) -> Iterator[Path]:
 
 
 def _check_readable(folder: Path) -> None:
-    """Read back what was written, each file by the rules of its own format.
+    """Read back what was written, each file by the rules of its format.
 
     Raises:
         OSError: a file can't be used; before its hash is taken, and before an older checkpoint goes.
@@ -134,7 +134,7 @@ def whole_steps(run: RunFolder) -> list[int]:
 
 
 def rotate(run: RunFolder, keep: int, best: int, warn: Callable[[str], None]) -> None:
-    """Keep the newest ``keep`` checkpoints that a run can go on from, and the best one with its model only."""
+    """Keep the newest ``keep`` checkpoints that a run can resume from, and the best one with its model only."""
     steps = run.checkpoint_steps()
     kept = whole_steps(run)[-keep:]
     for step in steps:
@@ -174,7 +174,7 @@ def _has_model_only(folder: Path) -> bool:
 def keep_model_only(folder: Path) -> None:
     """Take from a checkpoint what only a resume needs."""
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    if manifest.get("model_only") or not (folder / OPTIMIZER_FILES[0]).is_file():  # saved in parts: kept whole
+    if manifest.get("model_only") or not (folder / OPTIMIZER_FILES[0]).is_file():  # sharded: kept whole
         return
     manifest["model_only"] = True
     manifest["files"] = {name: entry for name, entry in manifest["files"].items() if name not in OPTIMIZER_FILES}

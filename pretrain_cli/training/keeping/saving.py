@@ -121,6 +121,6 @@ def _failure(write: Callable[[], None]) -> Exception | None:
 
 
 def _of_the_disk(error: Exception) -> bool:
-    # torch reports a full disk as a RuntimeError without errno, safetensors has a type of its own.
+    # torch reports a full disk as a RuntimeError without errno, safetensors has its own type.
     kinds = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
     return kinds and not lost_another(error)

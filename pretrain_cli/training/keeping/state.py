@@ -1,4 +1,4 @@
-"""Holds what a run carries from step to step, and through a checkpoint, beside weights and optimizer."""
+"""Holds what a run carries from step to step, and through a checkpoint, in addition to weights and optimizer."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def logged_in() -> bool:
 
 
 class WandbTracker:
-    """One W&B run beside ours. Never asks, never raises, never waits long; falls back to offline, then to nothing.
+    """One W&B run for ours. Never asks, never raises, never waits long; falls back to offline, then to nothing.
 
     Args:
         config: recorded whole; ``tracking`` says where the run is filed.
@@ -243,7 +243,7 @@ class WandbTracker:
                 ),
             )
             return ""
-        except Exception as error:  # whatever a tracker does, the run goes on
+        except Exception as error:  # whatever a tracker does, the run continues
             self._run = None
             self._end_service()
             return _first_line(error)

@@ -1,4 +1,4 @@
-"""Does wandb's own process reach its server just now?"""
+"""Tells from wandb's own log whether it reaches its server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has another process taken the cores in the middle of a run?"""
+"""Notices when another process takes the cores in the middle of a run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class BusyWatch:
         self._said = True
         self._warn(
             f"Steps take {seconds / usual:.1f} times as long as at first, and other processes use {cores:.1f} cores. "
-            "If that lasts: Ctrl-C, then go on with --resume --set train.threads=1."
+            "If that lasts, press Ctrl-C and continue with --resume --set train.threads=1."
         )
 
 

@@ -6,8 +6,8 @@ import math
 import time
 
 EXIT_SECONDS, MOST_SLOWER = 0.75, 4.0
-"""What a process with torch takes to begin and to end beside its training, and how many times as long at most on a
-machine with other work."""
+"""What a process with torch takes to start and to end besides its training, and how many times as long at most where
+the machine is busy."""
 
 
 class RunClock:

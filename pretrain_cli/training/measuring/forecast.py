@@ -19,7 +19,7 @@ VALIDATION_SHARE = 0.04
 """A validation at the end of a timed run takes at most this share of the budget."""
 WRITE_BYTES_PER_SECOND = 150e6
 SAVE_OVERHEAD_S = 0.5
-"""What a save takes beside its bytes: flushing, reading back, renaming."""
+"""What a save takes in addition to writing its bytes: flushing, reading back, renaming."""
 LEAST_INTERVAL = 20.0
 """A checkpoint or validation that nobody asked for waits until this many times its cost has passed: 5 % of the time."""
 

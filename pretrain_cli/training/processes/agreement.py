@@ -1,7 +1,7 @@
-"""How do the processes of one training meet, and agree?
+"""Lets the processes of one training meet and agree.
 
-Rank 0 speaks, writes and decides what the machine's speed or clock decides; values are agreed on over gloo, also where
-the training itself goes over NCCL. A process that is alone gets every answer at once.
+Rank 0 reports, writes, and decides what depends on the machine's speed or clock. Values are agreed on over gloo, even
+where the training itself uses NCCL. A process that is alone gets every answer at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _talk: list[Any] = []
 
 @contextlib.contextmanager
 def together(on_cpu: bool) -> Iterator[None]:
-    """Meet the other processes, and part from them at the end.
+    """Join the other processes, and leave them at the end.
 
     Raises:
         ConfigError: the launcher's variables don't lead to the others.
@@ -44,7 +44,7 @@ def together(on_cpu: bool) -> Iterator[None]:
         dist.init_process_group("gloo" if on_cpu else "cpu:gloo,cuda:nccl", timeout=WAIT)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"The {world_size()} processes of this training didn't find each other: {str(error).splitlines()[0]}",
+            f"The {world_size()} processes of this training can't connect to each other: {str(error).splitlines()[0]}",
             "Check RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or start with: ptk train --processes N",
         ) from error
     _talk.append(dist.new_group(backend="gloo", timeout=WAIT))
@@ -87,6 +87,6 @@ def totals(*values: float) -> list[float]:
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here."""
+    """Wait until every process is here."""
     if _talk:
         dist.barrier(group=_talk[0])

@@ -1,4 +1,4 @@
-"""How many processes train on this machine, and how are they started and ended together?"""
+"""Chooses how many processes train on this machine, and starts and ends them together."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def launch(count: int, words: Sequence[str], debug: bool = False) -> None:
 
     if not debug:
         for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # each has its own level
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -137,15 +137,15 @@ def first_failure(folder: Path, ends: dict[int, Any], told_to_stop: bool = False
     rank, first = min(silent.items(), key=lambda item: (item[1].exitcode < 0, item[1].timestamp), default=(0, None))
     if first is not None and first.exitcode < 0:
         name = signal.Signals(-first.exitcode).name
-        memory = " Most often the memory has run out." if name == "SIGKILL" else ""
+        memory = " Usually the memory has run out." if name == "SIGKILL" else ""
         return ProcessDied(
             f"The training's process {rank} was ended by {name}; the others were stopped.{memory}",
-            "Go on from the last checkpoint: ptk train --resume",
+            "Continue from the last checkpoint: ptk train --resume",
             128 - first.exitcode,
         )
     if first is None:
         return processes.as_error(said[0])
-    hint = "What it said stands above; ptk train --debug says more."
+    hint = "Its output is above; ptk train --debug shows more."
     return ProcessDied(f"The training's process {rank} ended with code {first.exitcode}.", hint, first.exitcode)
 
 

@@ -2,7 +2,7 @@
 
 torch's own `fully_shard` (Zhao et al. 2023, arXiv 2304.11277), on CPUs over gloo as on GPUs over NCCL; transformers'
 Trainer is told that the model comes sharded, and leaves it so. Checkpoints go through torch.distributed.checkpoint,
-which reads a tensor's parts back whatever the number of processes was.
+which reads a tensor's shards back whatever the number of processes was.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from transformers import PreTrainedModel
 
 from pretrain_cli.errors import ConfigError, ModelError
 
-WEIGHTS_IN_PARTS = 3
-"""The stage of DeepSpeed's ZeRO that shares out the weights too (Rajbhandari et al. 2020, arXiv 1910.02054)."""
+WEIGHTS_SHARDED = 3
+"""The stage of DeepSpeed's ZeRO that shards the weights too (Rajbhandari et al. 2020, arXiv 1910.02054)."""
 ACCELERATES_OWN = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG")
-PARTS = "sharded"
-"""Folder of a checkpoint that was saved in parts."""
+SHARDS = "sharded"
+"""Folder of a sharded checkpoint."""
 
 
 def refuse_other_sharding(trainer: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Accelerate's own ways to split a model are asked for: on a CPU they silently don't, and checkpoints are in parts.
+    """Refuse accelerate's own ways to split a model: on a CPU they silently don't, and their checkpoints are sharded.
 
     Args:
         trainer: the config's ``[trainer]``.
@@ -95,26 +95,26 @@ def be_one_of_one(environ: MutableMapping[str, str]) -> None:
 
 
 def check_zero_layout(trainer: Mapping[str, Any], before: int, now: int) -> None:
-    """DeepSpeed's checkpoints of ZeRO go on on as many processes as wrote them.
+    """DeepSpeed's ZeRO checkpoints resume only on as many processes as wrote them.
 
     Raises:
         ConfigError: there are ``now``, and there were ``before``.
     """
     if before != now and zero_stage(trainer):
         raise ConfigError(
-            f"DeepSpeed's checkpoints go on on as many processes as wrote them: {before}; here are {now}.",
-            f"Start {before}, as with --processes {before}.",
+            f"DeepSpeed's checkpoints resume only on as many processes as wrote them: {before}, not {now}.",
+            f"Start {before} processes: --processes {before}",
         )
 
 
 def shard(model: PreTrainedModel, device_type: str, processes: int) -> float:
-    """Share the parameters of ``model`` out over ``processes``, layer by layer, in place.
+    """Shard the parameters of ``model`` over ``processes``, layer by layer, in place.
 
     Returns:
-        The share of all weights that this process holds now.
+        The share of all weights that this process holds afterwards.
 
     Raises:
-        ConfigError: they aren't in parts after that.
+        ConfigError: they are not sharded after that.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -122,7 +122,7 @@ def shard(model: PreTrainedModel, device_type: str, processes: int) -> float:
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    # What transformers sets on a model that it has sharded itself: Trainer then adds no wrapper of its own.
+    # What transformers sets on a model that it has sharded itself: Trainer then adds no wrapper.
     model._is_distributed_loading_by_transformers = True
     model._is_fsdp_managed_module = True
     weights = list(model.parameters())
@@ -136,12 +136,12 @@ def shard(model: PreTrainedModel, device_type: str, processes: int) -> float:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether this process holds only parts of the weights."""
+    """Whether this process holds only its own shard of the weights."""
     return bool(getattr(model, "_is_fsdp_managed_module", False))
 
 
 def split_by_deepspeed(model: nn.Module) -> bool:
-    """Whether DeepSpeed holds the weights in parts: it marks each one."""
+    """Whether DeepSpeed holds the weights: it marks each one."""
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
@@ -161,7 +161,7 @@ def whole_model(model: PreTrainedModel, weights: dict[str, Any] | None = None) -
     lacking = plain.load_state_dict(weights, strict=False).missing_keys
     plain.tie_weights()
     if lacking and not (plain.config.tie_word_embeddings and lacking == ["lm_head.weight"]):
-        raise ModelError(f"The parts of the model lack {lacking[0]}.", "This is a bug in ptk: please report it.")
+        raise ModelError(f"The shards of the model lack {lacking[0]}.", "This is a bug in ptk: please report it.")
     return plain
 
 
@@ -174,17 +174,17 @@ def _unsharded(model: PreTrainedModel) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(model.config)  # sharding has changed the model's own class
 
 
-def save_parts(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write weights and optimizer state into ``folder``, every process its own part."""
+def save_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write weights and optimizer state into ``folder``, every process its own shard."""
     weights, state = get_state_dict(model, optimizer)
-    save({"model": weights, "optimizer": state}, checkpoint_id=folder / PARTS)
+    save({"model": weights, "optimizer": state}, checkpoint_id=folder / SHARDS)
 
 
 def load_any(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Read weights and optimizer state of checkpoint ``folder``, saved in parts or whole, into any layout."""
-    if (folder / PARTS).is_dir():
+    """Read weights and optimizer state of checkpoint ``folder``, sharded or whole, into any layout."""
+    if (folder / SHARDS).is_dir():
         weights, state = get_state_dict(model, optimizer)
-        load({"model": weights, "optimizer": state}, checkpoint_id=folder / PARTS)
+        load({"model": weights, "optimizer": state}, checkpoint_id=folder / SHARDS)
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
         return
     from transformers import AutoModelForCausalLM
@@ -196,7 +196,7 @@ def load_any(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
 
 
 def _by_name(saved: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state by parameter names in place of numbers."""
+    """An optimizer's state by parameter names instead of numbers."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     by_number: dict[int, str] = {}
     groups = []

@@ -1,4 +1,4 @@
-"""What does a Ctrl-C, a scheduler's SIGTERM or a closed terminal do to a training?"""
+"""Turns Ctrl-C, a scheduler's SIGTERM and a closed terminal into a save and a stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAME_SECONDS = 0.25
 
 
 class StoppedAtOnce(KeyboardInterrupt):
-    """Raised in the middle of anything; no Exception, so that nothing on the way takes it for a failure of its own."""
+    """Raised in the middle of anything; not an Exception, so that nothing on the way takes it for a failure."""
 
 
 class StopRequests:
@@ -79,10 +79,10 @@ class StopRequests:
         if again or not self.in_loop:
             raise StoppedAtOnce
         # From a thread: the one that was interrupted may be in the middle of a line, and hold the screen's locks.
-        text = "Stopping: this step is finished and saved first. Once more stops at once."
+        text = "Stopping: this step is finished and saved first. Press again to stop at once."
         threading.Thread(target=self._say, args=(text,), daemon=True).start()
 
     def _hint(self) -> str:
         if self._run is None or not self._run.record.is_file():
-            return "Nothing had begun, so nothing is to be resumed."
-        return f"What was saved is kept; go on with: ptk train --resume {self._run.name}"
+            return "Training had not begun, so there is nothing to resume."
+        return f"What was saved is kept; continue with: ptk train --resume {self._run.name}"

@@ -63,7 +63,7 @@ class _Waiting:
     """Whether the main thread waits for a batch now.
 
     torch raises a worker's death wherever the main thread is at that moment, in the middle of a step or a validation
-    too, where nothing could go on. Here it does so only while a batch is waited for; `Feed` finds the others then.
+    too, where nothing could continue. Here it does so only while a batch is waited for; `Feed` finds the others then.
     """
 
     def __init__(self) -> None:

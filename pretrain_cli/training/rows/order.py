@@ -1,4 +1,4 @@
-"""Which rows are in which micro-batch, on any number of processes, from any step on?"""
+"""Orders rows into micro-batches, alike on any number of processes and from any step on."""
 
 from __future__ import annotations
 

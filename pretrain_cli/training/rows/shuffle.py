@@ -1,4 +1,4 @@
-"""Which row comes at a place of a shuffled epoch, computed without holding the whole order?"""
+"""Computes which row comes at a place of a shuffled epoch, without holding the whole order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has a training left the course of finite, falling losses?"""
+"""Notices when losses are no longer finite and falling."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Guard:
             if loss > middle + max(LEAST_RISE, DEVIATIONS * spread):
                 self.far_above += 1
                 if self.far_above >= IN_A_ROW:
-                    return f"the loss was far above its recent course ({loss:.2f} against {middle:.2f})"
+                    return f"the loss was far above its recent values ({loss:.2f} against {middle:.2f})"
                 return "fine"
         self.far_above = 0
         self.recent.append(loss)

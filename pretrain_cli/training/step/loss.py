@@ -1,4 +1,4 @@
-"""How is the next-token loss computed without ever holding all logits?"""
+"""Computes the next-token loss without ever holding all logits."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def attach_loss(
         model: whose forward is replaced.
         chunked: compute the loss in chunks of rows.
         z_loss: weight of log²Z.
-        body: what to call in place of the model's body, where that is compiled.
+        body: what to call instead of the model's body, where that is compiled.
 
     Returns:
         What takes it off again, before the model is used for anything else.

@@ -1,4 +1,4 @@
-"""Which optimizer moves which weights?"""
+"""Makes the optimizer, AdamW or Muon with AdamW, and decides which weights each moves."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Parameters:
-    """A model's trainable weights by their part, each once.
+    """A model's trainable weights by role, each once.
 
     Attributes:
         matrices: inside the layers.
-        embedding: the input embedding, where the head has weights of its own.
+        embedding: the input embedding, where the head has its own weights.
         head: the head, tied or not.
         rest: norms and biases.
     """
@@ -38,7 +38,7 @@ class Parameters:
 
 
 def split_parameters(model: nn.Module) -> Parameters:
-    """Which weight plays which part."""
+    """Sort the weights by role."""
     head, embedding = _weights(model, "get_output_embeddings"), _weights(model, "get_input_embeddings")
     found = Parameters([], [], [], [])
     for parameter in model.parameters():
@@ -78,13 +78,13 @@ def make_optimizer(
         newton_schulz: what Muon computes in; bf16 where training has it too, as the machine then does it natively.
         epsilon: AdamW's, ``[trainer] adam_epsilon``.
     """
-    parts = split_parameters(model)
+    weights = split_parameters(model)
     betas = (rates.beta1, train.adam_beta2)
     muon = name == "muon"
     groups: list[dict[str, Any]] = [
-        {"params": parts.head + parts.rest, "lr": rates.main, "weight_decay": 0.0},
-        {"params": parts.embedding, "lr": rates.embedding, "weight_decay": 0.0},
-        {"params": parts.matrices, "lr": rates.matrix if muon else rates.main, "weight_decay": train.weight_decay},
+        {"params": weights.head + weights.rest, "lr": rates.main, "weight_decay": 0.0},
+        {"params": weights.embedding, "lr": rates.embedding, "weight_decay": 0.0},
+        {"params": weights.matrices, "lr": rates.matrix if muon else rates.main, "weight_decay": train.weight_decay},
     ]
     if muon:
         groups[-1]["muon"] = True
@@ -134,7 +134,7 @@ class MuonAdamW(torch.optim.Optimizer):
             buffers = [self._buffer(parameter) for parameter in parameters]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
-            orthogonal = orthogonalise(torch.stack(updates).to(self.dtype))
+            orthogonal = orthogonalize(torch.stack(updates).to(self.dtype))
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             if group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
@@ -169,12 +169,12 @@ class MuonAdamW(torch.optim.Optimizer):
             beta2=group["betas"][1],
             lr=group["lr"],
             weight_decay=group["weight_decay"],
-            eps=group.get("eps", EPSILON),  # checkpoints of before had none
+            eps=group.get("eps", EPSILON),  # older checkpoints have none
             maximize=False,
         )
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
 
     Args:

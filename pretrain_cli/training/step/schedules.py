@@ -1,4 +1,4 @@
-"""How does the learning rate run over a training, by steps, tokens or the clock?"""
+"""Moves the learning rate over a training, by steps or by the clock."""
 
 from __future__ import annotations
 
