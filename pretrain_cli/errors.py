@@ -89,3 +89,8 @@ class Interrupted(PtkError):
 
     def __reduce__(self) -> tuple[type[PtkError], tuple[str, str, int]]:  # type: ignore[override]
         return type(self), (self.message, self.hint, self.exit_code)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, in one line without a full stop; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -18,7 +18,9 @@ from pretrain_cli.data.encoding.encoder import Encoder, choose_encoder, lacks_by
 from pretrain_cli.evaluation.kernels import speed_up
 from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory
-from pretrain_cli.model.load import check_vocabulary, load_model
+from pretrain_cli.model.files import check_vocabulary
+from pretrain_cli.model.greedy import end_ids
+from pretrain_cli.model.load import embedding_rows, load_model
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.run_record import read_run_config, read_run_record
 from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
@@ -79,14 +81,11 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
     # Control tokens that are written in a text are text: each of their bytes counts.
     tokenizer.encode_special_tokens = True
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    rows = model.get_input_embeddings().weight.shape[0]
-    check_vocabulary(model, info.vocab_size, f"'{named.name}'")
+    rows = embedding_rows(model)
+    check_vocabulary(info.vocab_size, rows, f"'{named.name}'")
     if torch.device(device).type == "cpu":
         keep_freed_memory()
         speed_up(model, torch.arange(PROBE_TOKENS)[None] % rows)
-    first_id = info.bos_id if info.bos_id is not None else info.eos_id
-    if first_id is None:
-        first_id = 0
     prose = ["".join(document.parts) for document in itertools.islice(read_general(), 6)]
     settings, _ = choose_encoder(info.file, "tokenizers", False, prose)
     return OpenModel(
@@ -96,9 +95,9 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
         tokenizer=tokenizer,
         encoder=Encoder(settings, counts_lost=False),
         token_bytes=token_bytes(info.file) if lacks_bytes(info.file) else None,
-        first_id=first_id,
+        first_id=info.first_id,
         adds_first=info.adds_bos,
-        end_ids=_end_ids(model, info.eos_id),
+        end_ids=end_ids(info.eos_id, model.config.eos_token_id, model.generation_config.eos_token_id),
         vocab_size=rows,
         parameters=parameters,
         context=_within_limit(model, context),
@@ -128,11 +127,6 @@ def choose_forward(model: Any, probe: Tensor) -> Forward:
     except (AttributeError, TypeError, RuntimeError):
         same = False
     return Forward(hidden, head) if same else Forward(whole, lambda logits: logits)
-
-
-def _end_ids(model: Any, eos_id: int | None) -> frozenset[int]:
-    own = model.config.eos_token_id
-    return frozenset(found for found in (eos_id, *(own if isinstance(own, list) else [own])) if found is not None)
 
 
 def _within_limit(model: Any, context: int) -> int:

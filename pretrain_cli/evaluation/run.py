@@ -24,7 +24,7 @@ from pretrain_cli.evaluation.tasks import require_lm_eval, run_tasks
 from pretrain_cli.evaluation.texts import Text, collect_texts
 from pretrain_cli.evaluation_report import FILE, PAGE, write_report
 from pretrain_cli.model.devices import choose_device, choose_precision, choose_threads
-from pretrain_cli.model.load import check_weights
+from pretrain_cli.model.files import count_weights
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.run_record import read_run_config
@@ -142,7 +142,7 @@ def _look_at(named: NamedModel, artifacts: Artifacts) -> int:
         ModelError: it is damaged: found after the models before it were scored, it would cost their scores.
     """
     folder = Path(open_folders(named, artifacts)[0])
-    return check_weights(folder) if folder.is_dir() else 0
+    return count_weights(folder) if folder.is_dir() else 0
 
 
 def _announce(model: OpenModel, texts: list[Text], others: list[int], config: Config, progress: Progress) -> None:

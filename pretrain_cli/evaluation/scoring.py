@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from pretrain_cli.cores import map_in_order, worker_count
 from pretrain_cli.data.encoding.encoder import PIECE_CHARACTERS, Encoder
-from pretrain_cli.errors import DataError, ModelError
+from pretrain_cli.errors import DataError
 from pretrain_cli.evaluation.opening import Forward, OpenModel, choose_forward
 from pretrain_cli.evaluation.tally import BLOCK_BYTES, DocumentTally, Sums, Tally
 from pretrain_cli.evaluation.texts import Document, Text
 from pretrain_cli.evaluation.windows import Columns, Window, slide, window_lengths
+from pretrain_cli.model.files import not_finite
 
 HEAD_ROWS = 512
 """Scored positions that go through the head at once: 100 MB of fp32 logits for a vocabulary of 49 152."""
@@ -243,10 +244,7 @@ def _add(tally: Tally, batch: list[Job], nats: Sums, rank: NDArray[np.int64], na
         ModelError: a loss isn't finite.
     """
     if not np.isfinite(nats).all():
-        raise ModelError(
-            f"The model '{name}' gives probabilities that aren't finite.",
-            "Its weights are damaged or its training diverged: use an earlier checkpoint.",
-        )
+        raise not_finite(name)
     at = 0
     for job in batch:
         window = job.window

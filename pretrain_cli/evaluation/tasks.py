@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.errors import DataError, MissingDependencyError, UsageError
+from pretrain_cli.errors import DataError, MissingDependencyError, UsageError, first_line
 from pretrain_cli.evaluation.opening import OpenModel
 from pretrain_cli.progress import Progress
 
@@ -53,7 +53,7 @@ def run_tasks(model: OpenModel, tasks: Sequence[str], progress: Progress) -> dic
         raise UsageError(f"lm-eval knows no task {error}.", "See its list: lm-eval ls tasks") from error
     except OSError as error:
         raise DataError(
-            f"The data of {', '.join(names)} can't be had: {str(error).splitlines()[0] if str(error) else error!r}.",
+            f"The data of {', '.join(names)} can't be had: {first_line(error)}.",
             "Most tasks load theirs from a hub; a folder with tasks of your own over local files needs no network.",
         ) from error
     progress.end_stage()

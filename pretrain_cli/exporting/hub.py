@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pretrain_cli.errors import ModelError, UsageError
+from pretrain_cli.errors import ModelError, UsageError, first_line
 
 ANSWER_S = 8.0
 """The hub has to answer within this time; the client itself would wait for ever."""
@@ -52,7 +52,7 @@ def push(folder: Path, repository: str) -> str:
         api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload by ptk export")
     except HfHubHTTPError as error:
         raise UsageError(
-            f"The hub refuses the upload to '{repository}': {_first_line(error)}",
+            f"The hub refuses the upload to '{repository}': {first_line(error)}.",
             "Check the owner's name and the token's rights: it has to be allowed to write.",
         ) from error
     except Exception as error:  # each HTTP library under the hub client has connection errors of its own
@@ -78,7 +78,3 @@ def _unreachable(error: Exception) -> ModelError:
         f"The Hugging Face hub can't be reached ({type(error).__name__}).",
         "Check the network, or export without --push-to-hub and upload the folder later: hf upload",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from pretrain_cli.errors import UsageError
 from pretrain_cli.exporting.card import loading, model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
 from pretrain_cli.exporting.hub import check_hub, push
-from pretrain_cli.model.gguf_file import write_gguf
+from pretrain_cli.model.gguf_writing import write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.tokenizer.load import COMPANIONS

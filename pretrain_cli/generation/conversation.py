@@ -1,4 +1,4 @@
-"""Text written turn by turn: the model goes on from everything that was typed and written before."""
+"""Writes text turn by turn: the model continues everything that was typed and written before."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
+from pretrain_cli.generation.opening import open_model
 from pretrain_cli.generation.prompts import check_prompt
-from pretrain_cli.generation.results import Sample
-from pretrain_cli.generation.run import open_model
+from pretrain_cli.generation.results import GeneratedText
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import SILENT, Progress
 
@@ -32,12 +32,12 @@ class Conversation:
     ) -> None:
         self.config = config.generate.model_copy(update={"samples": 1})
         self.progress = progress
-        self.voice = open_model(find_model(model, artifacts, checkpoint), self.config, artifacts, progress)
+        self.writer = open_model(find_model(model, artifacts, checkpoint), self.config, artifacts, progress)
         self.text = ""
         self.turns = 0
 
-    def say(self, typed: str, on_text: Callable[[str], None] | None = None) -> Sample:
-        """Add what was typed and go on from there; where the writing is broken off, what was shown is kept.
+    def say(self, typed: str, on_text: Callable[[str], None] | None = None) -> GeneratedText:
+        """Add what was typed and continue from there; where the writing is interrupted, what was shown is kept.
 
         Raises:
             UsageError: ``typed`` isn't valid Unicode.
@@ -53,7 +53,7 @@ class Conversation:
 
         config = self.config.model_copy(update={"seed": self.config.seed + self.turns})
         self.turns += 1
-        return self.voice.write([prompt], config, self.progress.warn, add, time.perf_counter())[0]
+        return self.writer.write([prompt], config, self.progress.warn, add, time.perf_counter())[0]
 
     def forget(self) -> None:
         """Begin a new text."""

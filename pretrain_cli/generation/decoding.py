@@ -1,4 +1,4 @@
-"""The loop that writes: logits to tokens to text, for a batch of samples."""
+"""Turns logits into tokens and tokens into text, for a batch of samples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pretrain_cli.config.model import GenerateConfig
-from pretrain_cli.errors import ModelError
-from pretrain_cli.generation.engines.choice import Writer
-from pretrain_cli.generation.engines.lean import BATCH
+from pretrain_cli.generation.engines.protocol import MOST_ROWS, LogitsEngine
 from pretrain_cli.generation.prompts import encode_prompt, fit_prompt
-from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenProbability
+from pretrain_cli.generation.results import ALTERNATIVES, GeneratedText, OnText, TokenProbability
 from pretrain_cli.generation.sampling import Sampler
-from pretrain_cli.generation.text import BROKEN, TextStream
+from pretrain_cli.generation.text_stream import BROKEN, TextStream
+from pretrain_cli.model.files import not_finite
+from pretrain_cli.tokenizer.load import TokenizerInfo
 
 
 @dataclass
@@ -39,15 +39,40 @@ class Row:
     last_s: float = 0.0
 
 
-def write(
-    writer: Writer,
-    prompts: Sequence[str],
-    config: GenerateConfig,
-    warn: Callable[[str], None],
-    on_text: OnText | None,
-    started: float,
-) -> list[Sample]:
-    """Every sample of every prompt, in order; the first token is timed from ``started``."""
+@dataclass(frozen=True)
+class TorchWriter:
+    """A `Writer` over any engine that gives logits."""
+
+    name: str
+    engine: LogitsEngine
+    tokenizer: Tokenizer
+    info: TokenizerInfo
+    end_ids: frozenset[int]
+
+    def write(
+        self,
+        prompts: Sequence[str],
+        config: GenerateConfig,
+        warn: Callable[[str], None],
+        on_text: OnText | None,
+        started: float,
+    ) -> list[GeneratedText]:
+        """Every sample of every prompt, in order; the first token is timed from ``started``."""
+        rows = _rows(self, prompts, config, warn)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.engine.threads)
+        try:
+            for at in range(0, len(rows), MOST_ROWS):
+                _write_batch(self, rows[at : at + MOST_ROWS], config, on_text)
+        finally:
+            torch.set_num_threads(threads)
+        return [_finished(row, self.name, started) for row in rows]
+
+
+def _rows(
+    writer: TorchWriter, prompts: Sequence[str], config: GenerateConfig, warn: Callable[[str], None]
+) -> list[Row]:
+    """A row for each sample of each prompt, in order."""
     rows: list[Row] = []
     for prompt in prompts:
         ids = encode_prompt(prompt, writer.tokenizer, writer.info)
@@ -68,19 +93,10 @@ def write(
                     tokens_as_text=TextStream(writer.tokenizer, ids),
                 )
             )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(writer.engine.threads)
-    try:
-        for at in range(0, len(rows), BATCH):
-            _write_batch(writer, rows[at : at + BATCH], config, on_text, started)
-    finally:
-        torch.set_num_threads(threads)
-    return [_sample(row, writer.name, started) for row in rows]
+    return rows
 
 
-def _write_batch(
-    writer: Writer, rows: list[Row], config: GenerateConfig, on_text: OnText | None, started: float
-) -> None:
+def _write_batch(writer: TorchWriter, rows: list[Row], config: GenerateConfig, on_text: OnText | None) -> None:
     logits = writer.engine.start([row.prompt_ids for row in rows], max(row.limit for row in rows)).cpu()
     open_rows = list(range(len(rows)))
     while True:
@@ -92,7 +108,7 @@ def _write_batch(
         logits = writer.engine.step(open_rows, [rows[place].ids[-1] for place in open_rows]).cpu()
 
 
-def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, on_text: OnText | None) -> None:
+def _advance(row: Row, logits: Tensor, writer: TorchWriter, config: GenerateConfig, on_text: OnText | None) -> None:
     """Choose ``row``'s next token and show what it completes."""
     # Rows of the embedding that the tokenizer doesn't know can't be shown: they are never drawn.
     known = logits[: writer.info.vocab_size]
@@ -115,23 +131,16 @@ def _advance(row: Row, logits: Tensor, writer: Writer, config: GenerateConfig, o
         _show(row, row.stream.finish(), on_text)
 
 
-def _choose(row: Row, logits: Tensor, writer: Writer) -> int:
-    """The token; where rounding would decide, out of logits that are the same alone and in a batch."""
-    _check_finite(logits, writer.name)
-    choice = row.sampler.choose(logits)
-    read_at_once = not row.ids and not writer.engine.in_parts
-    if choice.sure or not writer.engine.rounds or read_at_once:
-        return choice.token
-    again = writer.engine.reread([*row.prompt_ids, *row.ids]).cpu()[: len(logits)]
-    return row.sampler.choose(again).token
-
-
-def _check_finite(logits: Tensor, name: str) -> None:
+def _choose(row: Row, logits: Tensor, writer: TorchWriter) -> int:
+    """The token; where rounding would decide, from logits that are the same for a row alone and in a batch."""
     if not logits.isfinite().all():
-        raise ModelError(
-            f"The model '{name}' gives probabilities that aren't finite.",
-            "Its weights are damaged or its training diverged: use an earlier checkpoint.",
-        )
+        raise not_finite(writer.name)
+    drawn = row.sampler.draw(logits)
+    read_at_once = not row.ids and not writer.engine.in_parts
+    if drawn.sure or not writer.engine.rounds or read_at_once:
+        return drawn.token
+    again = writer.engine.reread([*row.prompt_ids, *row.ids]).cpu()[: len(logits)]
+    return row.sampler.draw(again).token
 
 
 def _show(row: Row, piece: str, on_text: OnText | None) -> None:
@@ -150,14 +159,14 @@ def _probability(logits: Tensor, token: int, text: str, tokenizer: Tokenizer) ->
 
 
 def _name(token: int, tokenizer: Tokenizer) -> str:
-    """The token as text; one that is only a piece of a character as the vocabulary writes it."""
+    """The token as text; where it is only a part of a character, as the vocabulary writes it."""
     text = str(tokenizer.decode([token], skip_special_tokens=False))
     return str(tokenizer.id_to_token(token)) if BROKEN in text else text
 
 
-def _sample(row: Row, model: str, started: float) -> Sample:
+def _finished(row: Row, model: str, started: float) -> GeneratedText:
     seconds = row.last_s - row.first_s
-    return Sample(
+    return GeneratedText(
         prompt=row.prompt,
         text=row.stream.text,
         tokens=len(row.ids),

@@ -1,10 +1,11 @@
-"""How does a prompt become ids that fit a model's context?"""
+"""Turns a prompt into ids that fit a model's context."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pretrain_cli.errors import UsageError
+from pretrain_cli.formatting import exact
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def encode_prompt(prompt: str, tokenizer: Tokenizer, info: TokenizerInfo) -> list[int]:
-    """The ids the model continues: as its tokenizer makes them, behind BOS where documents begin with one.
+    """The ids the model continues: as its tokenizer makes them, after BOS where documents begin with one.
 
-    An empty prompt is BOS alone, or EOS where there is no BOS: what stands before a new document.
+    An empty prompt is BOS alone, or EOS where there is no BOS: what comes before a new document.
 
     Raises:
         UsageError: the prompt isn't valid Unicode.
@@ -27,10 +28,7 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, info: TokenizerInfo) -> lis
         ids = ids[:-1]
     if info.adds_bos and info.bos_id is not None and ids[:1] != [info.bos_id]:
         ids = [info.bos_id, *ids]
-    if not ids:
-        first = info.bos_id if info.bos_id is not None else info.eos_id
-        ids = [first if first is not None else 0]
-    return ids
+    return ids or [info.first_id]
 
 
 def check_prompt(prompt: str) -> None:
@@ -47,7 +45,7 @@ def check_prompt(prompt: str) -> None:
 def fit_prompt(ids: list[int], context: int, max_tokens: int, bos_id: int | None = None) -> tuple[list[int], str]:
     """``ids`` cut from the left so that something can be written within ``context``, and a warning or "".
 
-    A BOS that stands in front stays there: the model never saw a text without it.
+    A BOS at the beginning stays there: the model never saw a text without it.
     """
     room = min(max_tokens, max(1, context // 2))
     keep = max(1, context - room)
@@ -58,5 +56,8 @@ def fit_prompt(ids: list[int], context: int, max_tokens: int, bos_id: int | None
 
 
 def cut_warning(tokens: int, context: int, left_out: int) -> str:
-    """What is said where a prompt had to be cut."""
-    return f"The prompt has {tokens} tokens and the context is {context}: the first {left_out} were left out."
+    """What is said about a prompt that had to be cut."""
+    return (
+        f"The prompt has {exact(tokens)} tokens and the context is {exact(context)}: "
+        f"the first {exact(left_out)} were left out."
+    )

@@ -1,4 +1,4 @@
-"""What a generation gave: plain records."""
+"""What a generation gives: plain records."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 ALTERNATIVES = 5
-"""Most probable tokens kept beside each written one."""
+"""Most probable tokens kept with each written one."""
 
 OnText = Callable[[int, str], None]
-"""Called with a sample's index and each piece of its text as soon as it is whole."""
+"""Called with a sample's index and each piece of its text as soon as it is complete."""
 
 
 @dataclass(frozen=True)
 class TokenProbability:
-    """One written token, how probable the model found it, and the most probable ones there (text, probability)."""
+    """One written token, its probability under the model, and the most probable ones there as (text, probability)."""
 
     id: int
     text: str
@@ -24,8 +24,8 @@ class TokenProbability:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One text. ``finish`` is "eos", "stop", "length" (max_tokens) or "context" (the model's limit)."""
+class GeneratedText:
+    """One sample. ``finish``: it ended by "eos", "stop", "length" (max_tokens) or "context" (the model's limit)."""
 
     prompt: str
     text: str
@@ -41,9 +41,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class GenerateResult:
-    """All samples, prompt by prompt; of several models one after the other."""
+    """All samples, prompt by prompt."""
 
-    samples: list[Sample]
+    samples: list[GeneratedText]
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Which token comes next, given the logits?
+"""Draws the next token from logits.
 
-Each id has noise of its own (the Gumbel-max trick), so that a draw depends on the logits' last bits only where two
-tokens are as good as equal. Those bits differ between a row alone and one in a batch, and between machines; `choose`
-says where they would decide, and the caller then asks for logits that don't depend on either.
+Each id has its own noise (the Gumbel-max trick), so a draw depends on the last bits of the logits only where two
+tokens are nearly equal. Those bits differ between a row alone and a row in a batch, and between machines. `draw` says
+where they would decide, and the caller then asks for logits that depend on neither.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 from pretrain_cli.config.model import GenerateConfig
 
 CLOSE = 2e-4
-"""Logits this near to each other may stand in another order elsewhere: fp32 sums of a model's size differ by 1e-5."""
+"""Logits this close to each other may be in another order elsewhere: fp32 sums of a model's size differ by 1e-5."""
 BEYOND = 8
-"""So many tokens behind the best ``top_k`` are looked at: one of them may be among the best elsewhere."""
+"""Tokens after the best ``top_k`` that are looked at too: elsewhere one of them may be among the best."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The next id; ``sure`` where rounding can't have decided it."""
+class DrawnToken:
+    """The next id; ``sure``: rounding can't have decided it."""
 
     token: int
     sure: bool
@@ -38,30 +38,30 @@ class Sampler:
         self.seen = set(prompt)
         self.noise: Tensor | None = None
 
-    def choose(self, logits: Tensor) -> Choice:
-        """The next id from logits float32[V] on the CPU; asked again before `accept`, it draws with the same noise."""
+    def draw(self, logits: Tensor) -> DrawnToken:
+        """The next id from logits float32[V] on the CPU; called again before `accept`, it draws with the same noise."""
         if self.config.repetition_penalty != 1.0:
-            logits = self._penalised(logits)
+            logits = self._penalized(logits)
         if self.greedy:
             best = logits.topk(min(2, len(logits))).values
-            return Choice(int(logits.argmax()), bool(best[0] - best[-1] > CLOSE) or len(best) == 1)
+            return DrawnToken(int(logits.argmax()), bool(best[0] - best[-1] > CLOSE) or len(best) == 1)
         if self.noise is None:
             self.noise = torch.empty(len(logits)).exponential_(generator=self.generator).log()
-        return self._draw(logits / self.config.temperature, self.noise, CLOSE / self.config.temperature)
+        return self._drawn(logits / self.config.temperature, self.noise, CLOSE / self.config.temperature)
 
     def accept(self, token: int) -> None:
         """``token`` is written: the next one gets new noise."""
         self.seen.add(token)
         self.noise = None
 
-    def _penalised(self, logits: Tensor) -> Tensor:
-        """CTRL's penalty (arXiv 1909.05858): seen tokens move towards less probable, whatever their sign."""
+    def _penalized(self, logits: Tensor) -> Tensor:
+        """CTRL's penalty (arXiv 1909.05858): seen tokens become less probable, whatever the sign of their logits."""
         seen = torch.tensor(sorted(self.seen))
         values = logits[seen]
         penalty = self.config.repetition_penalty
         return logits.scatter(0, seen, torch.where(values < 0, values * penalty, values / penalty))
 
-    def _draw(self, logits: Tensor, noise: Tensor, close: float) -> Choice:
+    def _drawn(self, logits: Tensor, noise: Tensor, close: float) -> DrawnToken:
         """Top-k, then top-p, then min-p, as transformers orders them; then the best of logits less noise."""
         count = min(self.config.top_k or len(logits), len(logits))
         looked_at = min(count + BEYOND, len(logits))
@@ -71,12 +71,12 @@ class Sampler:
         winner = int(scores.masked_fill(~kept, -torch.inf).argmax())
         rivals = self._kept(values, count, close) & (scores > scores[winner] - close)
         sure = int(rivals.sum()) == 1 and bool(self._kept(values, count, -close)[winner])
-        return Choice(int(ids[winner]), sure)
+        return DrawnToken(int(ids[winner]), sure)
 
     def _kept(self, values: Tensor, count: int, slack: float) -> Tensor:
-        """Which of the descending ``values`` the cuts leave, bool[n].
+        """Which of the descending ``values`` the cuts keep, bool[n].
 
-        With ``slack`` above 0 those that another rounding might leave too, below 0 those that any rounding leaves.
+        With ``slack`` above 0, also those that another rounding might keep; below 0, only those that any would keep.
         """
         config = self.config
         probabilities = (values - values[:count].logsumexp(dim=0)).exp()

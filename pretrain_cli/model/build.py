@@ -16,8 +16,9 @@ from pretrain_cli.base import Base, find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.manifest import Manifest
-from pretrain_cli.model.gguf import convert_gguf
-from pretrain_cli.model.load import check_vocabulary, load_model, read_model_config
+from pretrain_cli.model.files import check_vocabulary
+from pretrain_cli.model.gguf_reading import convert_gguf
+from pretrain_cli.model.load import embedding_rows, load_model, read_model_config
 from pretrain_cli.model.reshape import depth_up, drop_layers
 from pretrain_cli.model.sizes import Shape
 from pretrain_cli.tokenizer.load import TokenizerInfo
@@ -61,7 +62,7 @@ def build_model(
     _check_length(base_config, sequence_length, wanted.base)
     if wanted.init == "random":
         torch_model = AutoModelForCausalLM.from_config(base_config, trust_remote_code=wanted.trust_remote_code)
-        check_vocabulary(torch_model, vocab_size, wanted.base)
+        check_vocabulary(vocab_size, embedding_rows(torch_model), wanted.base)
         return torch_model.to(dtype)
     model = load_model(
         location, dtype=dtype, tokenizer_size=vocab_size, trust_remote_code=wanted.trust_remote_code

@@ -7,6 +7,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import ModelError
+from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 from pretrain_cli.tokenizer.train import SPLIT
 
@@ -30,11 +31,7 @@ def write_tokenizer(writer: Any, gguf: Any, folder: Path, rows: int) -> None:
     model = tokenizer["model"]
     if model.get("type") != "BPE":
         raise ModelError(f"A tokenizer of the kind {model.get('type')} can't be written as GGUF.", ELSEWHERE)
-    if info.vocab_size > rows:
-        raise ModelError(
-            f"The tokenizer in {folder} has {info.vocab_size} entries, the embedding {rows} rows.",
-            "The tokenizer belongs to another model: put the right tokenizer.json beside the weights.",
-        )
+    check_vocabulary(info.vocab_size, rows, str(folder))
     tokens, types = _entries(tokenizer, gguf, rows, model.get("unk_token"))
     merges = [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in model["merges"]]
     if model.get("byte_fallback"):

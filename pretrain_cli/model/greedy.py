@@ -1,4 +1,4 @@
-"""Which tokens does an opened model write, always the most probable one?"""
+"""Writes with an opened model, always the most probable token, up to one that ends the document."""
 
 from __future__ import annotations
 
@@ -35,3 +35,14 @@ def greedy_ids(
         written.append(token)
         window = [token]
     return written
+
+
+def end_ids(eos_id: int | None, *named: int | list[int] | None) -> frozenset[int]:
+    """The ids that end a document.
+
+    Args:
+        eos_id: of the tokenizer.
+        named: what the model's config and its generation config call ``eos_token_id``: an id, several, or none.
+    """
+    lists = [value if isinstance(value, list) else [value] for value in (eos_id, *named)]
+    return frozenset(found for ids in lists for found in ids if found is not None)

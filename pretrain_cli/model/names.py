@@ -148,7 +148,7 @@ def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
     """
     location = Path(named.location)
     if location.is_file():
-        from pretrain_cli.model.gguf import convert_gguf
+        from pretrain_cli.model.gguf_reading import convert_gguf
 
         folder = convert_gguf(location, artifacts)
         return str(folder), folder

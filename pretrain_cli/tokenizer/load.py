@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from pretrain_cli.artifacts import write_json
 from pretrain_cli.base import Base
-from pretrain_cli.errors import DataError, ModelError
+from pretrain_cli.errors import DataError, ModelError, first_line
 
 COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
 OLDER_FORMS = ("tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -51,6 +51,12 @@ class TokenizerInfo:
     adds_bos: bool
     fingerprint: str
     max_length: int | None
+
+    @property
+    def first_id(self) -> int:
+        """What comes before a document where something has to: BOS, or EOS where there is no BOS."""
+        first = self.bos_id if self.bos_id is not None else self.eos_id
+        return 0 if first is None else first
 
 
 def read_tokenizer(folder: Path) -> TokenizerInfo:
@@ -175,9 +181,9 @@ def _save_from_base(base: Base, folder: Path) -> None:
         else:
             tokenizer = AutoTokenizer.from_pretrained(base.location)
     except Exception as error:  # transformers raises many kinds, all meaning that it can't be loaded
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"The tokenizer of {base.name} can't be loaded: {first}", "Give one with --tokenizer tokenizer.json."
+            f"The tokenizer of {base.name} can't be loaded: {first_line(error)}.",
+            "Give one with --tokenizer tokenizer.json.",
         ) from error
     tokenizer.save_pretrained(folder)
     if not (folder / "tokenizer.json").is_file():

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pretrain_cli.cli.generate import _read_prompts, _side_by_side, _text_of
 from pretrain_cli.errors import UsageError
-from pretrain_cli.generation.results import GenerateResult, Sample, TokenProbability
+from pretrain_cli.generation.results import GeneratedText, GenerateResult, TokenProbability
 from tests.support.tiny import make_model
 
 
@@ -40,13 +40,13 @@ def test_a_missing_prompts_file_is_two_lines(ptk) -> None:
 
 def test_probabilities_keep_the_text_as_it_is() -> None:
     tokens = [TokenProbability(1, " [a]", 0.05, []), TokenProbability(2, " b", 0.9, [])]
-    sample = Sample("Say", " [a] b", 2, 0.1, 20.0, probabilities=tokens)
+    sample = GeneratedText("Say", " [a] b", 2, 0.1, 20.0, probabilities=tokens)
     assert _text_of(sample).plain == "Say [a] b"
 
 
 def test_coloured_text_ends_before_the_stop_text_too() -> None:
     tokens = [TokenProbability(1, " 日本 a", 0.05, []), TokenProbability(2, ". Stop", 0.9, [])]
-    sample = Sample("Say", " 日本 a.", 2, 0.1, 20.0, finish="stop", probabilities=tokens)
+    sample = GeneratedText("Say", " 日本 a.", 2, 0.1, 20.0, finish="stop", probabilities=tokens)
     assert _text_of(sample).plain == "Say 日本 a."
 
 
@@ -124,7 +124,7 @@ def test_interactive_refuses_what_it_cannot_do(ptk, empty: Path) -> None:
 
 
 def test_two_models_stand_side_by_side() -> None:
-    one, two = (GenerateResult([Sample("Say", text, 2, 0.1, 20.0)]) for text in (" this", " [that]"))
+    one, two = (GenerateResult([GeneratedText("Say", text, 2, 0.1, 20.0)]) for text in (" this", " [that]"))
     console = Console(width=80)
     with console.capture() as shown:
         console.print(_side_by_side(["first", "base"], [one, two]))

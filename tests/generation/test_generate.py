@@ -11,8 +11,9 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.generation.conversation import Conversation
-from pretrain_cli.generation.engines.lean import LeanModel, lean_shape
-from pretrain_cli.generation.engines.products import (
+from pretrain_cli.generation.engines.llama_shape import llama_shape
+from pretrain_cli.generation.engines.llama_shaped_engine import LlamaShapedEngine
+from pretrain_cli.generation.engines.row_products import (
     IN_BLOCKS,
     LINEAR,
     SUMMED,
@@ -22,16 +23,19 @@ from pretrain_cli.generation.engines.products import (
     fastest_product,
     sensible_threads,
 )
-from pretrain_cli.generation.engines.weights import read_model_json, read_weights, weight_files
 from pretrain_cli.generation.prompts import fit_prompt
-from pretrain_cli.generation.results import Sample
+from pretrain_cli.generation.results import GeneratedText
 from pretrain_cli.generation.run import generate
-from pretrain_cli.generation.sampling import Choice, Sampler
-from pretrain_cli.generation.text import TextStream
+from pretrain_cli.generation.sampling import DrawnToken, Sampler
+from pretrain_cli.generation.text_stream import TextStream
+from pretrain_cli.model.files import read_model_json, read_weights, weight_files
 from pretrain_cli.progress import Progress
 from tests.support.tiny import OTHER_SHAPES, SAMPLE, make_model, make_tokenizer
 
 torch.set_num_threads(1)
+
+ENGINE = "pretrain_cli.generation.engines.llama_shaped_engine"
+PRODUCTS = "pretrain_cli.generation.engines.row_products"
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3"])
@@ -39,7 +43,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return make_model(tmp_path_factory.mktemp("models") / request.param, request.param)
 
 
-def write(model: Path, prompts: list[str], on_text=None, **settings: object) -> list[Sample]:
+def write(model: Path, prompts: list[str], on_text=None, **settings: object) -> list[GeneratedText]:
     config = Config(generate=GenerateConfig(**{"max_tokens": 24, **settings}))
     return generate(config, Artifacts(model.parent), prompts=prompts, model=str(model), on_text=on_text).samples
 
@@ -66,27 +70,27 @@ def test_greedy_ids_equal_those_of_transformers(model: Path, penalty: float) -> 
         ("qwen3", {"hidden_act": "relu2"}),
     ],
 )
-def test_other_shapes_are_computed_by_the_lean_loop_as_transformers_does(
+def test_other_shapes_are_computed_by_our_loop_as_transformers_does(
     family: str, changes: dict, tmp_path: Path, monkeypatch
 ) -> None:
     folder = make_model(tmp_path / "model", family, **changes)
-    shape = lean_shape(read_model_json(folder / "config.json"))
+    shape = llama_shape(read_model_json(folder / "config.json"))
     assert shape is not None
-    lean = LeanModel(read_weights(weight_files(folder)), shape, "cpu", torch.float32)
+    engine = LlamaShapedEngine(read_weights(weight_files(folder)), shape, "cpu", torch.float32)
     ids = list(range(3, 100))
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0]
     for max_new, product in ((4, None), (64, LINEAR), (64, SUMMED), (64, IN_BLOCKS)):
-        monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", lambda *_, product=product: product)
-        lean.row_product = None
-        torch.testing.assert_close(lean.start([ids[:-1]], max_new)[0], expected[-2], atol=2e-5, rtol=1e-4)
-        torch.testing.assert_close(lean.step([0], [ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
-        assert lean.row_product is product
+        monkeypatch.setattr(f"{ENGINE}.fastest_product", lambda *_, product=product: product)
+        engine.row_product = None
+        torch.testing.assert_close(engine.start([ids[:-1]], max_new)[0], expected[-2], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(engine.step([0], [ids[-1]])[0], expected[-1], atol=2e-5, rtol=1e-4)
+        assert engine.row_product is product
 
 
 def test_a_window_that_slides_is_left_to_transformers(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "mistral", sliding_window=16)
-    assert lean_shape(read_model_json(folder / "config.json")) is None
+    assert llama_shape(read_model_json(folder / "config.json")) is None
     assert write(folder, ["Call me Ishmael. Some years ago"], greedy=True, max_tokens=4)[0].tokens == 4
 
 
@@ -110,7 +114,7 @@ def test_the_same_seed_gives_the_same_text_alone_in_a_batch_and_streamed(model: 
 def test_rounding_does_not_decide_which_token_comes(model: Path, greedy: bool, monkeypatch) -> None:
     """Logits of single steps are shaken far more than rounding does; close decisions are taken from a reread."""
     monkeypatch.setattr("pretrain_cli.generation.sampling.CLOSE", 0.3)
-    step = LeanModel.step
+    step = LlamaShapedEngine.step
 
     def shaken(*arguments: object) -> torch.Tensor:
         logits = step(*arguments)
@@ -118,26 +122,26 @@ def test_rounding_does_not_decide_which_token_comes(model: Path, greedy: bool, m
 
     settings = {"samples": 1 if greedy else 4, "greedy": greedy, "temperature": 1.0, "top_p": 0.9, "top_k": 40}
     still = [sample.ids for sample in write(model, ["Call me", "Some years"], **settings)]
-    monkeypatch.setattr(LeanModel, "step", shaken)
+    monkeypatch.setattr(LlamaShapedEngine, "step", shaken)
     assert [sample.ids for sample in write(model, ["Call me", "Some years"], **settings)] == still
 
 
 def test_a_choice_is_sure_only_where_no_other_token_is_close() -> None:
     logits = torch.tensor([3.0, 2.99999, 1.0, -5.0])
-    assert not Sampler(GenerateConfig(greedy=True), [], 0).choose(logits).sure
-    assert Sampler(GenerateConfig(greedy=True), [], 0).choose(logits[1:]) == Choice(0, True)
+    assert not Sampler(GenerateConfig(greedy=True), [], 0).draw(logits).sure
+    assert Sampler(GenerateConfig(greedy=True), [], 0).draw(logits[1:]) == DrawnToken(0, True)
     for settings in ({"top_k": 1}, {"top_p": 0.3, "top_k": 0}):
         sampler = Sampler(GenerateConfig(**settings), [], 0)
         sampler.noise = torch.tensor([0.0, -9.0, 0.0, 0.0])
-        assert sampler.choose(logits) == Choice(0, False)
-        assert sampler.choose(logits[[0, 2, 2, 3]]) == Choice(0, True)
+        assert sampler.draw(logits) == DrawnToken(0, False)
+        assert sampler.draw(logits[[0, 2, 2, 3]]) == DrawnToken(0, True)
 
 
 def test_draws_follow_the_probabilities() -> None:
     sampler = Sampler(GenerateConfig(temperature=1.0, top_p=1.0, top_k=0), [], 0)
     logits, counts = torch.tensor([0.5, 0.3, 0.2]).log(), torch.zeros(3)
     for _ in range(4000):
-        token = sampler.choose(logits).token
+        token = sampler.draw(logits).token
         sampler.accept(token)
         counts[token] += 1
     torch.testing.assert_close(counts / 4000, torch.tensor([0.5, 0.3, 0.2]), atol=0.03, rtol=0)
@@ -145,18 +149,18 @@ def test_draws_follow_the_probabilities() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_of_different_lengths_are_computed_together(model: Path, dtype: torch.dtype) -> None:
-    shape = lean_shape(read_model_json(model / "config.json"))
+    shape = llama_shape(read_model_json(model / "config.json"))
     assert shape is not None
-    lean = LeanModel(read_weights(weight_files(model)), shape, "cpu", dtype)
+    engine = LlamaShapedEngine(read_weights(weight_files(model)), shape, "cpu", dtype)
     prompts, tokens = [[5, 9, 30], [7], [11, 12, 13, 14, 15], [8, 8, 8]], [[20, 21], [22, 23], [24, 25], [26, 27]]
     alone = []
     for prompt, (first, second) in zip(prompts, tokens, strict=True):
-        lean.start([prompt], 4)
-        alone.append((lean.step([0], [first])[0], lean.step([0], [second])[0]))
-    lean.start(prompts, 4)
-    first = lean.step([0, 1, 2, 3], [pair[0] for pair in tokens])
-    second = lean.step([0, 2, 3], [tokens[row][1] for row in (0, 2, 3)])  # row 1 has ended
-    reread = lean.reread([*prompts[2], *tokens[2]])
+        engine.start([prompt], 4)
+        alone.append((engine.step([0], [first])[0], engine.step([0], [second])[0]))
+    engine.start(prompts, 4)
+    first = engine.step([0, 1, 2, 3], [pair[0] for pair in tokens])
+    second = engine.step([0, 2, 3], [tokens[row][1] for row in (0, 2, 3)])  # row 1 has ended
+    reread = engine.reread([*prompts[2], *tokens[2]])
     tolerance = 1e-4 if dtype == torch.float32 else 0  # fp32 rounds; batches of the other types have one shape
     torch.testing.assert_close(first, torch.stack([pair[0] for pair in alone]), atol=tolerance, rtol=0)
     torch.testing.assert_close(second, torch.stack([alone[row][1] for row in (0, 2, 3)]), atol=tolerance, rtol=0)
@@ -204,6 +208,15 @@ def test_a_character_cut_off_at_the_end_is_left_out(tmp_path: Path) -> None:
     assert stream.text == "ok "
 
 
+def test_bytes_that_are_no_character_are_shown_and_hold_nothing_back(tmp_path: Path) -> None:
+    """With 262 entries the first 256 after the specials are bytes; a model that has learned little writes any."""
+    tokenizer = make_tokenizer(tmp_path, vocab_size=262)
+    wrong = tokenizer.encode("日").ids[0]
+    stream = TextStream(tokenizer, tokenizer.encode("ok").ids)
+    pieces = [stream.push(token) for token in [wrong] * 9]
+    assert "".join(pieces) == "\ufffd" * 8  # the ninth may still become a character
+
+
 def test_tokens_with_half_a_character_are_shown_whole_beside_their_probabilities(tmp_path: Path) -> None:
     """With 262 entries each byte of 日 is a token: the text goes to the token that completes it."""
     tokenizer = make_tokenizer(tmp_path, vocab_size=262)
@@ -218,7 +231,7 @@ def test_tokens_with_half_a_character_are_shown_whole_beside_their_probabilities
 def test_the_fast_products_of_one_row_equal_torchs_own(
     product: RowProduct, shape: tuple[int, ...], rows: tuple[int, ...], monkeypatch
 ) -> None:
-    monkeypatch.setattr("pretrain_cli.generation.engines.products.CACHED_VALUES", 480)
+    monkeypatch.setattr(f"{PRODUCTS}.CACHED_VALUES", 480)
     x, weights = torch.randn(shape), tuple(torch.randn(count, shape[-1]) for count in rows)
     torch.set_num_threads(2)
     try:
@@ -231,7 +244,7 @@ def test_the_fast_products_of_one_row_equal_torchs_own(
 def test_greedy_ids_are_the_same_with_the_fast_products(model: Path, monkeypatch) -> None:
     found = []
     for product in (LINEAR, SUMMED, IN_BLOCKS):
-        monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", lambda *_, product=product: product)
+        monkeypatch.setattr(f"{ENGINE}.fastest_product", lambda *_, product=product: product)
         found.append(write(model, ["Call me"], greedy=True)[0].ids)
     assert found[0] == found[1] == found[2]
 
@@ -244,8 +257,8 @@ def test_weights_are_copied_only_where_the_memory_has_room(free: int, model: Pat
         allowed.append(may_copy)
         return LINEAR
 
-    monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", choose)
-    monkeypatch.setattr("pretrain_cli.generation.engines.lean.available_bytes", lambda: free)
+    monkeypatch.setattr(f"{ENGINE}.fastest_product", choose)
+    monkeypatch.setattr(f"{ENGINE}.available_bytes", lambda: free)
     write(model, ["Call me"])
     assert allowed == [free > 0]
 
@@ -262,7 +275,7 @@ def test_ctrl_c_while_the_weights_are_laid_out_leaves_a_model_that_writes(model:
             raise KeyboardInterrupt
         lay_out(self, product, threads)
 
-    monkeypatch.setattr("pretrain_cli.generation.engines.lean.fastest_product", lambda *_: IN_BLOCKS)
+    monkeypatch.setattr(f"{ENGINE}.fastest_product", lambda *_: IN_BLOCKS)
     monkeypatch.setattr(Projection, "lay_out", interrupted)
     with pytest.raises(KeyboardInterrupt):
         conversation.say("Call me")
@@ -271,9 +284,9 @@ def test_ctrl_c_while_the_weights_are_laid_out_leaves_a_model_that_writes(model:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """What products.py takes the time from, in seconds; two threads."""
+    """What row_products.py takes the time from, in seconds; two threads."""
     seconds = [0.0]
-    monkeypatch.setattr("pretrain_cli.generation.engines.products.time.perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(f"{PRODUCTS}.time.perf_counter", lambda: seconds[0])
     torch.set_num_threads(2)
     yield seconds
     torch.set_num_threads(1)
@@ -290,7 +303,7 @@ def test_one_thread_computes_where_another_process_holds_the_cores(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("pretrain_cli.model.devices.available_cores", lambda: 2)
     monkeypatch.setattr("pretrain_cli.model.devices._busy_cores", lambda: others)
-    monkeypatch.setattr("pretrain_cli.generation.engines.products.summed_product", product)
+    monkeypatch.setattr(f"{PRODUCTS}.summed_product", product)
     assert sensible_threads(torch.zeros(8, 4)) == threads
     assert torch.get_num_threads() == 2
 
@@ -307,8 +320,8 @@ def test_a_faster_product_of_one_row_is_taken_where_it_pays(
         return RowProduct(as_stored, product)
 
     linear, other = taking(2.0), taking(seconds)
-    monkeypatch.setattr("pretrain_cli.generation.engines.products.LINEAR", linear)
-    monkeypatch.setattr(f"pretrain_cli.generation.engines.products.{'IN_BLOCKS' if may_copy else 'SUMMED'}", other)
+    monkeypatch.setattr(f"{PRODUCTS}.LINEAR", linear)
+    monkeypatch.setattr(f"{PRODUCTS}.{'IN_BLOCKS' if may_copy else 'SUMMED'}", other)
     projections = [Projection((torch.zeros(8, 4),), None, 0) for _ in range(3)]
     assert fastest_product(projections, may_copy) is (other if chosen else linear)
 
@@ -372,13 +385,13 @@ def test_a_conversation_goes_on_from_all_that_was_typed_and_written(model: Path)
 
 def test_the_next_turn_reads_only_what_is_new(model: Path, monkeypatch) -> None:
     read: list[int] = []
-    forward = LeanModel._forward
+    forward = LlamaShapedEngine._forward
 
-    def counted(self: LeanModel, ids: torch.Tensor, *rest: object) -> torch.Tensor:
+    def counted(self: LlamaShapedEngine, ids: torch.Tensor, *rest: object) -> torch.Tensor:
         read.append(ids.shape[1])
         return forward(self, ids, *rest)
 
-    monkeypatch.setattr(LeanModel, "_forward", counted)
+    monkeypatch.setattr(LlamaShapedEngine, "_forward", counted)
     conversation = Conversation(
         Config(generate=GenerateConfig(max_tokens=4)), Artifacts(model.parent), model=str(model)
     )

@@ -1,4 +1,4 @@
-"""Generation by llama.cpp in this process, over a .gguf file; torch isn't imported where the file is there already."""
+"""Writes text with llama.cpp in this process, from a .gguf file; torch is imported only where that has to be made."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from tokenizers import Tokenizer
 from pretrain_cli.artifacts import Artifacts, read_json
 from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.formatting import exact
 from pretrain_cli.generation.prompts import check_prompt, encode_prompt, fit_prompt
-from pretrain_cli.generation.results import ALTERNATIVES, OnText, Sample, TokenProbability
-from pretrain_cli.generation.text import BROKEN
+from pretrain_cli.generation.results import ALTERNATIVES, GeneratedText, OnText, TokenProbability
+from pretrain_cli.generation.text_stream import BROKEN
+from pretrain_cli.model.files import weight_files
 from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stream
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.progress import SILENT, Progress
@@ -26,23 +28,23 @@ from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_toke
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
 """In the order in which `generation.sampling` applies them."""
 FINISHES = {"eos": "eos", "word": "stop", "limit": "length"}
-"""Why llama.cpp ended -> what `Sample` calls it."""
+"""Why llama.cpp ended -> what `GeneratedText.finish` calls it."""
 SMALLEST_CONTEXT = 512
-PENALISED_TOKENS = 65_536
-"""How far back the repetition penalty looks: beyond any context here; llama.cpp keeps a buffer of this size."""
+PENALIZED_TOKENS = 65_536
+"""How far back the repetition penalty looks, beyond any context here; llama.cpp keeps a buffer of this size."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Our tokenizer for a model folder; a bare .gguf file is tokenised by llama.cpp itself."""
+    """Our tokenizer for a model folder; for a bare .gguf file llama.cpp tokenizes."""
 
     tokenizer: Tokenizer
     info: TokenizerInfo
     context: int
 
 
-class LlamaWriter:
-    """A .gguf file and the llama.cpp server in this process that runs it, reopened where a longer context is needed."""
+class LlamaCppWriter:
+    """A `Writer`: a .gguf file and the llama.cpp server that runs it, reopened where a longer context is needed."""
 
     def __init__(self, name: str, file: Path, reader: Reader | None) -> None:
         self.name, self.file, self.reader = name, file, reader
@@ -56,13 +58,13 @@ class LlamaWriter:
         warn: Callable[[str], None],
         on_text: OnText | None,
         started: float,
-    ) -> list[Sample]:
+    ) -> list[GeneratedText]:
         """Every sample of every prompt, in order, one after the other; the first token is timed from ``started``."""
         given = [self._prompt(prompt, config, warn) for prompt in prompts]
-        # A token takes a byte at least; llama.cpp itself goes no further than the model was made for.
+        # A token has at least one byte; llama.cpp itself stops at the context that the model was made for.
         longest = max(len(ids.encode() if isinstance(ids, str) else ids) for ids in given)
         server = self._open(longest + config.max_tokens + 1)
-        samples: list[Sample] = []
+        samples: list[GeneratedText] = []
         for prompt, ids in zip(prompts, given, strict=True):
             for number in range(config.samples):
                 kept, seed = ids, config.seed + number
@@ -105,7 +107,7 @@ class LlamaWriter:
         index: int,
         on_text: OnText | None,
         started: float,
-    ) -> Sample:
+    ) -> GeneratedText:
         text, finish, first, last = "", "length", 0.0, 0.0
         written: list[int] = []
         probabilities: list[TokenProbability] = []
@@ -118,7 +120,7 @@ class LlamaWriter:
             piece = choice["text"]
             if more["stop"]:
                 finish = FINISHES.get(more["stop_type"], "length")
-                piece = piece.rstrip(BROKEN)  # half a character at the end stays out
+                piece = piece.rstrip(BROKEN)  # half a character at the end is left out
             else:
                 last = time.perf_counter()
                 first = first or last
@@ -126,7 +128,7 @@ class LlamaWriter:
             if piece and on_text is not None:
                 on_text(index, piece)
         count = more["tokens_predicted"]
-        return Sample(
+        return GeneratedText(
             prompt=prompt,
             text=text,
             tokens=count,
@@ -140,8 +142,8 @@ class LlamaWriter:
         )
 
 
-def open_llama(named: NamedModel, artifacts: Artifacts, progress: Progress = SILENT) -> LlamaWriter:
-    """Get ``named`` ready for llama.cpp: its .gguf file, or an f16 export that is written once and kept.
+def open_llama_cpp(named: NamedModel, artifacts: Artifacts, progress: Progress = SILENT) -> LlamaCppWriter:
+    """Open ``named`` with llama.cpp: its .gguf file, or an f16 export that is written once and kept.
 
     Raises:
         MissingDependencyError: the package xllamacpp isn't installed.
@@ -152,7 +154,7 @@ def open_llama(named: NamedModel, artifacts: Artifacts, progress: Progress = SIL
             "The engine llama.cpp needs the package xllamacpp.", "Install it: pip install 'pretrain-cli[llama-cpp]'"
         )
     if Path(named.location).is_file():
-        return LlamaWriter(named.name, Path(named.location), None)
+        return LlamaCppWriter(named.name, Path(named.location), None)
     location, tokenizer_folder = open_folders(named, artifacts)
     folder = Path(location)
     if not folder.is_dir():
@@ -162,7 +164,7 @@ def open_llama(named: NamedModel, artifacts: Artifacts, progress: Progress = SIL
     check_config(settings)
     context = int(settings.get("max_position_embeddings", 2048))
     reader = Reader(open_tokenizer(info.file), info, context)
-    return LlamaWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts, progress), reader)
+    return LlamaCppWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts, progress), reader)
 
 
 def _exported(
@@ -170,19 +172,17 @@ def _exported(
 ) -> Path:
     """The model's f16 file, where `ptk export --to gguf` puts it; written again where the weights are newer.
 
-    Folders of other places may have the same name: theirs are told apart by their whole path.
+    Folders elsewhere may have the same name: their files have a part of their path's hash in the name.
     """
-    from pretrain_cli.generation.engines.weights import weight_files
-
     name = named.name.replace("@", "-")
     if named.run is None:
         name += "-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     file = artifacts.exports / f"{name}-gguf" / f"{name}-f16.gguf"
     newest = max(part.stat().st_mtime for part in weight_files(folder))
     if not file.is_file() or file.stat().st_mtime < newest:
-        from pretrain_cli.model.gguf_file import write_gguf
+        from pretrain_cli.model.gguf_writing import write_gguf
 
-        progress.note(f"writing {file}, which llama.cpp will read from now on")
+        progress.note(f"writing {file}, which llama.cpp reads from now on")
         file.parent.mkdir(parents=True, exist_ok=True)
         write_gguf(folder, file, "f16", tokenizer_folder)
     return file
@@ -197,12 +197,12 @@ def _request(prompt: list[int] | str, config: GenerateConfig, seed: int) -> dict
         "top_p": config.top_p,
         "min_p": config.min_p,
         "repeat_penalty": config.repetition_penalty,
-        "repeat_last_n": PENALISED_TOKENS,
+        "repeat_last_n": PENALIZED_TOKENS,
         "samplers": list(SAMPLERS),
         "seed": seed,
         "stop": [text for text in config.stop if text],
         "stream": True,
-        "cache_prompt": False,  # what was read before would change the last bits
+        "cache_prompt": False,  # earlier prompts would change the last bits
         "verbose": True,
         "return_tokens": True,
         **({"logprobs": ALTERNATIVES} if config.probabilities else {}),
@@ -217,18 +217,21 @@ def _probability(token: dict[str, Any]) -> TokenProbability:
 def _refused(error: dict[str, Any], name: str) -> Exception:
     if error.get("type") == "exceed_context_size_error":
         return _TooLongError(error["n_prompt_tokens"], error["n_ctx"])
-    return ModelError(f"llama.cpp can't go on with '{name}': {error.get('message')}.", "Try --engine torch.")
+    return ModelError(f"llama.cpp can't continue with '{name}': {error.get('message')}.", "Try --engine torch.")
 
 
 class _TooLongError(Exception):
-    """A prompt that llama.cpp itself has parted into more ``tokens`` than there is room for."""
+    """A prompt that llama.cpp itself has split into more ``tokens`` than there is room for."""
 
     def __init__(self, tokens: int, context: int) -> None:
         super().__init__(tokens, context)
         self.tokens, self.context = tokens, context
-        self.warning = f"The prompt has {tokens} tokens and the context is {context}: its beginning was left out."
+        self.warning = (
+            f"The prompt has {exact(tokens)} tokens and the context is {exact(context)}: its beginning was left out."
+        )
 
-    def cut(self, text: Any, max_tokens: int) -> Any:
-        """The end of ``text`` that should fit; where it doesn't, llama.cpp refuses again and less is kept."""
+    def cut(self, prompt: list[int] | str, max_tokens: int) -> list[int] | str:
+        """The end of ``prompt`` that should fit; where it doesn't, llama.cpp refuses again and less is kept."""
         room = min(max_tokens, max(1, self.context // 2))
-        return text[len(text) - max(1, int(0.95 * len(text) * (self.context - room) / self.tokens)) :]
+        kept = int(0.95 * len(prompt) * (self.context - room) / self.tokens)
+        return prompt[len(prompt) - max(1, kept) :]

@@ -1,4 +1,8 @@
-"""When can a token be shown as text? Never half a character, never the beginning of a stop text."""
+"""Turns ids into text as they come, and never shows half a character or the beginning of a stop text.
+
+`tokenizers.decoders.DecodeStream` does the first half, but withholds bytes that are no character until a valid
+character follows, all of them at the end; a model that has learned little writes many of those.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ if TYPE_CHECKING:
 
 BROKEN = "�"
 LONGEST_CHARACTER = 4
-"""A character takes at most four bytes: after as many broken tokens the bytes are wrong, not unfinished."""
+"""A character has at most four bytes: after as many broken tokens the bytes are wrong, not unfinished."""
 
 
 class TextStream:
-    """Turns ids into text piece by piece; what ``push`` and ``finish`` return, joined, is ``text``."""
+    """The text of ids that come one by one; what ``push`` and ``finish`` return, joined, is ``text``."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
@@ -27,7 +31,7 @@ class TextStream:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """The text that ``token`` completes; empty while a character or a stop text is open."""
+        """The text that ``token`` completes; empty while a character or a stop text may be unfinished."""
         self.ids.append(token)
         known = self._decode(self.ids[self.prefix : self.read])
         whole = self._decode(self.ids[self.prefix :])
@@ -39,7 +43,7 @@ class TextStream:
         return self._release(whole[len(known) :])
 
     def finish(self) -> str:
-        """What was held back at the end; half a character stays out."""
+        """The text that was held back; half a character is left out."""
         piece, self.waiting = ("" if self.stopped else self.waiting), ""
         self.text += piece
         return piece

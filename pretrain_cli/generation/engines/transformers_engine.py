@@ -1,4 +1,4 @@
-"""Decoding with transformers' own code, for architectures that the lean loop doesn't know."""
+"""Computes logits with transformers' own code, for architectures that no other engine knows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from torch import Tensor
 
 from pretrain_cli.model.load import load_model
 
+DEFAULT_CONTEXT = 2048
+"""Tokens for a model that names no limit."""
 
-class WholeModel:
-    """Same face as LeanModel. Rows are computed one by one: their numbers don't depend on their neighbours."""
+
+class TransformersEngine:
+    """A `LogitsEngine`. Rows are computed one by one, so their numbers don't depend on their neighbors."""
 
     rounds = in_parts = False
 
@@ -20,12 +23,12 @@ class WholeModel:
         self.device = torch.device(device)
         self.threads = torch.get_num_threads()
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        self.context = limit if isinstance(limit, int) and limit > 1 else 2048
+        self.context = limit if isinstance(limit, int) and limit > 1 else DEFAULT_CONTEXT
         self.vocab_size = int(self.model.get_input_embeddings().weight.shape[0])
 
     @torch.inference_mode()
     def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
-        """Read ``prompts``, each into a cache of its own."""
+        """Read ``prompts``, each into its own cache."""
         outputs = [
             self.model(input_ids=torch.tensor([prompt], device=self.device), use_cache=True) for prompt in prompts
         ]

@@ -1,4 +1,4 @@
-"""A decoding loop for Llama-, Mistral- and Qwen-shaped models: transformers' arithmetic without its imports."""
+"""Computes logits of Llama-, Mistral- and Qwen-shaped models: transformers' arithmetic without its imports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,57 +13,30 @@ from torch import Tensor
 
 from pretrain_cli.cores import map_in_order, worker_count
 from pretrain_cli.errors import ModelError
-from pretrain_cli.generation.engines.products import Projection, RowProduct, fastest_product, sensible_threads
+from pretrain_cli.generation.engines.attention import (
+    Group,
+    Ragged,
+    attention_of_one,
+    equal_groups,
+    later_part,
+    ragged_batch,
+    rotate,
+)
+from pretrain_cli.generation.engines.llama_shape import ACTIVATIONS, LlamaShape
+from pretrain_cli.generation.engines.protocol import MOST_ROWS
+from pretrain_cli.generation.engines.row_products import Projection, RowProduct, fastest_product, sensible_threads
 from pretrain_cli.memory import available_bytes
-from pretrain_cli.model.rope import inverse_frequencies, is_known_rope
+from pretrain_cli.model.files import USE_ANOTHER
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu2": lambda x: F.relu(x).square()}
 WORTH_LAYING_OUT = 16
 """Tokens still to come: laying 0.54 GB out takes 0.25 s, and saves 20 ms with each."""
 Apply = Callable[[Projection, Tensor], Tensor]
-BATCH = 16
-"""Rows computed together at most: enough to share the weights' way through memory, few enough for the cache."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the loop needs to know of a model's config.json."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    eps: float
-    inverse_frequency: Tensor
-    context: int
-    tied: bool
-    activation: str
-
-
-def lean_shape(config: dict[str, Any]) -> Shape | None:
-    """The shape of a model this loop computes exactly, or None: transformers' own code has to run it."""
-    known = config.get("model_type") in ("llama", "mistral", "qwen2", "qwen3") and is_known_rope(config)
-    windowed = config.get("sliding_window") and config.get("use_sliding_window", True)
-    activation = config.get("hidden_act", "silu")
-    if not known or windowed or config.get("quantization_config") or activation not in ACTIVATIONS:
-        return None
-    heads = int(config["num_attention_heads"])
-    head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
-    return Shape(
-        layers=int(config["num_hidden_layers"]),
-        heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=head_dim,
-        eps=float(config.get("rms_norm_eps", 1e-6)),
-        inverse_frequency=inverse_frequencies(config, head_dim),
-        context=int(config.get("max_position_embeddings", 2048)),
-        tied=bool(config.get("tie_word_embeddings", False)),
-        activation=activation,
-    )
 
 
 @dataclass(frozen=True)
 class Layer:
+    """One layer's weights."""
+
     input_norm: Tensor
     qkv: Projection
     q_norm: Tensor | None
@@ -75,13 +47,10 @@ class Layer:
     down: Projection
 
 
-class LeanModel:
-    """A model's weights, and the key-value cache of the batch being written.
+class LlamaShapedEngine:
+    """A `LogitsEngine`: a model's weights, and the key-value cache of the batch that is being written."""
 
-    ``start`` reads prompts, ``step`` adds one token to each row; both give logits float32[B, V].
-    """
-
-    def __init__(self, weights: dict[str, Tensor], shape: Shape, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, weights: dict[str, Tensor], shape: LlamaShape, device: str, dtype: torch.dtype) -> None:
         self.shape, self.device, self.dtype = shape, torch.device(device), dtype
         self.context = shape.context
         self.embedding = self._take(weights, "model.embed_tokens.weight")
@@ -105,7 +74,7 @@ class LeanModel:
 
     def _take(self, weights: dict[str, Tensor], name: str) -> Tensor:
         if name not in weights:
-            raise ModelError(f"The weights lack '{name}'.", "The folder's config.json and its weights don't match.")
+            raise ModelError(f"The weights lack '{name}', which config.json promises.", USE_ANOTHER)
         return weights[name].to(self.device, self.dtype)
 
     def _projection(self, weights: dict[str, Tensor], *names: str) -> Projection:
@@ -114,7 +83,7 @@ class LeanModel:
         return self._map(tuple(stacked), torch.cat(biases) if biases else None)
 
     def _map(self, weights: tuple[Tensor, ...], bias: Tensor | None) -> Projection:
-        return Projection(weights, bias, 0 if self.rounds else BATCH)
+        return Projection(weights, bias, 0 if self.rounds else MOST_ROWS)
 
     def _layer(self, weights: dict[str, Tensor], index: int) -> Layer:
         at = f"model.layers.{index}."
@@ -133,7 +102,7 @@ class LeanModel:
 
     @torch.inference_mode()
     def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
-        """Read ``prompts``, each alone so that its numbers don't depend on its neighbours."""
+        """Read ``prompts``, each alone, so that its numbers don't depend on its neighbors."""
         shape = self.shape
         capacity = max(map(len, prompts)) + max_new
         known = self._known(prompts)
@@ -166,7 +135,7 @@ class LeanModel:
     def _known(self, prompts: list[list[int]]) -> int:
         """Tokens at the beginning of a single prompt that are in the cache already, as in a conversation's next turn.
 
-        What is read in two parts rounds otherwise: only where `rounds` says that decisions don't hang on that.
+        What is read in two parts rounds differently: only where `rounds` says that no decision depends on it.
         """
         if not self.rounds or len(prompts) != 1 or len(self.texts) != 1:
             return 0
@@ -194,7 +163,7 @@ class LeanModel:
             self.layer_keys, self.layer_values, self.texts, self.in_parts = kept
 
     def _is_laid_out(self, rows: list[int]) -> bool:
-        """Whether the next token takes the products of one row; lays the weights out for them where that pays."""
+        """Whether the next token takes the product of one row; lays the weights out for it where that pays."""
         if not self.rounds or len(rows) > 1:
             return False
         tokens_left = self.layer_keys[0].shape[2] - len(self.texts[rows[0]])
@@ -203,7 +172,7 @@ class LeanModel:
         return self.row_product is not None
 
     def _lay_out(self) -> None:
-        """Lay the weights out for the product of one row that is fastest. A Ctrl-C in between leaves it to be done."""
+        """Lay the weights out for the fastest product of one row; after a Ctrl-C, the next step tries again."""
         wide = [*(layer.gate_up for layer in self.layers), self.head]
         projections = [*wide, *(each for layer in self.layers for each in (layer.qkv, layer.out, layer.down))]
         room = 2 * sum(each.n_bytes for each in projections)
@@ -214,13 +183,13 @@ class LeanModel:
         self.row_product = product
 
     def _tables(self, capacity: int) -> None:
-        """Cosines and sines [capacity, D]; those that are there already are kept."""
+        """Make cosines and sines [capacity, D], unless there are enough already."""
         if self.cos is not None and self.cos.shape[0] >= capacity:
             return
         angles = torch.arange(capacity, device=self.device).float()[:, None] * self.inverse_frequency[None]
         angles = torch.cat([angles, angles], dim=-1)
         self.cos, self.sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
-        self.sin[:, : self.shape.head_dim // 2].neg_()  # the half that is turned from the second to the first
+        self.sin[:, : self.shape.head_dim // 2].neg_()  # for the half that goes from the second to the first
 
     def _forward(self, ids: Tensor, rows: list[int], starts: list[int], apply: Apply) -> Tensor:
         """ids int64[B, T], row b of them at position ``starts[b]`` of cache row ``rows[b]`` -> logits float32[B, V].
@@ -231,9 +200,9 @@ class LeanModel:
         assert self.cos is not None and self.sin is not None
         turn = self.cos[positions][:, None], self.sin[positions][:, None]
         activate = ACTIVATIONS[self.shape.activation]
-        groups: list[Group | Ragged] = [*_groups(rows, starts, together=self.rounds)]
+        groups: list[Group | Ragged] = [*equal_groups(rows, starts, together=self.rounds)]
         if self.rounds and len(groups) > 1:
-            groups = [_ragged(rows, starts, everyone=len(rows) == len(self.texts))]
+            groups = [ragged_batch(rows, starts, everyone=len(rows) == len(self.texts))]
         x = self.embedding[ids]
         for index, layer in enumerate(self.layers):
             x = x + self._attend(layer, index, self._normed(x, layer.input_norm), groups, turn, apply)
@@ -257,7 +226,7 @@ class LeanModel:
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = torch.split(turned, [shape.heads, shape.kv_heads], dim=1)
             turned = torch.cat([self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)], dim=1)
-        q, k = _rotate(turned, *turn).split_with_sizes([shape.heads, shape.kv_heads], dim=1)
+        q, k = rotate(turned, *turn).split_with_sizes([shape.heads, shape.kv_heads], dim=1)
         mixed = [
             self._mix_ragged(index, q, k, v, group)
             if isinstance(group, Ragged)
@@ -276,18 +245,18 @@ class LeanModel:
         keys.narrow(2, group.start, length).copy_(k)
         values.narrow(2, group.start, length).copy_(v)
         if length == 1 and len(q) == 1 and self.rounds:
-            return _attention_of_one(q, keys.narrow(2, 0, end), values.narrow(2, 0, end))
+            return attention_of_one(q, keys.narrow(2, 0, end), values.narrow(2, 0, end))
         return F.scaled_dot_product_attention(
             q,
             keys.narrow(2, 0, end),
             values.narrow(2, 0, end),
-            attn_mask=_later_part(length, end, q.device) if length > 1 and group.start else None,
+            attn_mask=later_part(length, end, q.device) if length > 1 and group.start else None,
             is_causal=length > 1 and not group.start,
             enable_gqa=self.shape.heads != self.shape.kv_heads,
         )
 
     def _mix_ragged(self, index: int, q: Tensor, k: Tensor, v: Tensor, ragged: Ragged) -> Tensor:
-        """The same for a token of each of several rows that stand at different positions, in one call."""
+        """The same for one token of each of several rows at different positions, in one call."""
         seen = []
         for cache, new in ((self.layer_keys[index], k), (self.layer_values[index], v)):
             cache[ragged.rows, :, ragged.starts] = new[:, :, 0]
@@ -303,59 +272,3 @@ class LeanModel:
             mean_square = float(row.dot(row)) / len(row)
             return x * (weight / math.sqrt(mean_square + self.shape.eps))
         return F.rms_norm(x, (x.shape[-1],), weight, self.shape.eps)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Neighbours in a batch that stand at the same position: places ``here`` of the batch, ``rows`` of the cache."""
-
-    here: slice
-    rows: slice
-    start: int
-
-
-def _groups(rows: list[int], starts: list[int], together: bool) -> list[Group]:
-    """The batch as groups that attend in one call; each row by itself where not ``together``."""
-    groups: list[Group] = []
-    for here, (row, start) in enumerate(zip(rows, starts, strict=True)):
-        last = groups[-1] if groups else None
-        if together and last is not None and last.start == start and last.rows.stop == row:
-            groups[-1] = Group(slice(last.here.start, here + 1), slice(last.rows.start, row + 1), start)
-        else:
-            groups.append(Group(slice(here, here + 1), slice(row, row + 1), start))
-    return groups
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """A batch whose rows stand at different positions: the cache is read up to the last of them, hidden by a mask."""
-
-    rows: Tensor
-    starts: Tensor
-    end: int
-    mask: Tensor
-    everyone: bool
-
-
-def _ragged(rows: list[int], starts: list[int], everyone: bool) -> Ragged:
-    end, places = max(starts) + 1, torch.tensor(starts)
-    mask = torch.arange(end)[None] <= places[:, None]
-    return Ragged(torch.tensor(rows), places, end, mask[:, None, None], everyone)
-
-
-def _attention_of_one(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """q [1, H, 1, D] and keys, values [1, G, T, D] -> [1, H, 1, D]; one query takes torch's kernel twice as long."""
-    _, heads, _, width = q.shape
-    rows = q.reshape(keys.shape[1], -1, width)
-    weights = torch.bmm(rows, keys[0].mT).mul_(width**-0.5).softmax(dim=-1)
-    return torch.bmm(weights, values[0]).view(1, heads, 1, width)
-
-
-def _later_part(length: int, end: int, device: torch.device) -> Tensor:
-    """Which of ``end`` positions each of the last ``length`` sees, bool[length, end]."""
-    return torch.ones(length, end, dtype=torch.bool, device=device).tril(end - length)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([second, first], dim=-1) * sin

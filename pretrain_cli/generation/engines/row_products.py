@@ -1,9 +1,9 @@
-"""Which way to multiply one row by a matrix is the fastest on this machine at this time?
+"""Multiplies one row by a matrix in the way that is fastest on this machine now.
 
-One token at a time, the time goes into streaming the weights from memory. torch's product of one row streams 11 to 12
-GB/s on the two cores this was measured on (`benchmarks/generate.py --products`), a copy of the weights laid out in
-blocks for it 20 to 26. On other machines the sums of a product that stays in the cache are the faster way without a
-copy. Some milliseconds of timing tell which one to take.
+With one token at a time, the time goes into streaming the weights from memory. torch's product of one row streams 11 to
+12 GB/s on the two cores that this was measured on (`benchmarks/generate.py --products`), a copy of the weights laid out
+in blocks 20 to 26 GB/s. On other machines, products that are summed in the cache are the fastest way without a copy. A
+few milliseconds of timing tell which one to take.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CACHED_VALUES = 2_000_000
 COPIED_ROWS = 512
 """Rows transposed at a time, so that they stay in the cache."""
 SAMPLE_BYTES = 64 << 20
-"""Weights that products are timed on: twice what the last cache of most CPUs holds, so that they come from memory."""
+"""Weights that products are timed on: twice the last cache of most CPUs, so that they come from memory."""
 TIMED_ROWS, TIMED_PASSES = 2048, 3
 
 
@@ -33,8 +33,9 @@ TIMED_ROWS, TIMED_PASSES = 2048, 3
 class RowProduct:
     """A way to multiply one row.
 
-    ``lay_out``: what it keeps of the weights [out, in] of one input, for so many threads; ``multiply``: x [..., in] and
-    a piece of that to [..., out], as ``F.linear``.
+    Attributes:
+        lay_out: (weights [out, in] of the same input, threads) → the pieces that ``multiply`` takes.
+        multiply: (x [..., in], a piece) → [..., out], as ``F.linear``.
     """
 
     lay_out: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]]
@@ -45,8 +46,12 @@ class RowProduct:
 class Projection:
     """One or more linear maps of the same input, their outputs side by side.
 
-    ``weights`` are as stored, [out, in] each and memory-mapped; ``rows``: fewer rows are filled up to so many, 0: they
-    aren't; ``product``: of a single row, with what it keeps of the weights.
+    Attributes:
+        weights: as stored, [out, in] each and memory-mapped.
+        bias: [out] of all together.
+        rows: fewer rows than this are filled up to it; 0: they aren't.
+        product: of a single row.
+        laid_out: what ``product`` keeps of the weights.
     """
 
     weights: tuple[Tensor, ...]
@@ -63,12 +68,12 @@ class Projection:
         return self._joined([F.linear(x, weight) for weight in self.weights])[:count]
 
     def of_row(self, x: Tensor) -> Tensor:
-        """The same of a single row, with the product that it was laid out for."""
+        """The same for a single row, with the product that the weights were laid out for."""
         assert self.product is not None
         return self._joined([self.product.multiply(x, weight) for weight in self.laid_out])
 
     def lay_out(self, product: RowProduct, threads: int) -> None:
-        """Prepare the weights for ``of_row`` with ``product`` on so many threads."""
+        """Prepare the weights for ``of_row`` with ``product`` on that many threads."""
         if self.product is not product:
             self.product, self.laid_out = product, product.lay_out(self.weights, threads)
 
@@ -88,7 +93,7 @@ def as_stored(weights: tuple[Tensor, ...], threads: int) -> tuple[Tensor, ...]:
 
 
 def summed_product(x: Tensor, weight: Tensor) -> Tensor:
-    """``F.linear`` of one row as a product that stays in the cache, and its sums."""
+    """``F.linear`` of one row as an elementwise product that stays in the cache, then summed."""
     rows = max(1, CACHED_VALUES // weight.shape[1])
     row = x.reshape(-1)
     sums = [(part * row).sum(dim=1) for part in torch.split(weight, rows)]
@@ -98,7 +103,7 @@ def summed_product(x: Tensor, weight: Tensor) -> Tensor:
 def in_blocks(weights: tuple[Tensor, ...], threads: int) -> tuple[Tensor, ...]:
     """One copy of all ``weights`` [out, in], transposed and cut into blocks of inputs [blocks, in / blocks, out].
 
-    Each block is a product of its own: as many as there are threads to share them, or the next number that divides.
+    Each block is a separate product: as many blocks as threads, or the next smaller number that divides the inputs.
     """
     width, rows = weights[0].shape[1], sum(len(weight) for weight in weights)
     whole, at = weights[0].new_empty(width, rows), 0
@@ -124,10 +129,10 @@ IN_BLOCKS = RowProduct(in_blocks, block_product)
 
 
 def fastest_product(projections: Sequence[Projection], may_copy: bool) -> RowProduct:
-    """The product of one row that is fastest here, torch's own unless another needs a tenth less.
+    """The fastest product of one row here: torch's own, unless another takes at least a tenth less time.
 
     Args:
-        projections: with inputs of one width; the first ones are tried, and left laid out for the way tried last.
+        projections: with inputs of one width; the first ones are tried, and left laid out for the last way tried.
         may_copy: whether there is memory for a copy of all weights.
     """
     before = itertools.accumulate((projection.n_bytes for projection in projections), initial=0)
@@ -148,7 +153,7 @@ def fastest_product(projections: Sequence[Projection], may_copy: bool) -> RowPro
 
 
 def sensible_threads(weight: Tensor) -> int:
-    """torch's threads, fewer where other processes hold cores: threads wait for each other."""
+    """torch's threads, or fewer where other processes use the cores: threads wait for each other."""
     threads = torch.get_num_threads()
     if threads == 1:
         return 1
@@ -165,12 +170,12 @@ def sensible_threads(weight: Tensor) -> int:
     torch.set_num_threads(threads)
     if 2 * alone >= together:
         return threads
-    # Slow for a moment, or because of others? Only now is a look at them worth its 0.2 s.
+    # Slow for a moment, or because of other processes? Only now is looking worth its 0.2 s.
     return min(threads, choose_threads("auto").value)
 
 
 def _passes(work: Callable[[], object]) -> list[float]:
-    """Seconds of each pass; the one before them reads the weights from the disk, wakes the threads, gets its memory."""
+    """Seconds of each pass, after one that reads the weights from disk, wakes the threads and takes the memory."""
     times = []
     for _ in range(TIMED_PASSES + 1):
         started = time.perf_counter()

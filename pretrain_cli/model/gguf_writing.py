@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.model.files import check_finite, read_weights, weight_files
 from pretrain_cli.model.gguf_tokenizer import write_tokenizer
 from pretrain_cli.model.llama_cpp import FAMILIES, check_config
 from pretrain_cli.model.rope import inverse_frequencies, rope_settings
@@ -22,8 +23,6 @@ NAMES = {
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }  # fmt: skip
 """transformers' names inside a layer -> GGUF's."""
-
-USE_ANOTHER = "It was cut short, or its training diverged: use another checkpoint."
 
 
 def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = None) -> None:
@@ -43,7 +42,8 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     config = read_json(folder / "config.json")
     check_config(config)
     family = FAMILIES[config["model_type"]]
-    tensors = _read_tensors(folder)
+    tensors = read_weights(weight_files(folder))
+    check_finite(tensors, str(folder))
     temporary = file.with_name(f".{file.name}.part")
     writer = gguf.GGUFWriter(temporary, family)
     _write_shape(writer, config, folder.name)
@@ -66,27 +66,6 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     writer.write_tensors_to_file()
     writer.close()
     temporary.replace(file)
-
-
-def _read_tensors(folder: Path) -> dict[str, Any]:
-    """Every tensor of the folder, memory-mapped.
-
-    Raises:
-        ModelError: a file is damaged, or holds values that aren't finite.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    tensors: dict[str, Any] = {}
-    for part in sorted(folder.glob("*.safetensors")):
-        try:
-            tensors |= load_file(part)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{part} is damaged: {error}.", USE_ANOTHER) from error
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ModelError(f"The weights in {folder} hold NaN or infinite values, {name} first.", USE_ANOTHER)
-    return tensors
 
 
 def gguf_name(name: str) -> str:
