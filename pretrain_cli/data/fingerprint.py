@@ -10,7 +10,7 @@ from pathlib import Path
 import xxhash
 from pydantic import JsonValue
 
-from pretrain_cli.data.reading.inputs import InputFile, is_url
+from pretrain_cli.data.reading.files import InputFile, is_url
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import Progress
 

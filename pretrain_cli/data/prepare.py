@@ -26,7 +26,8 @@ from pretrain_cli.data.encoding.tasks import finished_task, plan_tasks, shard_na
 from pretrain_cli.data.encoding.text_sample import head_sample
 from pretrain_cli.data.encoding.tokenizer_choice import find_tokenizer, source_of, tokenizer_key
 from pretrain_cli.data.fingerprint import differences, fingerprint, hash_files, hash_tokenizer
-from pretrain_cli.data.reading.inputs import STDIN, InputFile, check_unchanged, find_files
+from pretrain_cli.data.reading.files import STDIN, InputFile
+from pretrain_cli.data.reading.inputs import check_unchanged, find_files
 from pretrain_cli.data.rows.assembly import RowSettings, Shards, SplitCounts, locate, write_split
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError

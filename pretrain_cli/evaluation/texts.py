@@ -12,8 +12,10 @@ from pathlib import Path
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.reading.documents import Batch, Record, Rejected, place
-from pretrain_cli.data.reading.inputs import STDIN, InputFile, find_files
-from pretrain_cli.data.reading.readers import ReadSettings, Span, read
+from pretrain_cli.data.reading.files import STDIN, InputFile, Span
+from pretrain_cli.data.reading.inputs import find_files
+from pretrain_cli.data.reading.read import read
+from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import ConfigError, DataError
 from pretrain_cli.manifest import read_manifest
 
@@ -186,9 +188,8 @@ def read_files(files: list[InputFile], config: Config) -> Iterator[Document]:
     Raises:
         DataError: a file that can't be read, or a record without text.
     """
-    data = config.data
     for file in files:
-        records = read(Span(file), ReadSettings(data.separator, data.text_column, data.encoding))
+        records = read(Span(file), ReadSettings.of(config.data))
         number = 0
         for record in records:
             if isinstance(record, Rejected):

@@ -250,14 +250,14 @@ def test_a_long_document_in_parts_gives_the_ids_of_the_whole(
     preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_level: Path, sentencepiece_style: Path
 ) -> None:
     from pretrain_cli.data.encoding import encoder as tokens_module
-    from pretrain_cli.data.reading import readers
+    from pretrain_cli.data.reading import files
 
     text = "".join(random.Random(1).choice(["a ", "b", "abc  ", "dé ", "\n", "bad cab "]) for _ in range(6000))
     (tmp_path / "long.txt").write_text(text)
     for number, file in enumerate((byte_level, sentencepiece_style)):
         _, whole = preparing(tmp_path / "long.txt", tokenizer=file, into=f"whole{number}")
         with monkeypatch.context() as patch:
-            patch.setattr(readers, "BLOCK", 1000)
+            patch.setattr(files, "BLOCK_BYTES", 1000)
             patch.setattr(tokens_module, "PIECE_CHARACTERS", 100)
             _, parts = preparing(tmp_path / "long.txt", tokenizer=file, into=f"parts{number}")
         assert row_bytes(whole) == row_bytes(parts)
@@ -339,7 +339,7 @@ def test_input_that_changes_while_it_is_read_is_an_error(tmp_path: Path, byte_le
 
     data = {"inputs": [str(tmp_path / "log.txt")], "sequence_length": 32}
     config = Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": data})
-    with pytest.raises(DataError, match="has changed while it was read"):
+    with pytest.raises(DataError, match="changed while it was being read"):
         prepare(config, Artifacts(tmp_path / "out"), Writing())
     assert not prepare(config, Artifacts(tmp_path / "out")).reused
 

@@ -17,8 +17,10 @@ import pytest
 import zstandard
 
 from pretrain_cli.data.reading.documents import Batch, Document
+from pretrain_cli.data.reading.files import Span
 from pretrain_cli.data.reading.inputs import find_files
-from pretrain_cli.data.reading.readers import ReadSettings, Span, read
+from pretrain_cli.data.reading.read import read
+from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError
 
 TEXTS = ["The first document.", 'The second, "quoted"\nand on two lines.', "Die dritte: äöü 数据"]
@@ -102,16 +104,16 @@ def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
 def test_a_wrong_byte_in_utf8_is_an_error_and_no_other_encoding(tmp_path: Path) -> None:
     text = ("数据 テスト 데이터, naïve café. " * 50).encode()
     (tmp_path / "a.txt").write_bytes(text + b"\xff\xfe" + text)
-    with pytest.raises(DataError, match=f"damaged at byte {len(text)}"):
+    with pytest.raises(DataError, match=f"damaged at byte {len(text):,}"):
         documents(tmp_path / "a.txt")
 
 
 def test_a_separator_parts_documents_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pretrain_cli.data.reading import readers
+    from pretrain_cli.data.reading import files
 
     (tmp_path / "a.txt").write_text("<end>".join(TEXTS * 20), encoding="utf-8")
     for size in (1, 7, 64, 1 << 20):
-        monkeypatch.setattr(readers, "BLOCK", size)
+        monkeypatch.setattr(files, "BLOCK_BYTES", size)
         assert documents(tmp_path / "a.txt", separator="<end>", encoding="utf-8") == TEXTS * 20
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pretrain_cli.errors import first_line
+
 Ids = npt.NDArray[np.uint32]
 BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
 BEFORE_SPACE_OR_LINE = re.compile(BEFORE_SPACE.pattern + r"|(?<=\S\n)(?=[^\W\d_])")
@@ -172,7 +174,7 @@ def _why_not_fast(file: Path, parse_special: bool, exact: Encoder, texts: Sequen
     try:
         fast = load_fast(file)
     except Exception as error:
-        return f"fastokens can't load this tokenizer ({str(error).splitlines()[0] if str(error) else error!r})"
+        return f"fastokens can't load this tokenizer ({first_line(error)})"
     ids, offsets = exact.encode(texts)  # in one call, which uses all cores
     for text, (start, stop) in zip(texts, itertools.pairwise(offsets.tolist()), strict=True):
         try:

@@ -14,12 +14,12 @@ from typing import Literal
 from pretrain_cli.data.encoding.encoder import Encoder
 from pretrain_cli.data.encoding.shards import ShardSettings, TaskCounts
 from pretrain_cli.data.encoding.tasks import Task, finished_task, run_task
+from pretrain_cli.data.reading.formats import FORMATS
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
 from pretrain_cli.progress import Progress
 
 POOL_PAYS_BYTES = 32 << 20
 TASKS_AT_ONCE = 2
-PYTHON_FORMATS = {"html", "pdf", "docx", "epub"}
 _ENCODERS: dict[object, Encoder] = {}
 
 
@@ -28,7 +28,7 @@ def choose_workers(wanted: int | Literal["auto"], tasks: list[Task], settings: S
     if wanted != "auto":
         return max(1, min(wanted, len(tasks)))
     slow = settings.cleaning or settings.near_dedup
-    size = sum(task.size for task in tasks if slow or task.spans[0].file.format in PYTHON_FORMATS)
+    size = sum(task.size for task in tasks if slow or FORMATS[task.spans[0].file.format].slow)
     return min(len(tasks), os.cpu_count() or 1) if size > POOL_PAYS_BYTES else 1
 
 

@@ -21,7 +21,9 @@ from pretrain_cli.data.cleaning.near_duplicates import Signatures, signature
 from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.data.encoding.encoder import PIECE_CHARACTERS, Encoder, EncoderSettings
 from pretrain_cli.data.reading.documents import Batch, Document, Record, Rejected, place
-from pretrain_cli.data.reading.readers import ReadSettings, Span, read
+from pretrain_cli.data.reading.files import Span
+from pretrain_cli.data.reading.read import read
+from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError
 from pretrain_cli.heap import give_back_large_blocks
 

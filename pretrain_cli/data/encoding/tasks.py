@@ -15,8 +15,7 @@ from pretrain_cli.artifacts import writing_to
 from pretrain_cli.data.cleaning.near_duplicates import PERMUTATIONS
 from pretrain_cli.data.encoding.encoder import Encoder
 from pretrain_cli.data.encoding.shards import Shard, ShardSettings, TaskCounts
-from pretrain_cli.data.reading.inputs import STDIN, InputFile, is_url
-from pretrain_cli.data.reading.readers import Span
+from pretrain_cli.data.reading.files import STDIN, InputFile, Span, is_url
 
 LEAST_TASK_BYTES, MOST_TASK_BYTES = 1 << 20, 16 << 20
 TASKS_WANTED = 8
@@ -32,11 +31,7 @@ class Task:
 
     @property
     def size(self) -> int:
-        return sum(_span_bytes(span) for span in self.spans)
-
-
-def _span_bytes(span: Span) -> int:
-    return (span.file.size if span.end < 0 else span.end) - span.start
+        return sum(span.size for span in self.spans)
 
 
 def plan_tasks(files: list[InputFile], task_bytes: int = 0) -> list[Task]:
@@ -51,11 +46,11 @@ def plan_tasks(files: list[InputFile], task_bytes: int = 0) -> list[Task]:
     held = 0
     for file in files:
         for span in _spans(file, task_bytes):
-            if spans and held + max(0, _span_bytes(span)) > task_bytes:
+            if spans and held + max(0, span.size) > task_bytes:
                 tasks.append(Task(len(tasks), tuple(spans)))
                 spans, held = [], 0
             spans.append(span)
-            held += max(0, _span_bytes(span))
+            held += max(0, span.size)
     if spans:
         tasks.append(Task(len(tasks), tuple(spans)))
     return tasks

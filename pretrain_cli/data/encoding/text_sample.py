@@ -14,8 +14,9 @@ from pretrain_cli.data.choosing.split import choose_split, hold_out, same_text
 from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.data.encoding.shards import REASONS_OF_NO_CONCERN, bad_record
 from pretrain_cli.data.reading.documents import Batch, Document, Record
-from pretrain_cli.data.reading.inputs import InputFile
-from pretrain_cli.data.reading.readers import ReadSettings, Span, read
+from pretrain_cli.data.reading.files import InputFile, Span
+from pretrain_cli.data.reading.read import read
+from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError
 
 PIECE = 1 << 16
@@ -36,7 +37,7 @@ def _records(files: list[InputFile], config: Config) -> Iterator[Record]:
     """All records of the input; files that can't be read are judged when the data is read for good."""
     data = config.data
     for file in files:
-        settings = ReadSettings(data.separator, data.text_column, data.encoding)
+        settings = ReadSettings.of(data)
         try:
             yield from read(Span(file), settings)
         except DataError:

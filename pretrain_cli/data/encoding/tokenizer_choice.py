@@ -14,7 +14,7 @@ from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding.text_sample import training_sample
 from pretrain_cli.data.fingerprint import fingerprint
-from pretrain_cli.data.reading.inputs import InputFile
+from pretrain_cli.data.reading.files import InputFile
 from pretrain_cli.errors import DataError
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.progress import Progress

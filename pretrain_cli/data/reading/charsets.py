@@ -1,4 +1,4 @@
-"""How do bytes become text? UTF-8 with or without a mark, UTF-16, UTF-32, else detected and reported."""
+"""Finds the encoding of a plain text file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pretrain_cli.errors import DataError
 
-MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, which is the beginning of it
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -32,20 +32,26 @@ BINARY_SIGNATURES = (
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoding's name, the bytes of its mark, and whether it had to be guessed."""
+    """An encoding's name, the bytes of the file's byte-order mark, and whether the encoding had to be guessed."""
 
     name: str
-    mark: int = 0
+    mark_bytes: int = 0
     guessed: bool = False
 
 
-def find_encoding(head: bytes, wanted: str, path: str, whole: bool) -> Encoding:
-    """The encoding of a file that begins with ``head``; ``whole``: head is all of it.
+def find_encoding(head: bytes, wanted: str, path: str, complete: bool) -> Encoding:
+    """The encoding of a file: by its byte-order mark, else as ``wanted``, else UTF-8, else detected.
+
+    Args:
+        head: the file's first bytes.
+        wanted: an encoding's name, or "auto".
+        path: for error messages.
+        complete: ``head`` is all of the file.
 
     Raises:
-        DataError: the bytes aren't text, or ``wanted`` is no encoding.
+        DataError: the bytes aren't text, or ``wanted`` isn't an encoding.
     """
-    for mark, name in MARKS:
+    for mark, name in BYTE_ORDER_MARKS:
         if head.startswith(mark) and not (name != "utf-8" and wanted not in ("auto", name, name[:6])):
             return Encoding(name, len(mark))
     if wanted != "auto":
@@ -53,12 +59,12 @@ def find_encoding(head: bytes, wanted: str, path: str, whole: bool) -> Encoding:
             return Encoding(codecs.lookup(wanted).name)
         except LookupError as error:
             raise DataError(
-                f"'{wanted}' is no known encoding.", "Examples: utf-8, latin-1, cp1252, gb18030."
+                f"'{wanted}' isn't a known encoding.", "Examples: utf-8, latin-1, cp1252, gb18030."
             ) from error
     if head.startswith(BINARY_SIGNATURES):
-        raise DataError(f"{path} is a binary file, not text (byte 0).", "Name text files, or convert it to text first.")
+        raise DataError(f"{path} is a binary file, not text (byte 0).", "Give text files, or convert it to text first.")
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(head, whole)
+        codecs.getincrementaldecoder("utf-8")().decode(head, complete)
         return Encoding("utf-8")
     except UnicodeDecodeError as error:
         return _guess(head, path, error.start)
@@ -69,19 +75,19 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
     controls = sum(byte < 9 or 13 < byte < 32 for byte in head[:65536])
     if controls > len(head[:65536]) * 0.02:
         raise DataError(
-            f"{path} is a binary file, not text (byte {bad}).", "Name text files, or set data.encoding if it is text."
+            f"{path} is a binary file, not text (byte {bad:,}).", "Give text files, or set data.encoding if it is text."
         )
     if _is_damaged_utf8(head):
         raise DataError(
-            f"{path} is UTF-8, but damaged at byte {bad}.",
-            "Mend it (iconv -c -f utf-8 -t utf-8), name its encoding with data.encoding, or --on-error skip.",
+            f"{path} is UTF-8, but damaged at byte {bad:,}.",
+            "Fix it (iconv -c -f utf-8 -t utf-8), set its encoding with data.encoding, or use --on-error skip.",
         )
     from charset_normalizer import from_bytes
 
     start = head[:262144]
     matches = list(from_bytes(start))
     best = matches[0] if matches else None
-    # On short Western text rare code pages come out level with the common one, which is then the better guess.
+    # On short Western text, rare code pages score as high as the common one, which is then the better guess.
     if best is not None and best.encoding.startswith(("mac_", "cp", "latin", "iso8859")):
         try:
             start.decode("cp1252")
@@ -91,7 +97,7 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
             pass
     if best is None:
         raise DataError(
-            f"{path} isn't UTF-8 (byte {bad}), and its encoding can't be told.", "Say it: --set data.encoding=latin-1"
+            f"{path} isn't UTF-8 (byte {bad:,}), and its encoding can't be told.", "Say it: --set data.encoding=latin-1"
         )
     return Encoding(best.encoding, guessed=True)
 

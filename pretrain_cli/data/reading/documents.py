@@ -1,4 +1,4 @@
-"""What flows from a reader to the encoder: a document, many short ones, a part of a very long one, or a bad record."""
+"""Defines the records that flow from a reader to the encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Document:
     """A document's text and the place it came from.
 
-    A document too long to hold comes as several consecutive records with ``final=False`` on all but the last; their
+    A document too long to hold comes in parts: consecutive records with ``final=False`` on all but the last, whose
     texts, joined, are the document's.
     """
 
@@ -38,7 +38,7 @@ class Rejected:
 class Batch:
     """Many whole documents, none empty, each with its UTF-8 bytes: what a reader finds in a block without a bad record.
 
-    A million one-line documents as records of their own would cost more time than their tokens.
+    A million one-line documents as separate records would take more time than encoding them.
     """
 
     texts: list[str]
@@ -49,7 +49,17 @@ class Batch:
 Record = Document | Batch | Rejected
 
 
+def make_batch(texts: list[str], path: str) -> Batch | None:
+    """The texts that aren't empty as one record; None if there are none.
+
+    Raises:
+        UnicodeEncodeError: a text holds half a surrogate pair.
+    """
+    texts = list(filter(None, texts))
+    return Batch(texts, list(map(str.encode, texts)), path) if texts else None
+
+
 def place(record: Document | Rejected) -> str:
     """Where a record is, for an error message: ``file.jsonl, line 3, byte 41``."""
-    line = f", line {record.line}" if record.line else ""
-    return f"{record.path}{line}, byte {record.offset}"
+    line = f", line {record.line:,}" if record.line else ""
+    return f"{record.path}{line}, byte {record.offset:,}"

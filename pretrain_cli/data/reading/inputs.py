@@ -1,68 +1,31 @@
-"""Which files do the inputs name, and of what kind is each?"""
+"""Finds the files that the inputs name."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
+from pretrain_cli.data.reading.files import STDIN, InputFile, is_url
+from pretrain_cli.data.reading.formats import COMPRESSIONS, ENDINGS, format_of
 from pretrain_cli.errors import DataError, MissingDependencyError
 
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-FORMATS = {
-    ".txt": "text", ".text": "text", ".md": "text", ".rst": "text", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow",
-    ".html": "html", ".htm": "html", ".pdf": "pdf", ".docx": "docx", ".epub": "epub",
-}  # fmt: skip
-STDIN = "-"
 HOW_TO_OPEN = "http(s): pip install 'pretrain-cli[http]'; s3: pip install s3fs; gs: pip install gcsfs."
-CHANGE_MARKS = (
-    "ETag",
-    "etag",
-    "LastModified",
-    "last_modified",
-    "last_commit",
-    "mtime",
-    "modified",
-    "created",
-    "md5Hash",
+VERSION_KEYS = (
+    *("ETag", "etag", "LastModified", "last_modified", "last_commit", "mtime", "modified", "created", "md5Hash"),
 )
 """What file systems call the version of a file; an fsspec ``info`` has one or none of them."""
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """One file (or URL) to read. ``size`` is in bytes as stored, -1 where it can't be known.
-
-    ``modified_ns``: of a URL, a number that follows from whatever its system says about its version.
-    """
-
-    path: str
-    size: int
-    modified_ns: int
-    format: str
-    compression: str = ""
-    source: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def is_url(path: str) -> bool:
-    return "://" in path and not path.startswith("file://")
 
 
 def find_files(paths: Sequence[str], source: int = 0) -> list[InputFile]:
     """Every file that ``paths`` name, in the order given; a folder's files in the order of their names.
 
     Raises:
-        DataError: a path that isn't there, or a folder without text.
-        MissingDependencyError: an address whose file system needs a package.
+        DataError: a path doesn't exist, or a folder holds no text.
+        MissingDependencyError: an address needs a package that isn't installed.
     """
     found: list[InputFile] = []
     seen: set[str] = set()
@@ -75,10 +38,10 @@ def find_files(paths: Sequence[str], source: int = 0) -> list[InputFile]:
 
 
 def check_unchanged(files: Sequence[InputFile]) -> None:
-    """Compare the files of this machine with what they were when they were found.
+    """Compare the files on this machine with what they were when they were found.
 
     Raises:
-        DataError: one has been written to since: what was read of it is neither the old nor the new text.
+        DataError: a file has been written to since, so that what was read is neither the old nor the new text.
     """
     for file in files:
         if file.path == STDIN or is_url(file.path) or not file.modified_ns:
@@ -87,16 +50,18 @@ def check_unchanged(files: Sequence[InputFile]) -> None:
             now = Path(file.path).stat()
         except OSError as error:
             raise DataError(
-                f"{file.path} is gone: {error.strerror}.", "Run it again once the input is complete."
+                f"{file.path} is gone: {error.strerror}.", "Run the command again once the input is complete."
             ) from error
         if (now.st_size, now.st_mtime_ns) != (file.size, file.modified_ns):
-            raise DataError(f"{file.path} has changed while it was read.", "Run it again once the input is complete.")
+            raise DataError(
+                f"{file.path} changed while it was being read.", "Run the command again once the input is complete."
+            )
 
 
 def _expand(path: str, source: int) -> list[InputFile]:
     if path == STDIN:
         return [InputFile(STDIN, -1, 0, "text", source=source)]
-    if path.startswith("hf://datasets/") and not _kind(path)[0] and not glob.has_magic(path):
+    if path.startswith("hf://datasets/") and not format_of(path)[0] and not glob.has_magic(path):
         return [InputFile(path, -1, 0, "hub", source=source)]
     if is_url(path):
         return _expand_url(path, source)
@@ -110,7 +75,7 @@ def _expand(path: str, source: int) -> list[InputFile]:
         files = [file for match in matches for file in (_folder_or_file(Path(match), source))]
         if files:
             return files
-    raise DataError(f"{path} doesn't exist.", "Check the path; globs need quotes where the shell doesn't expand them.")
+    raise DataError(f"{path} doesn't exist.", "Check the path. Put a glob in quotes if the shell doesn't expand it.")
 
 
 def _folder_or_file(path: Path, source: int) -> list[InputFile]:
@@ -120,15 +85,16 @@ def _folder_or_file(path: Path, source: int) -> list[InputFile]:
 
 
 def _folder(folder: Path, source: int) -> list[InputFile]:
-    """The readable files under ``folder``, sorted by name; hidden ones and unknown kinds are left alone."""
+    """The readable files under ``folder``, sorted by name, without hidden files and unknown formats."""
     files = [
         _describe(entry, source)
         for entry in sorted(folder.rglob("*"))
-        if entry.is_file() and not entry.name.startswith(".") and _kind(entry.name)[0]
+        if entry.is_file() and not entry.name.startswith(".") and format_of(entry.name)[0]
     ]
     if not files:
         raise DataError(
-            f"{folder} holds no text file.", f"Readable kinds: {' '.join(FORMATS)}, and their gz, bz2, xz, zst forms."
+            f"{folder} holds no text file.",
+            f"Formats that can be read: {' '.join(ENDINGS)}, also with {' '.join(COMPRESSIONS)}.",
         )
     return files
 
@@ -140,22 +106,13 @@ def _describe(path: Path, source: int) -> InputFile:
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.", "Check its permissions.") from error
-    kind, compression = _kind(path.name)
-    return InputFile(str(path), status.st_size, status.st_mtime_ns, kind or "text", compression, source)
+    format, compression = format_of(path.name)
+    return InputFile(str(path), status.st_size, status.st_mtime_ns, format or "text", compression, source)
 
 
-def _kind(name: str) -> tuple[str, str]:
-    """(format, compression) by the name's endings; an unknown ending gives an empty format."""
-    stem, ending = os.path.splitext(name.lower())
-    compression = COMPRESSIONS.get(ending, "")
-    if compression:
-        ending = os.path.splitext(stem)[1]
-    return FORMATS.get(ending, ""), compression
-
-
-def _change(info: dict[str, Any]) -> int:
-    marks = [str(info[name]) for name in CHANGE_MARKS if info.get(name)]
-    return int(xxhash.xxh3_64_intdigest("|".join(marks).encode()) >> 1) if marks else 0
+def _version_number(info: Mapping[str, object]) -> int:
+    versions = [str(info[name]) for name in VERSION_KEYS if info.get(name)]
+    return int(xxhash.xxh3_64_intdigest("|".join(versions).encode()) >> 1) if versions else 0
 
 
 def _expand_url(path: str, source: int) -> list[InputFile]:
@@ -165,17 +122,19 @@ def _expand_url(path: str, source: int) -> list[InputFile]:
     try:
         system, _, matches = fsspec.get_fs_token_paths(path)
         if len(matches) == 1 and system.isdir(matches[0]):
-            matches = sorted(name for name in system.find(matches[0]) if _kind(name)[0])
+            matches = sorted(name for name in system.find(matches[0]) if format_of(name)[0])
         if not matches:
             raise FileNotFoundError(path)
         described = []
         for match in sorted(matches):
-            kind, compression = _kind(match.partition("?")[0] if protocol.startswith("http") else match)
+            format, compression = format_of(match.partition("?")[0] if protocol.startswith("http") else match)
             info = system.info(match)
             size = info.get("size")
             url = match if "://" in match else f"{protocol}://{match}"
             described.append(
-                InputFile(url, -1 if size is None else int(size), _change(info), kind or "text", compression, source)
+                InputFile(
+                    url, -1 if size is None else int(size), _version_number(info), format or "text", compression, source
+                )
             )
     except ImportError as error:
         raise MissingDependencyError(f"{path} needs a package: {error}.", HOW_TO_OPEN) from error
@@ -183,7 +142,7 @@ def _expand_url(path: str, source: int) -> list[InputFile]:
         raise DataError(f"{path} can't be opened: {error}.", HOW_TO_OPEN) from error
     except FileNotFoundError as error:
         raise DataError(f"{path} doesn't exist.", "Check the address.") from error
-    except Exception as error:  # every file system raises its own kind
+    except Exception as error:  # each file system raises errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"{path} can't be opened: {reason}.", "Check the address, the network and the login."

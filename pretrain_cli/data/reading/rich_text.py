@@ -1,4 +1,4 @@
-"""How do HTML, PDF, DOCX and EPUB become plain text? Through one well-kept library each (extra `documents`)."""
+"""Reads the text of HTML, PDF, DOCX and EPUB files, each with a library of the extra `documents`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pretrain_cli.data.reading.documents import Document, Record, Rejected
+from pretrain_cli.data.reading.files import Span, open_bytes
+from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
+
+
+def read_rich_text(span: Span, settings: ReadSettings) -> Iterator[Record]:
+    """The file as one document."""
+    path = span.file.path
+    with open_bytes(span.file) as stream:
+        raw = stream.read()
+    if not raw:
+        yield Rejected(path, 0, 0, 0, "empty")
+        return
+    text = EXTRACTORS[span.file.format](raw, path)
+    settings.skip("markup", max(0, len(raw) - len(text.encode())))
+    yield Document(text, path) if text.strip() else Rejected(path, 0, 0, 0, "no_text_found")
 
 
 @contextmanager
@@ -20,7 +36,9 @@ def _extracting(path: str, package: str) -> Iterator[None]:
     except PtkError:
         raise
     except Exception as error:  # a damaged file makes these libraries raise nearly anything
-        raise DataError(f"{path} can't be read: {error!r}.", "Is the file complete? Leave it out if not.") from error
+        raise DataError(
+            f"{path} can't be read: {error!r}.", "Check whether the file is complete, or leave it out."
+        ) from error
 
 
 def html(raw: bytes, path: str) -> str:
@@ -40,7 +58,7 @@ def pdf(raw: bytes, path: str) -> str:
 
 
 def docx(raw: bytes, path: str) -> str:
-    """The paragraphs of a Word document, and its tables' rows with a tab between cells, in order."""
+    """The paragraphs of a Word document, and the rows of its tables with a tab between cells, in order."""
     with _extracting(path, "python-docx"):
         import docx as library
         from docx.table import Table

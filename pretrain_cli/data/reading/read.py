@@ -1,0 +1,43 @@
+"""Reads an input file's records, whatever its format, and says what is wrong with a file that can't be read."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from pretrain_cli.data.reading.documents import Record
+from pretrain_cli.data.reading.files import Span
+from pretrain_cli.data.reading.formats import FORMATS
+from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.errors import DataError, first_line
+
+OTHER_ERRORS = {"LZMAError", "ZstdError", "ArrowInvalid", "error"}
+"""What compression libraries and pyarrow raise for damaged files, by name, so that they needn't be imported."""
+
+
+def read(span: Span, settings: ReadSettings) -> Iterator[Record]:
+    """The records of a span, in order.
+
+    Raises:
+        DataError: the file can't be opened, is cut short, isn't text, or has no text column.
+    """
+    reader = FORMATS[span.file.format].read
+    try:
+        yield from reader(span, settings)
+    except DataError:
+        raise
+    except (EOFError, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        raise _unreadable(span, error) from error
+    except Exception as error:
+        if type(error).__name__ in OTHER_ERRORS:
+            raise _unreadable(span, error) from error
+        raise
+
+
+def _unreadable(span: Span, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return DataError(
+        f"{span.file.path} can't be read: {reason}.", "Check whether the file is complete, or leave it out."
+    )
