@@ -1,4 +1,4 @@
-"""The names of everything in the artifact folder, with writes that are complete or absent."""
+"""Names everything in the artifact folder, and writes files so that they are complete or absent."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain_cli.errors import DataError, ModelError, PtkError, UsageError
+from pretrain_cli.formatting import byte_size
+
+if TYPE_CHECKING:
+    import filelock
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ORPHAN_SECONDS = 8.0
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
-"""The disk, or the user's share of it."""
+"""The disk is full, or the user's quota is used up."""
 CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One training run's folder, ``runs/<name>/``."""
+    """The folder of one training run, ``runs/<name>/``."""
 
     path: Path
 
@@ -35,7 +39,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The whole resolved config, TOML."""
+        """config.toml: the whole resolved config."""
         return self.path / "config.toml"
 
     @property
@@ -50,7 +54,7 @@ class RunFolder:
 
     @property
     def samples(self) -> Path:
-        """samples.jsonl: what the model wrote during its training."""
+        """samples.jsonl: what the model wrote during training."""
         return self.path / "samples.jsonl"
 
     @property
@@ -61,7 +65,7 @@ class RunFolder:
         return self.checkpoints / f"step-{step:06d}"
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps that have a checkpoint folder, ascending. Staging folders never match the name."""
+        """The steps that have a checkpoint folder, in ascending order. Staging folders have other names."""
         if not self.checkpoints.is_dir():
             return []
         matches = (CHECKPOINT_NAME.fullmatch(entry.name) for entry in self.checkpoints.iterdir())
@@ -79,7 +83,7 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The folder that all commands share. Holds no state: every property is a path."""
+    """The folder that all commands share. It has no state: every property is a path."""
 
     root: Path
 
@@ -101,7 +105,7 @@ class Artifacts:
 
     @property
     def manifest(self) -> Path:
-        """data/manifest.json, written last: prepare is complete when it is there."""
+        """data/manifest.json, which prepare writes last: if it exists, the data is complete."""
         return self.data / "manifest.json"
 
     @property
@@ -120,7 +124,7 @@ class Artifacts:
 
     @property
     def exports(self) -> Path:
-        """Models in other formats, one folder each."""
+        """Exported models, one folder each."""
         return self.root / "exports"
 
     def comparison(self, first: str, second: str) -> Path:
@@ -135,16 +139,17 @@ class Artifacts:
         """The folder of run ``name``, whether or not it exists.
 
         Raises:
-            UsageError: the name can't be a folder's name on every system.
+            UsageError: the name isn't valid as a folder name on every system.
         """
         if not RUN_NAME.fullmatch(name):
             raise UsageError(
-                f"'{name}' can't be the name of a run.", "Use letters, digits, '.', '_' and '-', at most 100."
+                f"'{name}' is not a valid run name.",
+                "Use up to 100 letters, digits, '.', '_' and '-'; start with a letter or digit.",
             )
         return RunFolder(self.runs / name)
 
     def run_names(self) -> list[str]:
-        """Runs that exist, oldest first."""
+        """The existing runs, oldest first."""
         if not self.runs.is_dir():
             return []
         folders = [entry for entry in self.runs.iterdir() if (entry / "run.json").is_file()]
@@ -158,21 +163,21 @@ class Artifacts:
         """
         name = self.latest.read_text().strip() if self.latest.is_file() else ""
         if not name or not self.run(name).path.is_dir():
-            raise ModelError(f"No trained run in {self.root}.", "Train one first: ptk train")
+            raise ModelError(f"There is no trained run in {self.root}.", "Train one first: ptk train")
         return self.run(name)
 
     def existing_run(self, name: str | None) -> RunFolder:
-        """Run ``name``, or the latest.
+        """Run ``name``, or the latest one.
 
         Raises:
-            ModelError: there is no such run; the message names the nearest ones.
+            ModelError: there is no such run; the hint lists the newest runs.
         """
         if name is None:
             return self.latest_run()
         run = self.run(name)
         if not run.path.is_dir():
             known = ", ".join(self.run_names()[-5:]) or "none yet"
-            raise ModelError(f"No run named '{name}' in {self.runs}.", f"Runs there: {known}.")
+            raise ModelError(f"There is no run '{name}' in {self.runs}.", f"Newest runs: {known}.")
         return run
 
     def read_manifest(self) -> dict[str, Any]:
@@ -182,7 +187,7 @@ class Artifacts:
             DataError: prepare hasn't finished here, or the file is damaged.
         """
         if not self.manifest.is_file():
-            raise DataError(f"No prepared data in {self.root}.", "Prepare some first: ptk prepare data.txt")
+            raise DataError(f"There is no prepared data in {self.root}.", "Prepare some first: ptk prepare data.txt")
         return read_json(self.manifest)
 
 
@@ -190,20 +195,22 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``.
 
     Raises:
-        DataError: it isn't there, or isn't a JSON object.
+        DataError: the file is missing or isn't a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read: {error}.", "Make it again with the command that wrote it.") from error
+        raise DataError(f"{path} can't be read: {error}.", "Create it again with the command that wrote it.") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path} holds no JSON object.", "Make it again with the command that wrote it.")
+        raise DataError(f"{path} isn't a JSON object.", "Create it again with the command that wrote it.")
     return value
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl or samples.jsonl; none without the file. A half-written one, as a kill leaves it, is
-    left out."""
+    """The lines of metrics.jsonl or samples.jsonl; none if there is no file.
+
+    Leaves out a half-written line, as a killed process leaves it.
+    """
     lines = []
     for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
@@ -216,12 +223,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write ``value`` to ``path``, complete or not at all."""
+    """Write ``value`` to ``path``, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, complete or not at all: temporary name, fsync, rename, fsync of the folder."""
+    """Write ``text`` to ``path``, completely or not at all: temporary name, fsync, rename, fsync of the folder."""
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -240,7 +247,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def publish_folder(staging: Path, final: Path) -> None:
-    """Give a finished folder its name: every file fsynced, then renamed; an older ``final`` goes when it is there."""
+    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``."""
     for entry in sorted(staging.rglob("*")):
         if entry.is_file():
             entry.chmod(entry.stat().st_mode | 0o644 & ~_umask())
@@ -259,8 +266,8 @@ def publish_folder(staging: Path, final: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """fsync a folder, where the system can, so that a rename in it survives a power cut."""
-    if os.name == "nt":  # a folder can't be opened there, and renames are journalled
+    """fsync a folder, if the system can, so that a rename in it survives a power failure."""
+    if os.name == "nt":  # folders can't be opened there, and renames are journaled
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -281,7 +288,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         ) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
-            f"{error.filename or folder} is a file where a folder is needed.",
+            f"{error.filename or folder} is a file, but a folder is needed there.",
             "Choose another folder with --artifacts DIR.",
         ) from error
     except OSError as error:
@@ -293,21 +300,21 @@ def writing_to(folder: Path) -> Iterator[None]:
             ) from error
         raise
     except Exception as error:
-        if any(os.strerror(number) in str(error) for number in FULL):  # safetensors and torch raise types of their own
+        if any(os.strerror(number) in str(error) for number in FULL):  # safetensors and torch raise their own types
             raise _no_space(folder) from error
         raise
 
 
 def _no_space(folder: Path) -> NoSpaceError:
-    free_mb = shutil.disk_usage(existing_folder(folder)).free / 1e6
+    free = byte_size(shutil.disk_usage(existing_folder(folder)).free)
     return NoSpaceError(
-        f"No space left on the disk of {folder} ({free_mb:.0f} MB free).",
-        "Free some space, or choose another folder with --artifacts DIR; what was complete is kept.",
+        f"No space left on the disk of {folder} ({free} free).",
+        "Free some space, or choose another folder with --artifacts DIR. Everything that was complete is kept.",
     )
 
 
 class NoSpaceError(PtkError):
-    """The disk is full: exit code 3, since what is missing is the stage's output."""
+    """The disk is full: exit code 3, because the output of a stage is missing."""
 
     exit_code = 3
     kind = "disk"
@@ -315,10 +322,10 @@ class NoSpaceError(PtkError):
 
 @contextlib.contextmanager
 def lock(folder: Path, what: str) -> Iterator[None]:
-    """Hold ``folder`` for this process alone; freed by the system however the process ends.
+    """Lock ``folder`` for this process. The system frees the lock however the process ends.
 
     Raises:
-        UsageError: another process holds it; the message names that process.
+        UsageError: another process holds the lock; the message names it.
     """
     import filelock
 
@@ -333,7 +340,7 @@ def lock(folder: Path, what: str) -> Iterator[None]:
             if not (isinstance(pid, int) and _outlived(guard, pid)):
                 raise UsageError(
                     f"Another process (pid {pid}) is already {what} in {folder}.",
-                    "Wait for it to end, stop it, or choose another folder.",
+                    "Wait until it ends, stop it, or choose another folder.",
                 ) from error
         try:
             holder.write_text(json.dumps({"pid": os.getpid()}))
@@ -343,8 +350,8 @@ def lock(folder: Path, what: str) -> Iterator[None]:
             guard.release()
 
 
-def _outlived(guard: Any, pid: int) -> bool:
-    """Take the lock of a process that was killed: its loader workers hold it until they notice, 5 s at most."""
+def _outlived(guard: filelock.BaseFileLock, pid: int) -> bool:
+    """Take over the lock of a killed process: its loader workers hold it until they notice, for up to 5 s."""
     import filelock
     import psutil
 
@@ -358,7 +365,7 @@ def _outlived(guard: Any, pid: int) -> bool:
 
 
 def existing_folder(path: Path) -> Path:
-    """``path``, or the nearest folder above it that exists: where it would be made."""
+    """``path`` if it exists, else the nearest folder above it that does."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

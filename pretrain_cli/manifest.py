@@ -184,7 +184,7 @@ def read_manifest(artifacts: Artifacts) -> Manifest:
         DataError: prepare hasn't finished here, or the manifest is damaged or of another version.
     """
     if not artifacts.manifest.is_file():
-        raise DataError(f"No prepared data in {artifacts.root}.", "Prepare some first: ptk prepare data.txt")
+        raise DataError(f"There is no prepared data in {artifacts.root}.", "Prepare some first: ptk prepare data.txt")
     hint = "Prepare the text again: ptk prepare"
     return read_versioned(artifacts.manifest, Manifest, VERSION, VERSION, DataError, hint)
 

@@ -1,6 +1,6 @@
-"""Is this process one of several that train together, and how does one of them fail for all?
+"""Finds out whether this process is one of several that train together, and reports the failure of one for all.
 
-Nothing heavy is imported here: the command line asks before it does anything else.
+Imports nothing heavy, because the command line asks it first.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 from pretrain_cli.errors import PtkError
 
 ERRORS = "PTK_ERRORS"
-"""Folder in which the processes that ptk started leave their errors; unset under any other launcher."""
+"""Folder where the processes that ptk started leave their errors; unset with any other launcher."""
 LAUNCHER = "PTK_LAUNCHER"
-"""Number of the process that started this one as one of several: also known to one that was orphaned at its birth."""
+"""Process id of the launcher. It tells a process its parent even if that parent died before it looked."""
 PARENT_LOOK_S = 0.5
 OTHERS_SPEAK_S = 2.0
-"""A launcher ends the others within this time: what is said later is news."""
+"""A launcher ends the other processes within this time, so a later error must be printed here."""
 STEP_APART = 7919
-"""Between the ports of two steps of one SLURM job."""
+"""Distance between the ports of two steps of a SLURM job."""
 LOST_PEER = ("DistBackendError", "DistNetworkError", "DistStoreError")
 
 
 class ProcessDied(PtkError):
-    """A training process that was killed or crashed; the exit code is the one a shell would give."""
+    """A training process was killed or crashed; the exit code is the one a shell would give."""
 
     kind = "process"
 
@@ -44,7 +44,7 @@ class ProcessDied(PtkError):
 
 @dataclass(frozen=True)
 class Failure:
-    """What one process left behind; ``secondary``: it only lost another one, or was told to stop."""
+    """The error that one process left; ``secondary``: it only lost another process, or was told to stop."""
 
     rank: int
     time: float
@@ -56,22 +56,22 @@ class Failure:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rank() -> int:
-    """Number of this process among those that train together; 0 where it is alone."""
+    """Rank of this process among those that train together; 0 if it is alone."""
     return int(os.environ.get("RANK") or 0)
 
 
 def world_size() -> int:
-    """Processes of this training, as the launcher says."""
+    """Number of processes in this training run, as the launcher says."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def launcher() -> str:
-    """Who started this process as one of several: "ptk", "torchrun", "srun", another one, or "" where it is alone."""
+    """What started this process as one of several: "ptk", "torchrun", "srun", "a launcher", or "" if it is alone."""
     if world_size() == 1:
         return ""
     if ERRORS in os.environ:
@@ -82,7 +82,7 @@ def launcher() -> str:
 
 
 def join_launcher(environ: MutableMapping[str, str] | None = None) -> None:
-    """Read srun's variables as torchrun would set them, and end with the launcher where there is one."""
+    """Translate srun's variables into torchrun's, and arrange to end with the launcher, if there is one."""
     environ = os.environ if environ is None else environ
     environ.update(slurm_variables(environ))
     if int(environ.get("WORLD_SIZE") or 1) > 1:
@@ -92,14 +92,14 @@ def join_launcher(environ: MutableMapping[str, str] | None = None) -> None:
 
 
 def share_of_cores(environ: Mapping[str, str]) -> int:
-    """Cores for each of the processes on this machine: what srun gives a task, else an even share."""
+    """Number of cores for each process on this machine: what srun gives a task, else an even share."""
     if "TORCHELASTIC_RUN_ID" not in environ and environ.get("SLURM_CPUS_PER_TASK", "").isdecimal():
         return max(1, min(int(environ["SLURM_CPUS_PER_TASK"]), available_cores()))
     return max(1, available_cores() // int(environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
 def _torchruns_own_threads(environ: Mapping[str, str]) -> bool:
-    """Whether OMP_NUM_THREADS=1 is torchrun's own: it sets that, however many cores there are, where it isn't set."""
+    """Whether OMP_NUM_THREADS=1 comes from torchrun, which sets it if it isn't set, however many cores there are."""
     if environ["OMP_NUM_THREADS"] != "1" or "TORCHELASTIC_RUN_ID" not in environ or ERRORS in environ:
         return False
     import psutil
@@ -111,9 +111,9 @@ def _torchruns_own_threads(environ: Mapping[str, str]) -> bool:
 
 
 def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """RANK, WORLD_SIZE and so on out of what srun sets; empty outside a step of several tasks, or under torchrun.
+    """RANK, WORLD_SIZE and so on from what srun sets; empty outside a step of several tasks, or with torchrun.
 
-    SLURM_NTASKS won't do: a batch script has it too, where one process runs alone.
+    SLURM_NTASKS doesn't help: it is also set in a batch script, where one process runs alone.
     """
     tasks = int(environ.get("SLURM_STEP_NUM_TASKS") or 1)
     if tasks < 2 or "RANK" in environ or "SLURM_PROCID" not in environ:
@@ -131,16 +131,16 @@ def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_host(nodes: str) -> str:
-    """The first host of SLURM's short form: "gpu[03-06,9],login1" → "gpu03"."""
+    """The first host of a SLURM node list: "gpu[03-06,9],login1" → "gpu03"."""
     match = re.match(r"([^\[,]*)(?:\[([^],-]+)[^]]*\]([^,]*))?", nodes)
     host = "".join(part or "" for part in match.groups()) if match else ""
     return host or "127.0.0.1"
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process at once when the one that started it is gone, so that nothing goes on writing.
+    """End this process as soon as the one that started it is gone, so that nothing keeps writing.
 
-    Also where the launcher was killed by SIGKILL. A thread, since not every system can tell a child.
+    This also works if the launcher was killed by SIGKILL. It takes a thread, because not every system tells a child.
     """
 
     def look() -> None:
@@ -152,7 +152,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def lost_another(error: BaseException | None) -> bool:
-    """Whether ``error`` only says that another process is gone: its own error is the one to show."""
+    """Whether ``error`` only says that another process is gone, whose error is the one to show."""
     if error is None:
         return False
     text = str(error)
@@ -162,7 +162,7 @@ def lost_another(error: BaseException | None) -> bool:
 
 
 def report(error: PtkError, cause: BaseException | None) -> PtkError | None:
-    """What this process, one of several, shall print: its error, or None where that is another's task."""
+    """The error that this process, one of several, must print; None if another process reports it."""
     secondary = lost_another(cause) or error.kind == "interrupted"
     folder = os.environ.get(ERRORS)
     if folder:
@@ -172,9 +172,9 @@ def report(error: PtkError, cause: BaseException | None) -> PtkError | None:
         return error if rank() == 0 else None
     if rank() == 0 and not secondary:
         return error
-    time.sleep(OTHERS_SPEAK_S)  # the launcher ends this process meanwhile, where another one has spoken
+    time.sleep(OTHERS_SPEAK_S)  # the launcher ends this process meanwhile if another one has reported
     if lost_another(cause):
-        return ProcessDied("Another process of this training has ended.", "Its own error says why.")
+        return ProcessDied("Another process of this training run has ended.", "Its error says why.")
     return type(error)(f"Process {rank()}: {error.message}", error.hint) if rank() else error
 
 
@@ -188,7 +188,7 @@ def _leave(folder: Path, error: PtkError, secondary: bool) -> None:
 
 
 def failures(folder: Path) -> list[Failure]:
-    """What the processes left, first those with an error of their own, each group by time."""
+    """The errors that the processes left: first their own errors, then the secondary ones, each by time."""
     found = [Failure(**json.loads(path.read_text("utf-8"))) for path in folder.glob("rank-*.json")]
     return sorted(found, key=lambda failure: (failure.secondary, failure.time))
 

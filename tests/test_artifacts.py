@@ -57,7 +57,7 @@ def test_checkpoints_are_listed_by_step_and_staging_folders_are_not(artifacts) -
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "-flag", "a b"])
 def test_a_run_name_that_no_folder_should_have_is_refused(artifacts, name) -> None:
-    with pytest.raises(UsageError, match="can't be the name of a run"):
+    with pytest.raises(UsageError, match="is not a valid run name"):
         artifacts.run(name)
 
 
@@ -83,7 +83,7 @@ def test_a_damaged_record_is_an_error_with_its_path(tmp_path) -> None:
     with pytest.raises(DataError, match=r"manifest\.json"):
         read_json(path)
     path.write_text("[]")
-    with pytest.raises(DataError, match="holds no JSON object"):
+    with pytest.raises(DataError, match="isn't a JSON object"):
         read_json(path)
 
 
@@ -94,7 +94,7 @@ def test_a_full_disk_is_said_as_such(tmp_path) -> None:
 
 def test_a_file_in_the_way_of_the_folder_is_the_users_mistake(tmp_path) -> None:
     (tmp_path / "artifacts").write_text("")
-    with pytest.raises(UsageError, match="is a file where a folder is needed"):
+    with pytest.raises(UsageError, match="is a file, but a folder is needed"):
         write_json(tmp_path / "artifacts" / "data" / "manifest.json", {})
 
 

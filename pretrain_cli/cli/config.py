@@ -1,12 +1,13 @@
-"""`ptk config`: every setting, its value, where it came from, and what it means."""
+"""Implements `ptk config`: shows, explains and writes settings."""
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 from pretrain_cli.artifacts import write_text
 from pretrain_cli.cli.fields import config_field, default_text, markup, metavar
@@ -17,7 +18,7 @@ from pretrain_cli.config.load import DEFAULT_FILE, flatten, known_keys
 from pretrain_cli.errors import ConfigError, UsageError
 
 app = group(
-    "Show, explain and write the configuration.",
+    "Show, explain and write the config.",
     examples=("ptk config keys train.learning_rate", "ptk config show --changed", "ptk config init"),
 )
 
@@ -31,9 +32,9 @@ app = group(
 )
 def show(
     session: Session,
-    changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the defaults.")] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Show only values that are set.")] = False,
 ) -> None:
-    """Print every value and the layer it came from."""
+    """Show all values and where each came from."""
     origins = session.resolved.origins
     values = {key: value for key, value in flatten(session.config) if not changed or origins[key] != "default"}
     if session.console.json:
@@ -41,7 +42,7 @@ def show(
     elif session.console.speaks:
         for key, value in values.items():
             style = "dim" if origins[key] == "default" else "bold"
-            line = f"{key} = {_literal(value)}" if value is not None else f"# {key} isn't set"
+            line = f"{key} = {_literal(value)}" if value is not None else f"# {key} is not set"
             session.console.out.print(f"[{style}]{markup(line)}[/]  [dim]# {markup(origins[key])}[/]")
     session.console.next("ptk config keys KEY", "ptk config init")
 
@@ -51,14 +52,14 @@ def show(
 )
 def init(
     session: Session,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(DEFAULT_FILE),
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")] = Path(DEFAULT_FILE),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a config file with every key, its meaning and its default, all commented out."""
+    """Write a config file that explains all keys; the defaults are commented out."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Name a file: {path / DEFAULT_FILE}")
+        raise UsageError(f"{path} is a folder.", f"Name a file, such as {path / DEFAULT_FILE}.")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists already.", "Choose another name, or replace it with --force.")
+        raise UsageError(f"{path} already exists.", "Choose another name, or replace the file with --force.")
     write_text(path, template(session))
     session.console.result(f"Wrote {path}", [], {"path": path})
     session.console.next("ptk config show")
@@ -66,9 +67,9 @@ def init(
 
 @command(examples=("ptk config keys", "ptk config keys train", "ptk config keys train.learning_rate"))
 def keys(
-    session: Session, key: Annotated[str | None, typer.Argument(metavar="KEY", help="One key, or a section.")] = None
+    session: Session, key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key or a section.")] = None
 ) -> None:
-    """List the keys, or explain one."""
+    """List all keys, or explain a key or a section."""
     wanted = [name for name in known_keys() if key in (None, name) or name.startswith(f"{key}.")]
     if not wanted:
         nearest = difflib.get_close_matches(key or "", known_keys(), n=1, cutoff=0.5)
@@ -93,15 +94,15 @@ for _command in (show, init, keys):
 
 
 def template(session: Session) -> str:
-    """A TOML file that sets what the session's layers chose and names everything else in comments."""
-    lines = ["# ptk.toml: read by every ptk command in this folder. Lines with # are defaults."]
+    """A TOML file that sets what the session's layers chose; all other keys are comments."""
+    lines = ["# Every ptk command in this folder reads ptk.toml. Lines that start with # are defaults or explanations."]
     section = ""
     for key, value in flatten(session.config):
         table, _, name = key.partition(".")
         if table != section:
             section = table
             lines += ["", f"[{table}]"]
-        if not name:  # [trainer], whose keys are the user's own
+        if not name:  # [trainer], whose keys are those of transformers
             lines += [f"# {config_field(key).description}"]
             lines += [f"{own} = {_literal(item)}" for own, item in value.items()]
             continue
@@ -111,21 +112,18 @@ def template(session: Session) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _describe(key: str) -> dict[str, Any]:
+def _describe(key: str) -> dict[str, str]:
     field = config_field(key)
     return {"type": metavar(field), "default": default_text(field), "help": field.description or ""}
 
 
-def _literal(value: Any) -> str:
-    """A value as TOML writes it. What isn't set has no form there."""
+def _literal(value: object) -> str:
+    """A value as TOML writes it."""
     import tomli_w
 
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):
-        return (
-            "["
-            + ", ".join(_literal(item.model_dump() if hasattr(item, "model_dump") else item) for item in value)
-            + "]"
-        )
+        items = (item.model_dump() if isinstance(item, BaseModel) else item for item in value)
+        return f"[{', '.join(map(_literal, items))}]"
     return tomli_w.dumps({"value": value}).partition("=")[2].strip()

@@ -1,4 +1,4 @@
-"""`ptk demo`: the whole road on a text that ships with the package, in about two minutes."""
+"""Implements `ptk demo`: runs the whole pipeline on a text that ships with the package."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
-from pretrain_cli.formatting import count
+from pretrain_cli.formatting import count_of
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.quiet import quiet_import
 
 TEXT = "demo.txt"
 SEPARATOR = "\n\n\n"
-"""What parts the chapters in the packaged text."""
+"""What separates the chapters in the packaged text."""
 PROMPT = "The whale"
 
 
@@ -35,9 +35,9 @@ def demo(
     session: Session,
     minutes: Annotated[float, typer.Option("--minutes", metavar="X", help="Minutes of training.")] = 1.0,
 ) -> None:
-    """Prepare, train, evaluate and generate, on chapters of Moby Dick that come with ptk.
+    """Prepare, train, evaluate and generate, on chapters of Moby Dick that ship with ptk.
 
-    Takes about two minutes on two cores, needs no network, and writes into the folder that the other commands use.
+    Takes about two minutes on two cores and needs no network. Writes to the same folder as the other commands.
     """
     _refuse_other_data(session.artifacts)
     say = session.console.text
@@ -54,20 +54,25 @@ def demo(
         "prepare": prepared, "train": trained, "evaluate": scored, "generate": written,
         "bits_per_byte": trained_bits, "untrained_bits_per_byte": untrained_bits,
     }  # fmt: skip
+    text_size = f"{count_of(prepared.documents, 'chapter')}, {count_of(prepared.tokens, 'token')}"
+    work = f"{count_of(trained.steps, 'step')}, {count_of(trained.tokens, 'token')}"
     facts = [
-        ("prepared", f"{prepared.documents} chapters, {count(prepared.tokens)} tokens, in {session.artifacts.data}"),
-        ("trained", f"{count(trained.steps)} steps, {count(trained.tokens)} tokens, in {trained.model}"),
+        (
+            "prepared",
+            f"{text_size}, in {session.artifacts.data}",
+        ),
+        ("trained", f"{work}, in {trained.model}"),
         (
             "evaluated",
-            f"{trained_bits:.2f} bits per byte on chapters it never saw; untrained it needs {untrained_bits:.2f}",
+            f"{trained_bits:.2f} bits per byte on chapters it has never seen; {untrained_bits:.2f} before training",
         ),
     ]
-    session.console.result("The whole road, on chapters of Moby Dick", facts, value)
+    session.console.result("The whole pipeline, on chapters of Moby Dick", facts, value)
     sample = written.samples[0]
     out = session.console.out
     if session.console.speaks:
         out.print(Text(f"\n{sample.prompt}{sample.text}\n"), soft_wrap=not out.is_terminal)
-    say("The same with your own text:\n")
+    say("To do the same with your own text:\n")
     if shutil.which("ptk") is None:  # the demo was run as .venv/bin/ptk
         activate = Path(sys.executable).parent / "activate"
         near = activate.is_relative_to(Path.cwd())
@@ -82,7 +87,7 @@ def demo(
 
 
 def _walk(config: Config, artifacts: Artifacts, progress: Any, typed: tuple[str, ...]) -> tuple[Any, Any, Any, Any]:
-    """The four front doors, one after the other."""
+    """Run the four stages, one after the other."""
     from pretrain_cli.data.prepare import prepare
     from pretrain_cli.evaluation.run import evaluate
     from pretrain_cli.generation.run import generate
@@ -100,7 +105,7 @@ def _walk(config: Config, artifacts: Artifacts, progress: Any, typed: tuple[str,
 
 @contextmanager
 def _untrained(model: Path) -> Iterator[Path]:
-    """A folder with the same model before any training: same shape and tokenizer, fresh weights."""
+    """A folder with the model before any training: same shape and tokenizer, new weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -113,10 +118,10 @@ def _untrained(model: Path) -> Iterator[Path]:
 
 
 def _refuse_other_data(artifacts: Artifacts) -> None:
-    """The demo never replaces somebody's own prepared text."""
+    """The demo never replaces data prepared from the user's text."""
     inputs = read_manifest(artifacts).inputs if artifacts.manifest.is_file() else ()
     if any(Path(entry.path).name != TEXT for entry in inputs):
         raise UsageError(
-            f"{artifacts.root} holds data prepared from your own text.",
-            "Give the demo a folder: ptk demo --artifacts demo",
+            f"{artifacts.root} holds data prepared from another text.",
+            "Give the demo its own folder: ptk demo --artifacts demo",
         )

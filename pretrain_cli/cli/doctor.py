@@ -1,4 +1,4 @@
-"""`ptk doctor`: can this machine run the road, and what is missing?"""
+"""Implements `ptk doctor`: checks this machine for what ptk needs and can use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXTRAS = {
     "lm-eval": (("lm_eval",), ""),
     "llama-cpp": (("xllamacpp",), ""),
 }
-"""Extra → the modules it brings, and how to get it where `pip install "pretrain-cli[extra]"` isn't enough."""
+"""Extra → its modules, and how to install it if `pip install "pretrain-cli[extra]"` isn't enough."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Check:
     """One line of the doctor's report.
 
     Attributes:
-        state: "ok", "optional" (something more could be had) or "problem" (the default road can't run).
+        state: "ok", "optional" (something more could be installed) or "problem" (the default pipeline can't run).
     """
 
     name: str
@@ -51,9 +51,9 @@ class Check:
 
 @command(examples=("ptk doctor", "ptk doctor --json"))
 def doctor(session: Session) -> None:
-    """Look at this machine: what is there, what is missing, and how to get it.
+    """Check this machine: what is installed, what is missing, and how to get it.
 
-    Exits with 0 when the default road, from text to a model, can run.
+    Exits with 0 if the default pipeline, from text to a model, can run.
     """
     checks = [*_system(session.artifacts.root), *_torch(), *_tracking(), *_extras()]
     healthy = all(check.state != "problem" for check in checks)
@@ -78,7 +78,7 @@ def _system(folder: Path) -> Iterator[Check]:
         "python",
         f"{platform.python_version()}, {platform.platform()}",
         "ok" if good else "problem",
-        "" if good else "ptk needs 3.11",
+        "" if good else "ptk needs Python 3.11 or newer",
     )
     busy = psutil.cpu_percent(interval=0.2)
     yield Check("cores", f"{available_cores()}, {busy:.0f}% busy")
@@ -86,7 +86,7 @@ def _system(folder: Path) -> Iterator[Check]:
     low = free < 2e9
     yield Check(
         "memory", f"{byte_size(free)} of {byte_size(total)} free",
-        "optional" if low else "ok", "less than 2 GB: use a small model, --size micro" if low else "",
+        "optional" if low else "ok", "less than 2 GB: use a small model with --size micro" if low else "",
     )  # fmt: skip
     place = existing_folder(folder)
     free = shutil.disk_usage(place).free
@@ -107,7 +107,7 @@ def _torch() -> Iterator[Check]:
         if not importlib.util.find_spec(name)
     ]
     if missing:
-        yield Check("torch", f"{', '.join(missing)} can't be imported", "problem", "pip install -c constraints.txt .")
+        yield Check("torch", f"not installed: {', '.join(missing)}", "problem", "pip install -c constraints.txt .")
         return
     import torch
 
@@ -124,37 +124,37 @@ def _device() -> Iterator[Check]:
     device = devices.choose_device("auto")
     yield Check("device", f"{device.value}: {device.reason}")
     if device.value == "cuda" and not importlib.util.find_spec("liger_kernel"):
-        yield Check("gpu", "extra, not here (liger_kernel)", "optional", 'pip install "pretrain-cli[gpu]"')
+        yield Check("gpu", "extra, not installed (liger_kernel)", "optional", 'pip install "pretrain-cli[gpu]"')
     precision = devices.choose_precision("auto", device.value)
     yield Check("precision", f"{precision.value}: {precision.reason}")
     if device.value == "cpu":
         compiler = shutil.which(os.environ.get("CXX", "g++"))
         yield Check(
             "compiler",
-            compiler or "no g++: training on this CPU isn't compiled, and takes about a quarter longer",
+            compiler or "no g++: without it, training on this CPU takes about a quarter longer",
             "ok" if compiler else "optional",
-            "" if compiler else "install a C++ compiler, as with: apt install g++",
+            "" if compiler else "install a C++ compiler, for example: apt install g++",
         )
 
 
 def _tracking() -> Iterator[Check]:
     if not importlib.util.find_spec("wandb"):
-        yield Check("wandb", "not installed; runs are recorded in their own folder", "optional", "pip install wandb")
+        yield Check("wandb", "not installed; metrics stay in the run folders", "optional", "pip install wandb")
     elif os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        yield Check("wandb", f"{os.environ['WANDB_MODE']}, by WANDB_MODE")
+        yield Check("wandb", f"{os.environ['WANDB_MODE']}, set by WANDB_MODE")
     elif _has_wandb_login():
-        yield Check("wandb", "logged in: runs are sent there; --set tracking.report_to=none turns that off")
+        yield Check("wandb", "logged in: metrics are sent to W&B; to turn that off: --set tracking.report_to=none")
     else:
         yield Check(
             "wandb",
-            "not logged in; runs are recorded in their own folder",
+            "not logged in; metrics stay in the run folders",
             "optional",
-            "wandb login, if you want them online",
+            "to send them to W&B: wandb login",
         )
 
 
 def _has_wandb_login() -> bool:
-    """Whether W&B would find a login: its variable, or an entry in the user's netrc. The key itself is not kept."""
+    """Whether W&B would find a login: its environment variable, or an entry in netrc. The key itself isn't kept."""
     import netrc
 
     if os.environ.get("WANDB_API_KEY"):
@@ -171,7 +171,7 @@ def _extras() -> Iterator[Check]:
         if missing:
             yield Check(
                 extra,
-                f"extra, not here ({', '.join(missing)})",
+                f"extra, not installed ({', '.join(missing)})",
                 "optional",
                 how or f'pip install "pretrain-cli[{extra}]"',
             )

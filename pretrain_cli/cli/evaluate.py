@@ -1,4 +1,4 @@
-"""`ptk evaluate`: a model's numbers on held-out text, beside its base's."""
+"""Implements `ptk evaluate`: scores models on held-out text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.options import command, words
 from pretrain_cli.cli.session import Session
-from pretrain_cli.formatting import count
+from pretrain_cli.formatting import count, count_of, percent
 
 
 @command(
@@ -36,24 +36,24 @@ def evaluate(
     session: Session,
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Runs, folders or hub ids; without one the latest run."),
+        typer.Argument(metavar="RUN", help="Runs, folders or Hub ids. Default: the latest run."),
     ] = None,
 ) -> None:
     """Score models: bits per byte, loss, perplexity and next-token accuracy.
 
-    On the held-out rows and on general English, or on any text with [bold]--on[/]. Bits per byte compare across
-    tokenizers; losses per token don't.
+    Scores the held-out rows and general English, or any text given with [bold]--on[/]. Compare models with different
+    tokenizers by bits per byte; their losses per token are not comparable.
     """
     from pretrain_cli.model.names import find_model
 
-    for name in words(models) or (None,):  # a wrong one is said before the heavy libraries load
+    for name in words(models) or (None,):  # report a wrong name before the heavy libraries load
         find_model(name, session.artifacts)
 
     from pretrain_cli.evaluation.run import evaluate as run_evaluate
 
     with session.progress() as progress:
         result = run_evaluate(session.config, session.artifacts, progress, models=words(models))
-    session.console.result("Scores (lower is better, but for accuracy)", [], result)
+    session.console.result("Scores (lower is better, except top-1 and top-5 accuracy)", [], result)
     if session.console.speaks:
         _show(session.console, result)
     session.console.next('ptk generate "..."')
@@ -63,9 +63,8 @@ def _show(console: Console, result: Any) -> None:
     console.table(_table(console, result))
     for model in result.models:
         for name, found in model.memorization.items():
-            console.text(
-                f"{model.name} continues {found.share:.1%} of {found.passages} passages of {name} word for word"
-            )
+            passages = count_of(found.passages, "passage")
+            console.text(f"{model.name} continues {percent(found.share, 1)} of {passages} of {name} word for word")
         for task, values in model.tasks.items():
             figures = [
                 f"{key.partition(',')[0]} {value:.4f}" for key, value in values.items() if _is_figure(key, value)
@@ -85,7 +84,7 @@ def _table(console: Console, result: Any) -> Table:
     for column in ("text", "model"):
         table.add_column(column, overflow="fold")
     more = () if console.narrow else ("top-5", "loss", "tokens")
-    for column in ("bits/byte", "95 % interval", "perplexity", "top-1", *more):
+    for column in ("bits/byte", "95% interval", "perplexity", "top-1", *more):
         table.add_column(column, justify="right", no_wrap=True)
     scores = [(text, model.name) for model in result.models for text in model.texts]
     order = list(dict.fromkeys(text.name for text, _ in scores))

@@ -1,4 +1,4 @@
-"""`ptk export`: a run's model in the format that another program opens."""
+"""Implements `ptk export`: writes a run's model for other programs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ from pretrain_cli.formatting import byte_size
 )
 def export(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; without it the latest.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run. Default: the latest.")] = None,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="hf, gguf or ollama.")] = "hf",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to write it.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = None,
     quantization: Annotated[
-        str, typer.Option("--quantization", metavar="TYPE", help="f16 or q8_0, for gguf and ollama.")
+        str, typer.Option("--quantization", metavar="TYPE", help="f16 or q8_0; for gguf and ollama.")
     ] = "f16",
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="STEP", help="A checkpoint of the run: step-000100.")
+        str | None, typer.Option("--checkpoint", metavar="STEP", help="A checkpoint of the run, such as step-000100.")
     ] = None,
     push_to_hub: Annotated[
         str | None,
-        typer.Option("--push-to-hub", metavar="OWNER/NAME", help="Upload it to this repository; a new one is private."),
+        typer.Option(
+            "--push-to-hub",
+            metavar="OWNER/NAME",
+            help="Upload the export to this Hub repository; a new repository is private.",
+        ),
     ] = None,
 ) -> None:
-    """Write a run's model for others to use: a folder for transformers, a GGUF file, or one with a Modelfile."""
+    """Write a run's model as a folder for transformers, as a GGUF file, or for Ollama."""
     from pretrain_cli.exporting.run import export as run_export
 
     with session.progress() as progress:

@@ -1,4 +1,4 @@
-"""`ptk generate`: text from a trained model, streamed."""
+"""Implements `ptk generate`: continues prompts with a trained model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from pretrain_cli.cli.interactive import converse
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
+from pretrain_cli.formatting import exact
 
-COLOURS = (
-    (0.1, "red", "below 10 %"),
-    (0.3, "yellow", "below 30 %"),
-    (0.7, "default", "below 70 %"),
+COLORS = (
+    (0.1, "red", "below 10%"),
+    (0.3, "yellow", "below 30%"),
+    (0.7, "default", "below 70%"),
     (1.1, "green", "above"),
 )
-"""Up to which probability a token has which colour."""
+"""(limit, color, words): tokens less probable than the limit have this color."""
 SIDE_BY_SIDE_WIDTH = 80
-"""Columns of a terminal from which on two texts stand beside each other."""
+"""Terminal columns from which two texts are shown side by side."""
 
 
 @command(
@@ -56,26 +57,31 @@ SIDE_BY_SIDE_WIDTH = 80
 def generate(
     session: Session,
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="Text to go on from; - reads standard input.")
+        list[str] | None, typer.Argument(metavar="PROMPT", help="Text to continue; - reads standard input.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "--run", metavar="RUN", help="A run, a folder, a hub id or 'base'.")
+        str | None,
+        typer.Option(
+            "--model", "--run", metavar="RUN", help="A run, a folder, a Hub id or base. Default: the latest run."
+        ),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="STEP", help="A checkpoint of the run, step-000100, or all.")
+        str | None,
+        typer.Option("--checkpoint", metavar="STEP", help="A checkpoint of the run, such as step-000100, or all."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="MODEL", help="Show another model's text too: base, or a run.")
+        str | None,
+        typer.Option("--against", metavar="MODEL", help="Also show the text of another model: base, or a run."),
     ] = None,
     prompts_file: Annotated[
-        Path | None, typer.Option("--prompts-file", metavar="FILE", help="A file with a prompt a line.")
+        Path | None, typer.Option("--prompts-file", metavar="FILE", help="A file with one prompt per line.")
     ] = None,
     interactive: Annotated[
         bool,
-        typer.Option("--interactive", "-i", help="Go on turn by turn with what you type; in a pipe, line by line."),
+        typer.Option("--interactive", "-i", help="Continue what you type, turn by turn; in a pipe, line by line."),
     ] = False,
 ) -> None:
-    """Write text that goes on from a prompt, with the newest run."""
+    """Continue a prompt with a trained model."""
     if interactive:
         _check_interactive(session, checkpoint, against, prompts_file)
         _voices(session, model, checkpoint, None)
@@ -111,12 +117,12 @@ def generate(
     elif side_by_side and session.console.speaks:
         session.console.out.print(_side_by_side([_title(*voice) for voice in voices], results), soft_wrap=False)
     if settings.probabilities and session.console.speaks:
-        _explain_colours(session)
+        _explain_colors(session)
     session.console.next("ptk evaluate", 'ptk generate "..." --samples 3')
 
 
 class _Stream:
-    """The prompt and, piece by piece, its text; whatever happens, the line that was begun is ended."""
+    """Prints the prompt and, piece by piece, its text. Always ends the line that it started."""
 
     def __init__(self, console: Console, prompt: str) -> None:
         self.console, self.prompt, self.begun = console, prompt, False
@@ -145,13 +151,13 @@ def _check_interactive(session: Session, checkpoint: str | None, against: str | 
         ("--samples", session.config.generate.samples > 1),
     ):
         if given:
-            raise UsageError(f"--interactive doesn't go with {option}.", "Leave one of them out.")
+            raise UsageError(f"--interactive and {option} don't work together.", "Use only one of them.")
 
 
 def _voices(
     session: Session, model: str | None, checkpoint: str | None, against: str | None
 ) -> list[tuple[str | None, str | None]]:
-    """(model, checkpoint) of each text to write. Looked up first, so that a wrong name is said before anything else."""
+    """(model, checkpoint) of each text to write. Looked up first, so that a wrong name is reported at once."""
     from pretrain_cli.model.names import checkpoints_of, find_model
 
     voices = [(model, checkpoint)]
@@ -160,7 +166,7 @@ def _voices(
         voices = [(run.name, step) for step in checkpoints_of(run)]
         if not voices:
             raise UsageError(
-                f"Run '{run.name}' kept no checkpoint.", "Leave --checkpoint out to use its finished model."
+                f"Run '{run.name}' has no checkpoints.", "Leave out --checkpoint to use the finished model."
             )
     if against is not None:
         voices.append((against, None))
@@ -186,7 +192,7 @@ def _print_json(session: Session, voices: list[tuple[str | None, str | None]], r
 
 
 def _show_one(session: Session, title: str, result: Any) -> None:
-    """One model's texts, below each other."""
+    """Print one model's texts, one below the other."""
     out = session.console.out
     if title:
         out.print(f"[bold]{escape(title)}[/]")
@@ -198,18 +204,20 @@ def _show_one(session: Session, title: str, result: Any) -> None:
         session.console.text("")
 
 
-def _explain_colours(session: Session) -> None:
+def _explain_colors(session: Session) -> None:
     if session.console.out.is_terminal and not session.console.out.no_color:
-        limits = ", ".join(f"[{colour}]{words}[/]" for _, colour, words in COLOURS)
+        limits = ", ".join(f"[{color}]{words}[/]" for _, color, words in COLORS)
         session.console.err.print(
-            f"[dim]How probable each token was:[/] {limits}. With numbers: --json", soft_wrap=True
+            f"[dim]Probability of each token:[/] {limits}. For numbers, use --json", soft_wrap=True
         )
     else:
-        session.console.err.print("Probabilities are colours in a terminal, and numbers with --json.", soft_wrap=True)
+        session.console.err.print(
+            "Probabilities are shown as colors in a terminal, and as numbers with --json.", soft_wrap=True
+        )
 
 
 def _side_by_side(titles: list[str], results: list[Any]) -> Table:
-    """A column a model, a row a sample."""
+    """A table with one column per model and one row per sample."""
     table = Table(box=box.SIMPLE, expand=True, show_lines=True)
     for title in titles:
         table.add_column(escape(title), ratio=1, overflow="fold")
@@ -219,25 +227,25 @@ def _side_by_side(titles: list[str], results: list[Any]) -> Table:
 
 
 def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
-    """The prompts as typed and those of the file, with "-" replaced by what standard input holds."""
+    """The prompts as typed and those of the file; "-" is replaced by standard input."""
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise UsageError(f"{file} isn't UTF-8: byte {error.start}.", "Save it as UTF-8.") from error
+            raise UsageError(f"{file} isn't UTF-8 (at byte {exact(error.start)}).", "Save it as UTF-8.") from error
         prompts = [*prompts, *(line for line in lines if line.strip())]
     if not prompts:
-        raise UsageError("No prompt.", 'Give one: ptk generate "Once upon a time", or - for standard input.')
+        raise UsageError("There is no prompt.", 'Give one: ptk generate "Once upon a time", or - for standard input.')
     return [sys.stdin.read().rstrip("\n") if prompt == "-" else prompt for prompt in prompts]
 
 
 def _text_of(sample: Any) -> Text:
-    """Prompt and text; with probabilities, each token coloured from red (a guess) to green (sure)."""
+    """Prompt and text; with probabilities, each token is colored from red (a guess) to green (sure)."""
     if not sample.probabilities:
         return Text.assemble((sample.prompt, "bold"), sample.text)
     pieces = [
-        (token.text, next(colour for limit, colour, _ in COLOURS if token.probability < limit))
+        (token.text, next(color for limit, color, _ in COLORS if token.probability < limit))
         for token in sample.probabilities
     ]
-    text = Text.assemble(*pieces)[: len(sample.text)]  # of a stop text's tokens only what stands before it
+    text = Text.assemble(*pieces)[: len(sample.text)]  # the tokens of a stop text reach beyond the end of the sample
     return Text.assemble((sample.prompt, "bold"), text)

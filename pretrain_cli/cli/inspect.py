@@ -1,4 +1,4 @@
-"""`ptk inspect`: what the prepared rows hold."""
+"""Implements `ptk inspect`: shows what the prepared rows hold."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from rich.text import Text
 
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
-from pretrain_cli.formatting import byte_size, count, count_of
+from pretrain_cli.formatting import byte_size, count, count_of, exact, percent
 
 if TYPE_CHECKING:
     from pretrain_cli.data.inspect import PieceView, PreparedFigures, RowView
     from pretrain_cli.manifest import SplitRecord
 
 VISIBLE = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
-"""Control characters as the pictures of them: written to a terminal, a text's own could do anything to it."""
+"""Control characters → visible symbols. Written to a terminal as they are, they could do anything to it."""
 STYLES = ("cyan", "green", "magenta", "yellow")
 
 
 @command(examples=("ptk inspect", "ptk inspect --random --tokens", "ptk inspect --stats --json"))
 def inspect(
     session: Session,
-    row: Annotated[int, typer.Option("--row", metavar="N", help="Which row.")] = 0,
-    random: Annotated[bool, typer.Option("--random", help="A row drawn by chance.")] = False,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Show each token's border and id.")] = False,
+    row: Annotated[int, typer.Option("--row", metavar="N", help="Row to show.")] = 0,
+    random: Annotated[bool, typer.Option("--random", help="Show a random row.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show where each token ends, and its id.")] = False,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train or validation.")] = "train",
-    stats: Annotated[bool, typer.Option("--stats", help="Show the numbers of the whole in place of a row.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Show statistics of all rows instead of a row.")] = False,
 ) -> None:
-    """Look into the prepared rows: decoded, with the borders of documents and tokens, or in numbers."""
+    """Show a prepared row as text, with its documents and tokens, or statistics of all rows."""
     from pretrain_cli.data.inspect import inspect_row, read_figures
     from pretrain_cli.errors import UsageError
 
@@ -40,8 +40,8 @@ def inspect(
         session.console.result("The prepared data", _figures(figures), figures.model_dump(mode="json"))
     else:
         view = inspect_row(session.artifacts, None if random else row, split)
-        many = len(view.pieces)
-        title = f"Row {view.index} of {split}: {many} piece{'' if many == 1 else 's'}, {view.padding} tokens of padding"
+        pieces, padding = count_of(len(view.pieces), "piece"), count_of(view.padding, "padding token")
+        title = f"Row {exact(view.index)} of {split}: {pieces}, {padding}"
         session.console.result(title, [], view)
         if not session.console.json:
             _show(session, view, tokens)
@@ -51,13 +51,13 @@ def inspect(
 def _figures(figures: PreparedFigures) -> list[tuple[str, str]]:
     tokenizer = figures.tokenizer
     facts = [
-        ("documents", f"{count(figures.documents)}, {byte_size(figures.bytes)}, {count(figures.tokens)} tokens"),
+        ("documents", f"{count(figures.documents)}, {byte_size(figures.bytes)}, {count_of(figures.tokens, 'token')}"),
         ("tokenizer", f"{tokenizer.source}, {count(tokenizer.vocab_size)} entries, encoded by {tokenizer.engine}"),
         ("tokens", f"{figures.bytes_per_token:.2f} bytes each"),
-        ("packing", f"{figures.packing}, rows of {count(figures.sequence_length)} tokens"),
-        ("pieces", f"{figures.pieces_per_row:.1f} in a row"),
-        ("fill", f"{figures.fill:.2%}, {count(figures.padding)} tokens of padding"),
-        ("to train on", _split(figures.train)),
+        ("packing", f"{figures.packing}, rows of {count_of(figures.sequence_length, 'token')}"),
+        ("pieces", f"{figures.pieces_per_row:.1f} per row"),
+        ("fill", f"{percent(figures.fill, 2)}, {count_of(figures.padding, 'padding token')}"),
+        ("for training", _split(figures.train)),
         ("held out", _split(figures.validation)),
     ]
     for name, source in figures.sources.items():
@@ -65,7 +65,7 @@ def _figures(figures: PreparedFigures) -> list[tuple[str, str]]:
         facts.append(
             (
                 f"from {name}",
-                f"{count(documents)} documents, {byte_size(size)}, {count(source.tokens)} tokens to train on",
+                f"{count_of(documents, 'document')}, {byte_size(size)}, {count_of(source.tokens, 'training token')}",
             )
         )
     facts.append(("left out", _reasons(figures.dropped)))
@@ -89,8 +89,8 @@ def _reasons(reasons: dict[str, int]) -> str:
 def _show(session: Session, view: RowView, tokens: bool) -> None:
     out = session.console.out
     for number, piece in enumerate(view.pieces):
-        begins = "from its start" if not piece.start else f"from its token {piece.start:,}"
-        out.print(Text(f"── document {piece.document} of {piece.source}, {begins}", "bold"))
+        begins = "from its start" if not piece.start else f"from token {exact(piece.start)}"
+        out.print(Text(f"── document {exact(piece.document)} of {piece.source}, {begins}", "bold"))
         styled = (
             _tokens(piece, bool(out.color_system))
             if tokens
@@ -100,13 +100,13 @@ def _show(session: Session, view: RowView, tokens: bool) -> None:
         if tokens:
             out.print(Text(" ".join(str(token.id) for token in piece.tokens), "dim"), soft_wrap=not out.is_terminal)
     if view.padding:
-        out.print(Text(f"── {view.padding} tokens of padding", "bold"))
+        out.print(Text(f"── {count_of(view.padding, 'padding token')}", "bold"))
 
 
-def _tokens(piece: PieceView, colours: bool) -> Text:
-    """The piece's tokens, told apart by colour, or where there is none by a bar; line ends are made visible."""
+def _tokens(piece: PieceView, colors: bool) -> Text:
+    """The tokens of a piece, separated by color, or by bars if there are no colors. Line ends are visible."""
     line = Text()
     for number, token in enumerate(piece.tokens):
         text = token.text.replace("\n", "↵\n").replace("\t", "→\t").translate(VISIBLE)
-        line.append(text if colours else f"{text}│", f"black on {STYLES[number % len(STYLES)]}")
+        line.append(text if colors else f"{text}│", f"black on {STYLES[number % len(STYLES)]}")
     return line

@@ -1,4 +1,4 @@
-"""`ptk generate --interactive`: a line, the model's text, the next line."""
+"""Implements `ptk generate --interactive`: a line, the model's text, the next line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from pretrain_cli.cli.session import Session
 
 HISTORY_LINES = 1000
-HELP = "Type text, and the model goes on from all so far. Enter alone: go on. /new: begin anew. Ctrl-D: end."
+HELP = "Type text, and the model continues all text so far. Empty line: continue. /new: start over. Ctrl-D: quit."
 
 
 def converse(session: Session, typed: list[str], model: str | None, checkpoint: str | None) -> None:
-    """Answer the prompts that were ``typed`` with the command, then each line, until the input ends.
+    """Continue the prompts that were ``typed`` with the command, then each line, until the input ends.
 
-    In a terminal lines can be edited and recalled; Ctrl-C ends what is being written, or the session.
-    In a pipe each line of standard input is a turn.
+    In a terminal, lines can be edited and recalled; Ctrl-C ends the current text, or the session.
+    In a pipe, each line of standard input is a turn.
     """
     from pretrain_cli.generation.conversation import Conversation
 
@@ -42,7 +42,7 @@ def converse(session: Session, typed: list[str], model: str | None, checkpoint: 
 
 
 def _turn(session: Session, conversation: Any, line: str, in_terminal: bool) -> list[Any]:
-    """The sample of one turn; none where Ctrl-C broke it off in a terminal."""
+    """The sample of one turn; none if Ctrl-C stopped it in a terminal."""
     try:
         sample = conversation.say(line, lambda piece: session.console.text(piece, end=""))
     except KeyboardInterrupt:
@@ -71,7 +71,7 @@ def _lines(typed: list[str], in_terminal: bool) -> Iterator[str]:
 
 
 def _edit_lines(history: Path) -> None:
-    """Let `input` edit and recall lines, across sessions, where the system has readline."""
+    """Let `input` edit lines and recall them across sessions, if the system has readline."""
     try:
         import readline
     except ImportError:  # Windows: its console edits lines itself

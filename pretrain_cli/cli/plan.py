@@ -1,4 +1,4 @@
-"""`ptk plan`: what a training would take, before anything is started."""
+"""Implements `ptk plan`: forecasts what a training run takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from pretrain_cli.cli.console import shell
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
-from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
+from pretrain_cli.formatting import byte_size, count, count_of, duration, exact, rate
 from pretrain_cli.quiet import quiet_import
 
 
@@ -33,28 +33,33 @@ from pretrain_cli.quiet import quiet_import
 )
 def plan(
     session: Session,
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT", help="Text that isn't prepared yet.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT", help="Text that is not prepared yet.")] = None,
     machine: Annotated[
-        str, typer.Option("--for", metavar="MACHINE", help="Accelerators that aren't here, such as h100x8.")
+        str, typer.Option("--for", metavar="MACHINE", help="Plan for another machine, such as h100x8.")
     ] = "",
     hourly_rate: Annotated[
-        float | None, typer.Option("--hourly-rate", metavar="X", min=0, help="Price of the whole machine for an hour.")
+        float | None, typer.Option("--hourly-rate", metavar="X", min=0, help="Price of the whole machine per hour.")
     ] = None,
     watts: Annotated[
-        float | None, typer.Option("--watts", metavar="X", min=0, help="Power of the whole machine.")
+        float | None, typer.Option("--watts", metavar="X", min=0, help="Power draw of the whole machine in watts.")
     ] = None,
     mfu: Annotated[
         float | None,
-        typer.Option("--mfu", metavar="X", min=0.01, max=1, help="Share of the data sheet's speed that is reached."),
+        typer.Option(
+            "--mfu", metavar="X", min=0.01, max=1, help="Share of the data sheet's peak FLOPs that training reaches."
+        ),
     ] = None,
     measure: Annotated[
-        float, typer.Option("--measure", metavar="SECONDS", min=0, help="Time real steps this long here; 0: don't.")
+        float,
+        typer.Option(
+            "--measure", metavar="SECONDS", min=0, help="Time real steps on this machine for this long. 0: don't."
+        ),
     ] = 20.0,
 ) -> None:
-    """Say what a training takes: parameters, steps, memory, disk, time, energy and price.
+    """Forecast what a training run takes: parameters, steps, memory, disk, time, energy and price.
 
-    Nothing is written. On this machine a few real steps are timed; for one that isn't here,
-    [bold]--for[/] takes its data sheet and an assumed share of its speed.
+    Writes nothing. On this machine, ptk times a few real steps. For another machine, [bold]--for[/] computes from its
+    data sheet and an assumed share of its peak FLOPs.
     """
     if inputs:
         session = session.with_config(data__inputs=tuple(inputs))
@@ -76,19 +81,19 @@ def plan(
     session.console.next(_next(session, inputs or []))
 
 
-PLANS_OWN = ("--for", "--hourly-rate", "--watts", "--mfu", "--measure")
-SAYS_HOW = ("--json", "--quiet", "-q", "--plain", "--debug")
+PLAN_OPTIONS = ("--for", "--hourly-rate", "--watts", "--mfu", "--measure")
+OUTPUT_OPTIONS = ("--json", "--quiet", "-q", "--plain", "--debug")
 
 
 def _next(session: Session, inputs: list[str]) -> str:
-    """The commands that do what was planned, with the options that shaped the plan."""
+    """The commands that carry out the plan, with the options that shaped it."""
     words = list(session.command[1 + session.command.index("plan") :]) if "plan" in session.command else []
     kept: list[str] = []
     while words:
         word = words.pop(0)
-        if word in PLANS_OWN:
+        if word in PLAN_OPTIONS:
             words[:1] = []
-        elif word not in (*SAYS_HOW, *inputs) and not word.startswith(tuple(f"{name}=" for name in PLANS_OWN)):
+        elif word not in (*OUTPUT_OPTIONS, *inputs) and not word.startswith(tuple(f"{name}=" for name in PLAN_OPTIONS)):
             kept.append(word)
     train = shell("ptk", "train", *kept)
     if not inputs:
@@ -98,14 +103,14 @@ def _next(session: Session, inputs: list[str]) -> str:
 
 
 def _title(result: Any) -> str:
-    fits = "fits" if result.fits else "does NOT fit"
+    fits = "fits" if result.fits else "does NOT fit in memory"
     return f"{count(result.parameters)} parameters on {result.machine}: {duration(result.seconds)}, {fits}"
 
 
 def _facts(result: Any) -> list[tuple[str, str]]:
-    pieces = f"{count_of(result.micro_batch, 'row')} of {result.sequence_length}"
+    pieces = f"{count_of(result.micro_batch, 'row')} of {exact(result.sequence_length)}"
     pieces += f" × {result.accumulation}" if result.accumulation > 1 else ""
-    pieces += f" on each of {result.processes} processes" if result.processes > 1 else ""
+    pieces += f" on each of {exact(result.processes)} processes" if result.processes > 1 else ""
     kinds = ("weights", "gradients", "optimizer", "activations", "logits", "program")
     parts = ", ".join(f"{kind} {byte_size(getattr(result.memory, kind))}" for kind in kinds)
     peak = result.measured_peak_bytes or result.memory.peak
@@ -117,7 +122,7 @@ def _facts(result: Any) -> list[tuple[str, str]]:
             f"{count(result.tokens)} in {count_of(result.steps, 'step')} of {count(result.batch_tokens)} ({pieces})",
         ),
         ("arithmetic", f"{_power(result.flops)} FLOPs, {result.precision}, {result.optimizer}"),
-        ("memory", f"{byte_size(peak)} at the peak ({source}) of {room}"),
+        ("memory", f"peak {byte_size(peak)} ({source}) of {room}"),
         ("", f"estimated: {parts}"),
         *[("would fit", text) for text in result.fixes],
         ("disk", f"{byte_size(result.disk_bytes)} for checkpoints and model{_disk(result)}"),
@@ -126,7 +131,7 @@ def _facts(result: Any) -> list[tuple[str, str]]:
         ("energy", f"{result.energy_kwh:.3g} kWh at {count(result.watts)} W"),
     ]
     if result.price is not None:
-        facts.append(("price", f"{result.price:,.2f} at {result.hourly_rate:g} an hour"))
+        facts.append(("price", f"{result.price:,.2f} at {result.hourly_rate:g} per hour"))
     chosen = [("chosen", f"{name} {reason}") for name, reason in result.choices.items()]
     return [*facts, *chosen, *[("assumed", text) for text in result.assumptions]]
 
@@ -145,7 +150,7 @@ def _disk(result: Any) -> str:
     if result.disk_free_bytes is None:
         return ""
     lacking = "" if result.disk_bytes <= result.disk_free_bytes else "ONLY "
-    return f"; {lacking}{byte_size(result.disk_free_bytes)} are free"
+    return f"; {lacking}{byte_size(result.disk_free_bytes)} free"
 
 
 def _power(number: float) -> str:

@@ -1,4 +1,4 @@
-"""`ptk prepare`: text to a tokenizer and packed rows."""
+"""Implements `ptk prepare`: turns text into a tokenizer and packed rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pretrain_cli.cli.fields import Flag
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
-from pretrain_cli.formatting import byte_size, count, count_of, duration, rate
+from pretrain_cli.formatting import byte_size, count, count_of, duration, percent, rate
 
 
 @command(
@@ -39,23 +39,20 @@ def prepare(
         list[str] | None,
         typer.Argument(metavar="INPUT", help="Files, folders, globs, hf:// or s3:// paths, or - for standard input."),
     ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Pack what the parts run with --shard have made, and write the manifest.")
-    ] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Pack the parts that were prepared with --shard.")] = False,
 ) -> None:
     """Turn text into a tokenizer and packed rows.
 
-    Reads txt, md, jsonl, json, csv, tsv, parquet, arrow, html, pdf, docx and epub files, and their gz, bz2, xz and zst
-    forms. Without a base a
-    tokenizer is trained on the text; with [bold]--base[/] the base's own is used. 5 % of the documents are held out
+    Reads txt, md, jsonl, json, csv, tsv, parquet, arrow, html, pdf, docx and epub files, also compressed as gz, bz2, xz
+    or zst. Trains a tokenizer on the text, or with [bold]--base[/] uses the base's tokenizer. Holds out 5% of the text
     for evaluation.
     """
     if inputs:
         if not all(text.strip() for text in inputs):
-            raise UsageError("An input has an empty name.", "Name a file or folder; . is the folder you are in.")
+            raise UsageError("An input has an empty name.", "Name a file or a folder; . is the current folder.")
         session = session.with_config(data__inputs=tuple(inputs))
     if not (session.config.data.inputs or session.config.data.sources):
-        raise UsageError("No text to prepare.", "Name some: ptk prepare data.txt")
+        raise UsageError("There is no text to prepare.", "Name a file: ptk prepare data.txt")
     from pretrain_cli.data.prepare import prepare as run_prepare
 
     with session.progress() as progress:
@@ -64,7 +61,7 @@ def prepare(
         _show_part(session, result)
         return
     session.console.result(_title(result), _facts(result), result)
-    for warning in result.warnings if result.reused else ():  # a prepare that works warns as it goes
+    for warning in result.warnings if result.reused else ():  # a run of prepare shows its warnings as they arise
         session.console.warn(warning)
     session.console.next("ptk train --device auto")
 
@@ -73,7 +70,7 @@ def _show_part(session: Session, result: Any) -> None:
     title = f"Part {session.config.data.shard}: {count_of(result.documents, 'document')}, {count(result.tokens)} tokens"
     facts = [("time", _time(result)), ("in", str(result.path))]
     session.console.result(title, facts, result)
-    session.console.next("ptk prepare --merge, once all parts are done")
+    session.console.next("ptk prepare --merge (when all parts are done)")
 
 
 def _title(result: Any) -> str:
@@ -86,7 +83,7 @@ def _facts(result: Any) -> list[tuple[str, str]]:
     documents = count_of(result.validation_documents, "document")
     facts = [
         ("tokenizer", result.tokenizer),
-        ("rows", f"{count(result.train_rows)} to train on, {result.fill:.1%} full"),
+        ("rows", f"{count(result.train_rows)} for training, {percent(result.fill, 1)} full"),
         ("held out", f"{count_of(result.validation_rows, 'row')} of {documents}"),
     ]
     if result.dropped:

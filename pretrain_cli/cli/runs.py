@@ -1,4 +1,4 @@
-"""`ptk runs`: what was trained here, how two runs differ, and which to keep."""
+"""Implements `ptk runs`: lists, shows, compares and removes runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pretrain_cli.cli.session import Session
 from pretrain_cli.cli.stage_view import sparkline
 from pretrain_cli.errors import UsageError
 from pretrain_cli.evaluation_report import PAGE
-from pretrain_cli.formatting import byte_size, count, duration, rate, score
+from pretrain_cli.formatting import byte_size, count, count_of, duration, rate, score
 
 if TYPE_CHECKING:
     from pretrain_cli.runs.results import RunComparison, RunDetails, RunSummary
 
 SLIM = 70
-"""Columns below which a list of runs has names and losses alone."""
+"""In narrower terminals, a list of runs shows only names and losses."""
 
 app = group("List, show, compare and remove runs.", examples=("ptk runs list", "ptk runs compare first second"))
 
@@ -35,19 +35,21 @@ def list_(session: Session) -> None:
     if session.console.json:
         session.console.print_json({"runs": runs})
     elif session.console.speaks:
-        session.console.table(_table(session.console, runs) if runs else f"No runs in {session.artifacts.runs} yet.")
+        session.console.table(
+            _table(session.console, runs) if runs else f"There are no runs in {session.artifacts.runs} yet."
+        )
         for run in runs:
             if run.wandb:
-                session.console.text(f"W&B of {run.name}: {run.wandb}")
+                session.console.text(f"{run.name} on W&B: {run.wandb}")
     session.console.next("ptk runs show RUN" if runs else "ptk train")
 
 
 @command(examples=("ptk runs show", "ptk runs show first"))
 def show(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; without it the latest.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run. Default: the latest.")] = None,
 ) -> None:
-    """Show a run's record; without a name, the latest's."""
+    """Show a run: its results, settings and machine."""
     from pretrain_cli.runs.summary import show_run
 
     details = show_run(session.artifacts, run)
@@ -61,17 +63,17 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A run.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
 ) -> None:
-    """Show how two runs differ, in settings and in loss."""
+    """Show how two runs differ in settings and in loss."""
     from pretrain_cli.runs.comparison import compare_runs
 
     result = compare_runs(session.artifacts, first, second)
     if session.console.speaks:
         session.console.table(_table(session.console, [result.first, result.second]))
         session.console.text("")
-        session.console.table(_courses(session.console, result))
+        session.console.table(_curves(session.console, result))
         session.console.text("")
-        session.console.table(_differences(result) if result.differences else "No setting differs.")
-        session.console.text(f"As a page: {result.page}")
+        session.console.table(_differences(result) if result.differences else "All settings are the same.")
+        session.console.text(f"Comparison page: {result.page}")
     elif session.console.json:
         session.console.print_json(result)
     session.console.next(f"ptk evaluate {first} {second}")
@@ -82,11 +84,11 @@ def remove(
     session: Session,
     runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Runs to delete.")] = None,
     keep_best: Annotated[
-        int | None, typer.Option("--keep-best", metavar="N", help="Remove all but the N best.")
+        int | None, typer.Option("--keep-best", metavar="N", help="Remove all runs except the N best.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:
-    """Delete runs, after asking."""
+    """Delete runs after asking."""
     import sys
 
     from pretrain_cli.runs.removal import remove_runs, runs_to_remove
@@ -96,13 +98,13 @@ def remove(
     names = [run.name for run in chosen]
     if names and not yes:
         if not sys.stdin.isatty():
-            raise UsageError(f"This would remove {', '.join(names)} ({size}).", "Say so with --yes.")
+            raise UsageError(f"This would remove {', '.join(names)} ({size}).", "Confirm with --yes.")
         if session.console.speaks:
             session.console.err.print(_table(session.console, chosen))
         if not typer.confirm(f"Remove {_some(names)} ({size})?", err=True):
             return
     freed = remove_runs(session.artifacts, names) if names else 0
-    title = f"Removed {len(names)} run{'' if len(names) == 1 else 's'}, {byte_size(freed)}"
+    title = f"Removed {count_of(len(names), 'run')} ({byte_size(freed)})"
     session.console.result(title, [], {"removed": names, "bytes": freed})
     session.console.next("ptk runs list")
 
@@ -112,7 +114,7 @@ for _name, _command in (("list", list_), ("show", show), ("compare", compare), (
 
 
 def _table(console: Console, runs: list[RunSummary]) -> Table:
-    """A line a run; the narrower the terminal, the fewer columns, so that none is squeezed away."""
+    """One line for each run. A narrower terminal shows fewer columns, so that none is cut off."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     narrow, slim = console.narrow, console.narrow and console.out.width < SLIM
     left = ["run", "status"] if slim else ["run", "started", "status", "base"]
@@ -141,12 +143,12 @@ def _table(console: Console, runs: list[RunSummary]) -> Table:
 
 
 def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"these {len(names)} runs"
+    return names[0] if len(names) == 1 else f"these {count(len(names))} runs"
 
 
-def _courses(console: Console, result: RunComparison) -> Table:
+def _curves(console: Console, result: RunComparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("over the steps", "run", "first", "", "last"):
+    for column in ("metric", "run", "first", "", "last"):
         table.add_column(column, justify="right" if column in ("first", "last") else "left", no_wrap=True)
     for metric, curves in result.curves.items():
         for place, (name, points) in enumerate(curves.items()):
@@ -159,7 +161,7 @@ def _courses(console: Console, result: RunComparison) -> Table:
 
 def _differences(result: RunComparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("setting that differs", result.first.name, result.second.name):
+    for column in ("setting", result.first.name, result.second.name):
         table.add_column(column, overflow="fold")
     for key, values in result.differences.items():
         table.add_row(key, *(escape(_setting(value)) for value in values))
@@ -173,7 +175,7 @@ def _setting(value: object) -> str:
 
 
 def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
-    """What a person asks about a run; --json has all of it."""
+    """What people ask about a run; --json has the rest."""
     summary, record, last = details.summary, details.record, details.last
     run = session.artifacts.run(summary.name)
     figures = {"loss": summary.loss, "bits per byte": summary.bits_per_byte}
@@ -184,7 +186,7 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
         ("time", duration(summary.seconds) if summary.seconds is not None else ""),
         ("base", summary.base or "from scratch"),
         ("parameters", count(record.parameters) if record.parameters else ""),
-        ("steps", f"{count(summary.steps)}, {count(summary.tokens)} tokens"),
+        ("steps", f"{count(summary.steps)}, {count_of(summary.tokens, 'token')}"),
         *((name, f"{value:.4f}") for name, value in figures.items() if value is not None),
         ("speed", rate(last["tokens_per_second"], "tokens") if last.get("tokens_per_second") else ""),
         ("memory", byte_size(last["memory_mb"] * 1e6) if last.get("memory_mb") else ""),

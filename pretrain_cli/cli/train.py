@@ -1,4 +1,4 @@
-"""`ptk train`: packed rows to a model."""
+"""Implements `ptk train`: trains a model on packed rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
-from pretrain_cli.formatting import byte_size, count, duration, rate, score
+from pretrain_cli.formatting import byte_size, count_of, duration, exact, rate, score
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.quiet import quiet_import
 
@@ -44,26 +44,26 @@ NOT_MEASURED = "not measured"
 def train(
     session: Session,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="Name of the run; without it a new one.")
+        str | None, typer.Option("--run", metavar="NAME", help="Name of the run. Default: run-001, run-002, …")
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="[RUN]", help="Go on with a run: the latest, RUN, or RUN@step-000100."),
+        typer.Option("--resume", metavar="[RUN]", help="Resume a run: the latest one, RUN, or RUN@step-000100."),
     ] = None,
     find_learning_rate: Annotated[
         bool,
-        typer.Option("--find-learning-rate", help="Run a short range test, draw it, and name a rate; train nothing."),
+        typer.Option("--find-learning-rate", help="Only run a short range test and suggest a learning rate."),
     ] = False,
 ) -> None:
     """Train a model on the prepared rows.
 
-    With no budget, one is chosen and said at the start. Ctrl-C saves and stops; [bold]--resume[/] goes on exactly
-    there. Where the data was prepared with a base, that base is continued.
+    Without a budget, ptk chooses one and says so at the start. Ctrl-C saves and stops; [bold]--resume[/] continues
+    exactly there. If the rows were prepared with a base, training continues that base.
     """
-    began = time.monotonic()  # --max-minutes holds for the command, the imports included
+    began = time.monotonic()  # --max-minutes counts from here, including the imports
     if find_learning_rate:
         if resume is not None:
-            raise UsageError("--find-learning-rate starts from the beginning, --resume goes on.", "Leave one out.")
+            raise UsageError("--find-learning-rate and --resume don't work together.", "Use only one of them.")
         return _find_rate(session)
     _check_names(session.artifacts, run, resume)
     from pretrain_cli import processes
@@ -94,7 +94,7 @@ def train(
 
 
 def _check_names(artifacts: Artifacts, run: str | None, resume: str | None) -> None:
-    """Say in a second what needs no library to be seen: nothing is prepared, or a run's name is wrong."""
+    """Find out before the libraries load that nothing is prepared or that a run's name is wrong."""
     read_manifest(artifacts)
     if run is not None:
         artifacts.run(run)
@@ -108,17 +108,17 @@ def _find_rate(session: Session) -> None:
 
     with session.progress() as progress:
         found = find_learning_rate(session.config, session.artifacts, progress, command=session.command)
-    facts = [("planned", f"{found.planned:.2g}"), ("drawn in", str(found.picture))]
+    facts = [("planned", f"{found.planned:.2g}"), ("plot", str(found.picture))]
     matrices = ""
     if found.matrix_learning_rate is not None:
         matrices = f" --set train.matrix_learning_rate={found.matrix_learning_rate:.2g}"
         facts.insert(1, ("for matrices", f"{found.matrix_learning_rate:.2g}"))
-    session.console.result(f"Learning rate to try: {found.learning_rate:.2g}", facts, found)
+    session.console.result(f"Suggested learning rate: {found.learning_rate:.2g}", facts, found)
     session.console.next(f"ptk train --learning-rate {found.learning_rate:.2g}{matrices}")
 
 
 def _title(result: Any) -> str:
-    work = f"{count(result.steps)} steps, {count(result.tokens)} tokens, {duration(result.seconds)}"
+    work = f"{count_of(result.steps, 'step')}, {count_of(result.tokens, 'token')}, {duration(result.seconds)}"
     return f"Run {result.run} {result.status}: {work}"
 
 
@@ -131,5 +131,5 @@ def _facts(result: Any) -> list[tuple[str, str]]:
         ("validation", validation),
         ("speed", rate(result.tokens_per_second, "tokens")),
         ("peak memory", byte_size(result.peak_memory_bytes)),
-        ("model", f"{result.model}{'' if result.model_step is None else f', of step {count(result.model_step)}'}"),
+        ("model", f"{result.model}{'' if result.model_step is None else f' (step {exact(result.model_step)})'}"),
     ]

@@ -1,4 +1,4 @@
-"""Merges the config's layers, validates once, and remembers which layer each value came from."""
+"""Merges the layers of the config, validates the result, and remembers where each value came from."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pretrain_cli.config.model import TRAINER_KEYS, Config
 from pretrain_cli.errors import ConfigError
+from pretrain_cli.formatting import exact
 
 DEFAULT_FILE = "ptk.toml"
 PREFIX = "PTK_"
@@ -24,10 +26,10 @@ OTHER_VARIABLES = {"PTK_ARTIFACTS", "PTK_CONFIG", "PTK_PRESET", "PTK_DEBUG"}
 
 @dataclass(frozen=True)
 class Resolved:
-    """A validated config with the layer that set each value.
+    """A validated config, with the layer that set each value.
 
     Attributes:
-        config: every value.
+        config: all values.
         origins: dotted key → "default", "preset scratch", "ptk.toml", "PTK_TRAIN__SEED", "--set" or "--flag".
     """
 
@@ -36,7 +38,7 @@ class Resolved:
 
 
 def preset_names() -> list[str]:
-    """Presets that ship with the package."""
+    """The presets that ship with the package."""
     folder = resources.files("pretrain_cli.config") / "presets"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
@@ -46,29 +48,30 @@ def load_config(
     file: Path | None = None,
     preset: str | None = None,
     assignments: Sequence[str] = (),
-    flags: Mapping[str, Any] | None = None,
+    flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Resolved:
     """Merge defaults < preset < file < environment < ``--set`` < flags, and validate the result.
 
     Args:
-        file: a TOML file; without one, ``ptk.toml`` of the working folder where it exists.
-        preset: a name of `preset_names`; may also stand in the file as ``preset = "name"``.
-        assignments: "dotted.key=value", value in TOML, or bare text.
-        flags: dotted key → value; None values are flags that weren't given.
-        environ: the process's environment; PTK_TRAIN__SEED=1 sets train.seed.
+        file: a TOML file. Default: ``ptk.toml`` in the working folder, if it exists.
+        preset: one of `preset_names`. A file can also name it, as ``preset = "name"``.
+        assignments: "dotted.key=value", with the value in TOML or as bare text.
+        flags: dotted key → value; None for a flag that wasn't given.
+        environ: the environment variables; PTK_TRAIN__SEED=1 sets train.seed.
 
     Raises:
-        ConfigError: a file that can't be read, an unknown key (the nearest is named), a bad value (its layer is named).
+        ConfigError: a file can't be read, a key is unknown (the message names the nearest one), or a value is wrong
+            (the message names its layer).
     """
-    layers: list[tuple[str, dict[str, Any]]] = []
-    file_values: dict[str, Any] = {}
+    layers: list[tuple[str, dict[str, object]]] = []
+    file_values: dict[str, object] = {}
     if file is None and Path(DEFAULT_FILE).is_file():
         file = Path(DEFAULT_FILE)
     if file is not None:
         file_values = _read_toml(file)
-        preset = preset or file_values.pop("preset", None)
-        file_values.pop("preset", None)
+        named = file_values.pop("preset", None)
+        preset = preset or (str(named) if named else None)
     if preset:
         layers.append((f"preset {preset}", _read_preset(preset)))
     if file is not None:
@@ -79,7 +82,7 @@ def load_config(
         if value is not None:
             layers.append((f"--{key.rpartition('.')[2].replace('_', '-')}", _nested(key, value)))
 
-    merged: dict[str, Any] = {}
+    merged: dict[str, object] = {}
     origins: dict[str, str] = {}
     for name, values in layers:
         _check_keys(values, name)
@@ -96,7 +99,7 @@ def load_config(
 
 
 def known_keys() -> list[str]:
-    """Every dotted key, in the order of declaration."""
+    """All dotted keys, in the order of declaration."""
     return [key for key, _ in flatten(Config())]
 
 
@@ -113,41 +116,43 @@ def flatten(config: Config) -> list[tuple[str, Any]]:
 
 
 def to_toml(config: Config) -> str:
-    """The whole config as TOML that `load_config` reads back to the same values. Unset budgets are left out."""
+    """The whole config as TOML that `load_config` reads back to the same values. Keys that aren't set are left out."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def changed(config: Config, **values: Any) -> Config:
-    """A copy with other values, validated: ``changed(config, train__seed=1)``."""
+def changed(config: Config, **values: object) -> Config:
+    """A validated copy with other values: ``changed(config, train__seed=1)``."""
     merged = config.model_dump()
     for key, value in values.items():
         _put(merged, key.replace("__", "."), value)
     return Config.model_validate(merged)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"The config {path} can't be read: {error.strerror}.", "Give its path with --config FILE."
+            f"The config file {path} can't be read: {error.strerror}.", "Check the path given with --config."
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"The config {path} isn't UTF-8: byte {error.start}.", "Save it as UTF-8.") from error
+        raise ConfigError(
+            f"The config file {path} isn't UTF-8 (at byte {exact(error.start)}).", "Save it as UTF-8."
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"The config {path} isn't valid TOML: {error}.", 'Text values need quotes: key = "value".'
+            f"The config file {path} isn't valid TOML: {error}.", 'Put text values in quotes: key = "value".'
         ) from error
 
 
-def _read_preset(name: str) -> dict[str, Any]:
+def _read_preset(name: str) -> dict[str, object]:
     if name not in preset_names():
-        raise ConfigError(f"No preset '{name}'.", f"Presets: {', '.join(preset_names())}.")
+        raise ConfigError(f"There is no preset '{name}'.", f"Presets: {', '.join(preset_names())}.")
     text = (resources.files("pretrain_cli.config") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 
-def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, object]]]:
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
             continue
@@ -155,11 +160,11 @@ def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
             yield name, _nested(key, _parse_value(text))
         elif meant := _meant_variable(name):
-            raise ConfigError(f"The variable {name} sets nothing.", f"Did you mean {meant}?")
+            raise ConfigError(f"The environment variable {name} has no effect.", f"Did you mean {meant}?")
 
 
 def _meant_variable(name: str) -> str:
-    """The variable of a key that ``name`` is a slip of, as PTK_TRAIN_SEED is of PTK_TRAIN__SEED; "" where it's ours."""
+    """The variable that ``name`` misspells, as PTK_TRAIN_SEED misspells PTK_TRAIN__SEED; empty if none is close."""
     keys = {f"{PREFIX}{key.replace('.', '_')}".upper(): key for key in known_keys()}
     nearest = difflib.get_close_matches(name, [*keys, *OTHER_VARIABLES], n=1, cutoff=0.9)
     if not nearest:
@@ -168,34 +173,34 @@ def _meant_variable(name: str) -> str:
     return f"{PREFIX}{key.replace('.', '__')}".upper() if key else nearest[0]
 
 
-def _parse_assignment(text: str) -> tuple[str, Any]:
+def _parse_assignment(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set {text}: no '=' in it.", "Write --set section.key=value.")
+        raise ConfigError(f"--set {text}: there is no '=' in it.", "Write it as --set section.key=value.")
     return key.strip(), _parse_value(value.strip())
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def _nested(key: str, value: object) -> dict[str, object]:
+    nested: dict[str, object] = {}
     _put(nested, key, value)
     return nested
 
 
-def _put(target: dict[str, Any], key: str, value: Any) -> None:
+def _put(target: dict[str, object], key: str, value: object) -> None:
     *sections, last = key.split(".")
     for section in sections:
-        target = target.setdefault(section, {})
+        target = cast(dict[str, object], target.setdefault(section, {}))
     target[last] = value
 
 
-def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _leaves(values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for section, table in values.items():
         if isinstance(table, Mapping):
             yield from ((f"{section}.{key}", value) for key, value in table.items())
@@ -203,48 +208,66 @@ def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield section, table
 
 
-def _check_keys(values: Mapping[str, Any], layer: str) -> None:
+def _check_keys(values: Mapping[str, object], layer: str) -> None:
     known = known_keys()
     for key, value in _leaves(values):
         if own := TRAINER_KEYS.get(key.removeprefix("trainer.")) if key.startswith("trainer.") else None:
-            raise ConfigError(f"{layer}: '{key}' would have no effect: ptk sets it by '{own}'.", f"Set {own}.")
+            raise ConfigError(
+                f"{layer}: '{key}' would have no effect, because ptk sets it from '{own}'.", f"Set {own} instead."
+            )
         if key in known or key.startswith("trainer."):
             continue
         if key in Config.model_fields:
             raise ConfigError(
-                f"{layer}: '{key}' is a section, not a key (it was given {value!r}).",
-                f"Write [{key}] with keys under it.",
+                f"{layer}: '{key}' is a section, not a key, but it was set to {value!r}.",
+                f"Write [{key}] and put its keys under it.",
             )
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or [
             name for name in known if name.endswith(f".{key}")
         ]
-        hint = f"Did you mean '{nearest[0]}'?" if nearest else "List all keys with: ptk config keys"
+        hint = f"Did you mean '{nearest[0]}'?" if nearest else "List all keys: ptk config keys"
         raise ConfigError(f"{layer}: unknown key '{key}'.", hint)
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
-    """The first failure, in words: key, value, layer, and what is allowed."""
+    """The first failure in words: key, value, layer, and what is allowed."""
     failures = error.errors()
     location = failures[0]["loc"]
     key = ".".join(str(part) for part in location[:2])
     same = [failure for failure in failures if failure["loc"][:2] == location[:2]]
-    allowed = "; or ".join(dict.fromkeys(map(_phrase, same)))
+    phrases = list(dict.fromkeys(map(_phrase, same)))
+    if all(phrase.startswith("must be ") for phrase in phrases):  # one of them is enough
+        allowed = "must be " + " or ".join(phrase.removeprefix("must be ") for phrase in phrases)
+    else:
+        allowed = "; ".join(phrases)
+    value = failures[0]["input"]
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
     layer = origins.get(key, "config")
-    return ConfigError(f"{layer}: {key} = {failures[0]['input']!r}: {allowed}.", f"See: ptk config keys {key}")
+    return ConfigError(f"{layer}: {key} = {shown}: {allowed}.", f"See: ptk config keys {key}")
 
 
-def _phrase(failure: Any) -> str:
+def _phrase(failure: ErrorDetails) -> str:
     inner = failure["loc"][-1]
+    bounds = failure.get("ctx", {})
     own = {
-        "missing": f"'{inner}' is missing in it",
-        "extra_forbidden": f"there is no '{inner}' in it",
-        "tuple_type": f'should be a list: ["{failure["input"]}"]',
-        "dict_type": "should be a table: {key = value}",
-        "int_parsing": "should be a whole number",
-        "int_from_float": "should be a whole number",
-        "float_parsing": "should be a number",
-        "bool_parsing": "should be true or false",
-        "string_pattern_mismatch": "isn't written as it should be",
+        "missing": f"'{inner}' is missing",
+        "extra_forbidden": f"'{inner}' is not one of its keys",
+        "tuple_type": f'must be a list: ["{failure["input"]}"]',
+        "dict_type": "must be a table: {key = value}",
+        "int_parsing": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "float_parsing": "must be a number",
+        "bool_parsing": "must be true or false",
+        "greater_than_equal": f"must be at least {_number(bounds.get('ge'))}",
+        "less_than_equal": f"must be at most {_number(bounds.get('le'))}",
+        "greater_than": f"must be greater than {_number(bounds.get('gt'))}",
+        "less_than": f"must be less than {_number(bounds.get('lt'))}",
+        "string_pattern_mismatch": "has the wrong form",
     }
     text: str = failure["msg"]
-    return own.get(failure["type"], text.replace("Input should be", "should be").replace("Value error, ", ""))
+    return own.get(failure["type"], text.replace("Input should be", "must be").replace("Value error, ", ""))
+
+
+def _number(bound: object) -> str:
+    """A bound with separators: "1,048,576"."""
+    return f"{bound:,}" if isinstance(bound, (int, float)) else ""

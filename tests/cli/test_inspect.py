@@ -59,7 +59,7 @@ def test_the_statistics_tell_all_there_is_in_80_columns(
         "tokens",
         "packing",
         "fill",
-        "to train on",
+        "for training",
         "held out",
         "from text",
         "left out",

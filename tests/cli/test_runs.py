@@ -81,7 +81,7 @@ def test_wandb_links_stand_under_the_list(ptk, two_runs) -> None:
     run = two_runs.run("first")
     link = "https://wandb.example/first"
     write_json(run.record, {"status": "finished", "base": "", "wandb": {"url": link}})
-    assert f"W&B of first: {link}" in ptk("runs", "list").out
+    assert f"first on W&B: {link}" in ptk("runs", "list").out
     assert link in ptk("runs", "show", "first").out
     ptk("runs", "compare", "first", "second")
     assert link in two_runs.comparison("first", "second").read_text("utf-8")

@@ -56,7 +56,7 @@ def test_every_preset_is_valid_and_survives_a_round_trip(name, tmp_path) -> None
         ("data.sequence_length=1e9", "sequence_length"),
         ("train.learning_rate=inf", "finite"),
         ("train.max_minutes=nan", "finite"),
-        ("train.max_steps=true", "no true or false"),
+        ("train.max_steps=true", "a number, not true or false"),
         ("train.max_steps=1.5", "whole number"),
         ("generate.greedy=3", "true or false"),
         ("data.cleaning=ftfy", '["ftfy"]'),
@@ -102,7 +102,7 @@ def test_trainer_takes_any_key() -> None:
 def test_a_trainer_key_that_ptk_sets_itself_is_refused_with_its_own_name(name) -> None:
     with pytest.raises(ConfigError, match=f"'trainer.{name}' would have no effect") as caught:
         load(assignments=[f"trainer.{name}=1"])
-    assert caught.value.hint.removeprefix("Set ").removesuffix(".") in known_keys()
+    assert caught.value.hint.removeprefix("Set ").removesuffix(" instead.") in known_keys()
 
 
 def test_a_changed_copy_is_validated() -> None:

@@ -132,7 +132,7 @@ def test_the_next_command_is_the_one_that_was_planned(tmp_path, text, capfd, mon
     assert run([*words, "--artifacts", str(tmp_path / "artifacts")]) == 0
     out, err = capfd.readouterr()
     assert f"Next: ptk prepare {text} && ptk train --size mini --max-steps 10\n" in err
-    assert "tokens at a time, which keeps it less busy" in out and " at 3 an hour" in out
+    assert "tokens at a time, which keeps it less busy" in out and " at 3 per hour" in out
 
 
 def test_a_step_that_takes_very_long_is_measured_once(monkeypatch) -> None:

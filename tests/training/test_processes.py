@@ -304,4 +304,4 @@ def test_under_torchrun_an_error_is_said_once_by_the_process_that_has_it(rows: A
     assert "Error: Process 1: Row 17 is torn." in done.stderr
     nothing = [*line, "train", "--artifacts", str(tmp_path / "nothing")]
     done = subprocess.run(nothing, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("Error: No prepared data") == 1, done.stderr
+    assert done.returncode == 1 and done.stderr.count("Error: There is no prepared data") == 1, done.stderr
