@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from pretrain_cli.errors import ConfigError, MissingDependencyError
+from pretrain_cli.errors import ConfigError, MissingDependencyError, first_line
 from pretrain_cli.training.choices.kernels import liger_config
 from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.processes.agreement import world_size
@@ -80,7 +80,7 @@ def make_arguments(context: TrainingContext, report_to: list[str]) -> TrainingAr
         device_found = arguments.device
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"transformers refuses the training arguments: {str(error).splitlines()[0]}",
+            f"transformers refuses the training arguments: {first_line(error)}",
             "Check train.optimizer, and the keys under [trainer].",
         ) from error
     if arguments.world_size != world_size():

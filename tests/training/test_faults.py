@@ -157,5 +157,5 @@ def test_too_little_disk_for_the_run_is_said_at_the_start(rows: Artifacts, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9_000_000))
     heard = Heard()
     train(small(train__max_steps=1, train__save_steps=0), rows, heard, run_name="tight")
-    assert any("9 MB free, the run needs up to" in text for text in heard.warnings)
+    assert any("9 MB free, and the run needs up to" in text for text in heard.warnings)
     assert record_of(rows.run("tight")).status == "finished"

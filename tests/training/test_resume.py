@@ -45,7 +45,7 @@ def test_resume_gives_the_weights_and_metrics_of_the_undisturbed_run(rows, strai
     heard = Heard()
     result = train(small(), rows, heard, resume="")
     assert result.run == broken_off.name and result.steps == 10
-    assert "going on from step-000006" in heard.notes
+    assert "resuming from step-000006" in heard.notes
     assert course(broken_off) == course(straight)
     assert weights_equal(broken_off, straight)
 
@@ -53,7 +53,7 @@ def test_resume_gives_the_weights_and_metrics_of_the_undisturbed_run(rows, strai
 def test_a_chosen_checkpoint_is_taken(rows, straight, broken_off) -> None:
     heard = Heard()
     train(small(), rows, heard, resume=f"{broken_off.name}@step-000004")
-    assert "going on from step-000004" in heard.notes
+    assert "resuming from step-000004" in heard.notes
     assert course(broken_off) == course(straight) and weights_equal(broken_off, straight)
     with pytest.raises(ModelError, match="step-000003"):
         train(small(train__max_steps=12), rows, resume=f"{broken_off.name}@step-000003")
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_left_aside_and_said(rows, straight, broken_off,
     heard = Heard()
     train(small(), rows, heard, resume=broken_off.name)
     assert any("step-000006 is left aside" in text and words in text for text in heard.warnings), heard.warnings
-    assert "going on from step-000004" in heard.notes
+    assert "resuming from step-000004" in heard.notes
     assert weights_equal(broken_off, straight)
 
 
@@ -167,7 +167,7 @@ def test_a_second_signal_stops_at_once_even_where_failures_are_caught(rows) -> N
             os.kill(os.getpid(), signal.SIGTERM)
         except Exception:
             pytest.fail("what guards a tracker took the signal for the tracker's failure")
-    assert caught.value.exit_code == 143 and "Nothing had begun" in caught.value.hint
+    assert caught.value.exit_code == 143 and "Training had not begun" in caught.value.hint
 
 
 def test_two_processes_cannot_train_one_run(rows) -> None:

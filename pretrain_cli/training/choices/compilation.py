@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from pretrain_cli.errors import first_line
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.training.choices.kernels import c_compiler
 from pretrain_cli.training.choices.machine import Machine
@@ -75,7 +76,7 @@ def compiled_body(model: PreTrainedModel, warn: Callable[[str], None]) -> Callab
             return compiled(**inputs)
         except Exception as error:  # dynamo, inductor and the C++ compiler each have their own
             failed = True
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             warn(f"The model can't be compiled ({reason[:120]}); it trains as it is.")
             return body(**inputs)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pretrain_cli.artifacts import NoSpaceError
+from pretrain_cli.errors import first_line
 from pretrain_cli.processes import lost_another
 from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.keeping.checkpoints import keep_model_only, rotate, staged, whole_steps
@@ -99,7 +100,7 @@ class Saver:
         context = self.attempt.context
         steps = whole_steps(context.run)
         last = f"the last good checkpoint is {context.run.checkpoint(steps[-1]).name}" if steps else "there is none yet"
-        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         self._say_state(
             "PAUSED, the disk is full" if any(word in reason for word in ("space", "quota", "MB")) else "FAILED"
         )

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
-from pretrain_cli.errors import MissingDependencyError
+from pretrain_cli.errors import MissingDependencyError, first_line
 from pretrain_cli.progress import Progress
 from pretrain_cli.run_record import WandbRecord
 from pretrain_cli.training.keeping.wandb_state import connection
@@ -69,7 +69,7 @@ def _guarded(
         try:
             return event(*arguments, **keywords)
         except Exception as error:
-            failed.append(_first_line(error))
+            failed.append(first_line(error)[:160])
             warn(f"{name} stopped ({failed[0]}); training continues, and metrics.jsonl is complete.")
             return None
 
@@ -174,7 +174,9 @@ class WandbTracker:
             self._run.log({"samples": table}, step=step)
         except Exception as error:  # tables need more of the server than metrics do
             self._tables = False
-            self._progress.note(f"W&B takes no table of samples ({_first_line(error)}); they are in samples.jsonl.")
+            self._progress.note(
+                f"W&B takes no table of samples ({first_line(error)[:160]}); they are in samples.jsonl."
+            )
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the run; what can't be sent in time stays on the disk, and how to send it is said."""
@@ -246,7 +248,7 @@ class WandbTracker:
         except Exception as error:  # whatever a tracker does, the run continues
             self._run = None
             self._end_service()
-            return _first_line(error)
+            return first_line(error)[:160]
         finally:
             self.spent_s += time.monotonic() - began
 
@@ -269,7 +271,7 @@ class WandbTracker:
             self._run, self.mode = None, "off"
             self._progress.status("wandb", "off", said=True)
             self._progress.warn(
-                f"W&B stopped ({_first_line(error)}); training continues. Send what it kept: "
+                f"W&B stopped ({first_line(error)[:160]}); training continues. Send what it kept: "
                 f"wandb sync --include-online {folder}"
             )
             return False
@@ -283,7 +285,3 @@ class WandbTracker:
             return str(Path(self._run.settings.sync_dir))
         except Exception:  # a name of theirs may change
             return str(self._folder / "wandb")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

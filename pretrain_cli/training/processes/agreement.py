@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from pretrain_cli.errors import ConfigError
+from pretrain_cli.errors import ConfigError, first_line
 from pretrain_cli.processes import rank, world_size
 
 __all__ = ["agree", "rank", "same", "together", "totals", "wait_for_all", "world_size"]
@@ -44,7 +44,7 @@ def together(on_cpu: bool) -> Iterator[None]:
         dist.init_process_group("gloo" if on_cpu else "cpu:gloo,cuda:nccl", timeout=WAIT)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"The {world_size()} processes of this training can't connect to each other: {str(error).splitlines()[0]}",
+            f"The {world_size()} processes of this training can't connect to each other: {first_line(error)}",
             "Check RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or start with: ptk train --processes N",
         ) from error
     _talk.append(dist.new_group(backend="gloo", timeout=WAIT))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pretrain_cli.errors import first_line
 from pretrain_cli.training.processes.signals import STOPS
 from pretrain_cli.training.rows.order import RowOrder, continued
 
@@ -126,7 +127,7 @@ class Feed:
         except (RuntimeError, OSError, EOFError) as error:
             if not self.workers:
                 raise
-            self._warn(f"The loader's workers failed ({_first_line(error)}); batches are now made without workers.")
+            self._warn(f"The loader's workers failed ({first_line(error)}); batches are now made without workers.")
             self.workers = 0
             self._kill_workers()
             self._batches = self._open()
@@ -152,7 +153,3 @@ class Feed:
         if self.workers:
             _WAITING.restrain_torch()
         return batches
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
