@@ -16,5 +16,5 @@ format:
 	$(BIN)ruff check --fix
 	$(BIN)ruff format
 
-docs:  ## Write docs/reference again from the code
+docs:  ## Write the generated pages again from the code
 	$(PYTHON) docs/generate.py

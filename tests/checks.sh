@@ -19,5 +19,5 @@ check() {
 check "style" "make format, then what ruff still names" "$programs/ruff" check
 check "format" "make format" "$programs/ruff" format --check
 check "types" "see the lines of mypy above" "$programs/mypy"
-check "import rules" "see docs/contributing/architecture.md, who may import whom" "$programs/lint-imports"
+check "import rules" "see docs/contributing/architecture.md, who may import whom" "$programs/lint-imports" --no-logo
 check "generated pages" "make docs" "$programs/python" docs/generate.py --check

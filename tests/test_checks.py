@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CALLS = ["ruff check", "ruff format --check", "mypy", "lint-imports", "python docs/generate.py --check"]
+CALLS = ["ruff check", "ruff format --check", "mypy", "lint-imports --no-logo", "python docs/generate.py --check"]
 NAMES = ["style", "format", "types", "import rules", "generated pages"]
 
 needs_sh = pytest.mark.skipif(os.name == "nt", reason="tests/checks.sh needs a POSIX shell")
