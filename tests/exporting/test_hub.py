@@ -96,6 +96,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
     yield server
     server.shutdown()
+    server.server_close()
 
 
 def test_a_push_makes_a_private_repository_with_every_file_of_the_export(hub: Hub, tmp_path: Path) -> None:

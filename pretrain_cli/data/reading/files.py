@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import IO, Any, cast
 
 STDIN = "-"
@@ -50,34 +51,28 @@ def is_url(path: str) -> bool:
 
 def open_bytes(file: InputFile) -> IO[bytes]:
     """The file's bytes, decompressed as they are read."""
-    raw: IO[bytes]
-    if file.path == STDIN:
-        raw = sys.stdin.buffer
-    elif is_url(file.path):
-        import fsspec
-
-        # fsspec's own files can't read a number of lines at a time.
-        raw = io.BufferedReader(fsspec.open(file.path, "rb").open(), BLOCK_BYTES)
-    else:
-        raw = open(file.path, "rb")  # noqa: SIM115 - the caller closes it
-    if file.compression == "gzip":
-        import gzip
-
-        return cast("IO[bytes]", gzip.open(raw))
-    if file.compression == "bz2":
-        import bz2
-
-        return cast("IO[bytes]", bz2.open(raw))
-    if file.compression == "xz":
-        import lzma
-
-        return cast("IO[bytes]", lzma.open(raw))
     if file.compression == "zstd":
         import zstandard
 
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        reader = zstandard.ZstdDecompressor().stream_reader(_open_raw(file), read_across_frames=True)
         return cast("IO[bytes]", io.BufferedReader(reader, 1 << 20))
-    return raw
+    if file.compression:
+        module = import_module({"xz": "lzma"}.get(file.compression, file.compression))
+        # Given a path, it closes the file in the end; given an open file, it leaves that open.
+        source = _open_raw(file) if file.path == STDIN or is_url(file.path) else file.path
+        return cast("IO[bytes]", module.open(source))
+    return _open_raw(file)
+
+
+def _open_raw(file: InputFile) -> IO[bytes]:
+    if file.path == STDIN:
+        return sys.stdin.buffer
+    if is_url(file.path):
+        import fsspec
+
+        # fsspec's own files can't read a number of lines at a time.
+        return io.BufferedReader(fsspec.open(file.path, "rb").open(), BLOCK_BYTES)
+    return open(file.path, "rb")
 
 
 def can_seek(file: InputFile) -> bool:
