@@ -78,3 +78,7 @@ def test_a_page_out_of_date_is_noticed_and_written(house: Path, capsys: pytest.C
 def test_every_file_states_what_it_does() -> None:
     modules = structure.read_package(ROOT, "pretrain_cli")
     assert [str(module.path) for module in modules if module.lines and not module.sentence] == []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert structure.circles(structure.read_package(ROOT, "pretrain_cli")) == []
