@@ -176,8 +176,9 @@ class Artifacts:
             return self.latest_run()
         run = self.run(name)
         if not run.path.is_dir():
-            known = ", ".join(self.run_names()[-5:]) or "none yet"
-            raise ModelError(f"There is no run '{name}' in {self.runs}.", f"Newest runs: {known}.")
+            known = ", ".join(self.run_names()[-5:])
+            hint = f"Newest runs: {known}." if known else "Train one first: ptk train"
+            raise ModelError(f"There is no run '{name}' in {self.runs}.", hint)
         return run
 
     def read_manifest(self) -> dict[str, Any]:

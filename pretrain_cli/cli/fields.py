@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from pretrain_cli.config.model import Config
 
-WIDEST_METAVAR = 14
+WIDEST_METAVAR = 10
 """Longer lists of allowed words go into the help text, because they would squeeze it."""
 
 
@@ -49,6 +49,9 @@ def flag_parameter(flag: Flag) -> inspect.Parameter:
     field = config_field(flag.key)
     names = [flag.option, flag.short] if flag.short else [flag.option]
     text = markup((field.description or "").split("\n")[0])
+    repeatable = typing.get_origin(field.annotation) is tuple
+    if repeatable:
+        text = f"{text} Repeatable."
     kind = metavar(field)
     if len(kind) > WIDEST_METAVAR:
         text, kind = f"{escape(kind.replace('|', ', '))}. {text}", "WORD"
@@ -61,7 +64,7 @@ def flag_parameter(flag: Flag) -> inspect.Parameter:
             names[0] = f"{names[0]}/--no-{names[0][2:]}"
         option = typer.Option(*names, help=text, show_default=False)
     else:
-        annotation = list[str] | None if typing.get_origin(field.annotation) is tuple else str | None
+        annotation = list[str] | None if repeatable else str | None
         option = typer.Option(*names, help=text, metavar=kind, show_default=False)
     return inspect.Parameter(
         flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, option]

@@ -236,14 +236,14 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     key = ".".join(str(part) for part in location[:2])
     same = [failure for failure in failures if failure["loc"][:2] == location[:2]]
     phrases = list(dict.fromkeys(map(_phrase, same)))
-    if all(phrase.startswith("must be ") for phrase in phrases):  # one of them is enough
-        allowed = "must be " + " or ".join(phrase.removeprefix("must be ") for phrase in phrases)
-    else:
-        allowed = "; ".join(phrases)
-    value = failures[0]["input"]
+    value, layer = failures[0]["input"], origins.get(key, "the config")
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    layer = origins.get(key, "config")
-    return ConfigError(f"{layer}: {key} = {shown}: {allowed}.", f"See: ptk config keys {key}")
+    if all(phrase.startswith("must be ") for phrase in phrases):  # one of them is enough
+        allowed = " or ".join(phrase.removeprefix("must be ") for phrase in phrases)
+        message = f"{key} must be {allowed}, not {shown} (set by {layer})."
+    else:
+        message = f"{key} = {shown} (set by {layer}): {'; '.join(phrases)}."
+    return ConfigError(message, f"See: ptk config keys {key}")
 
 
 def _phrase(failure: ErrorDetails) -> str:
@@ -252,11 +252,12 @@ def _phrase(failure: ErrorDetails) -> str:
     own = {
         "missing": f"'{inner}' is missing",
         "extra_forbidden": f"'{inner}' is not one of its keys",
-        "tuple_type": f'must be a list: ["{failure["input"]}"]',
-        "dict_type": "must be a table: {key = value}",
+        "tuple_type": f'must be a list, such as ["{failure["input"]}"]',
+        "dict_type": "must be a table, such as {key = value}",
         "int_parsing": "must be a whole number",
         "int_from_float": "must be a whole number",
         "float_parsing": "must be a number",
+        "string_type": "must be text",
         "bool_parsing": "must be true or false",
         "greater_than_equal": f"must be at least {_number(bounds.get('ge'))}",
         "less_than_equal": f"must be at most {_number(bounds.get('le'))}",

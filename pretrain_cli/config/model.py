@@ -27,7 +27,7 @@ class Section(BaseModel):
         kind = str(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, bool) and "bool" not in kind:
             number = "int" in kind or "float" in kind
-            raise ValueError("must be a number, not true or false" if number else "must not be true or false")
+            raise ValueError(f"must be {'a number' if number else 'a list' if 'tuple' in kind else 'text'}")
         return value
 
 
@@ -54,7 +54,7 @@ class DataConfig(Section):
     packing: Literal["auto", "concat", "best-fit"] = "auto"
     """`concat`: join documents end to end and cut; `best-fit`: keep pieces whole within rows (arXiv 2404.10830). `auto`: best-fit."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Share of the text that is held out for validation: whole documents, or the end of a single one. See `split`."""
+    """Share of the text that is held out for validation: whole documents, or the end of a single one. `data.split` says which."""
     split: Literal["auto", "tail", "hash"] = "auto"
     """Which documents are held out. `tail`: the last ones; `hash`: chosen by a seeded hash of each text, so that they stay the same when files are added. `auto`: hash from 1,000 documents on."""
     seed: int = 0
@@ -259,7 +259,7 @@ class GenerateConfig(Section):
     max_tokens: Positive = 128
     """Maximum tokens to write."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
-    """Divides the logits; 0 is greedy."""
+    """Divides the logits. 0: greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Sample from the most probable tokens whose probabilities add up to this."""
     top_k: Annotated[int, Field(ge=0)] = 50
@@ -275,7 +275,7 @@ class GenerateConfig(Section):
     samples: Positive = 1
     """Texts per prompt."""
     stop: tuple[str, ...] = ()
-    """Texts that end a sample."""
+    """Texts that end a sample when the model writes them."""
     probabilities: bool = False
     """Show each token's probability, and record the most probable alternatives."""
     engine: Literal["torch", "llama.cpp"] = "torch"

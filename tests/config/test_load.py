@@ -56,7 +56,7 @@ def test_every_preset_is_valid_and_survives_a_round_trip(name, tmp_path) -> None
         ("data.sequence_length=1e9", "sequence_length"),
         ("train.learning_rate=inf", "finite"),
         ("train.max_minutes=nan", "finite"),
-        ("train.max_steps=true", "a number, not true or false"),
+        ("train.max_steps=true", "must be a number, not true"),
         ("train.max_steps=1.5", "whole number"),
         ("generate.greedy=3", "true or false"),
         ("data.cleaning=ftfy", '["ftfy"]'),
