@@ -109,6 +109,7 @@ class RunRecord(VersionedRecord):
         sequence_length, device, precision, compiled, threads, parameters, world_size: of the last start.
         choices: one line for each choice, with its reason.
         plan: the same as values.
+        checkpoint_step: step of the last checkpoint that was saved; 0 before the first.
         rewind: what a divergence led to, until the next checkpoint has it.
         wandb: where it is tracked.
         result: how it ended.
@@ -137,6 +138,7 @@ class RunRecord(VersionedRecord):
     world_size: int = 1
     choices: tuple[str, ...] = ()
     plan: PlanRecord | None = None
+    checkpoint_step: int = 0
     rewind: RewindRecord | None = None
     wandb: WandbRecord | None = None
     result: TrainResult | None = None

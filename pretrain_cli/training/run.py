@@ -36,6 +36,7 @@ from pretrain_cli.training.keeping.resume import (
     find_run,
     merge,
     read_config,
+    refuse_lost_checkpoints,
     result_of,
     settled,
 )
@@ -292,6 +293,7 @@ def _starting_point(
     if folder is None and left:
         raise ModelError(f"No checkpoint of run '{run.name}' can be used.", "Start a new run: ptk train")
     if folder is None:
+        refuse_lost_checkpoints(run, earlier)
         progress.note("There is no checkpoint yet: the run starts from the beginning.")
         state = RunState()
     else:

@@ -189,3 +189,29 @@ def test_two_processes_cannot_train_one_run(rows) -> None:
     finally:
         held.kill()
         held.wait()
+
+
+@pytest.mark.parametrize("how", ["finished", "killed"])
+def test_a_run_whose_checkpoints_are_gone_is_not_started_again(rows, tmp_path, how: str) -> None:
+    name = f"lost-{how}"
+    config = small(train__max_steps=6, train__save_steps=2)
+    if how == "killed":
+        with pytest.raises(PowerCut):
+            train(config, rows, Heard(step_5=cut), run_name=name)
+    else:
+        train(config, rows, run_name=name)
+    run = rows.run(name)
+    shutil.rmtree(run.checkpoints)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(ModelError, match=r"has trained \d steps, but .* holds no checkpoint") as caught:
+        train(small(train__max_steps=8), rows, resume=name)
+    assert "Restore or mount" in caught.value.hint
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(rows) -> None:
+    with pytest.raises(PowerCut):
+        train(small(train__max_steps=6, train__save_steps=4), rows, Heard(step_2=cut), run_name="too-early")
+    heard = Heard()
+    assert train(small(), rows, heard, resume="too-early").steps == 6
+    assert "There is no checkpoint yet: the run starts from the beginning." in heard.notes

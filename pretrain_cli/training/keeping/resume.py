@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
 from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
@@ -90,6 +90,27 @@ def result_of(run: RunFolder, record: RunRecord | None, config: Config) -> Train
     if any(before[key] != after[key] for key in BUDGET):
         return None
     return replace(record.result, model=run.model)
+
+
+def refuse_lost_checkpoints(run: RunFolder, record: RunRecord | None) -> None:
+    """Start no run again from its beginning whose records say that it saved checkpoints, or finished.
+
+    Raises:
+        ModelError: they do: the folder of checkpoints was removed, or isn't mounted.
+    """
+    if record is None:
+        return
+    ended = record.steps if record.status in ("finished", "interrupted", "diverged") else 0
+    saved = max(record.checkpoint_step, ended, record.result.steps if record.result is not None else 0)
+    every = record.plan.save_every if record.plan is not None else None
+    logged = max((line["step"] for line in read_lines(run.metrics)), default=0)
+    if not saved and every and logged > every:  # version 0.1.0 didn't record its checkpoints
+        saved = logged // every * every
+    if saved:
+        raise ModelError(
+            f"Run '{run.name}' has trained {saved:,} steps, but {run.checkpoints} holds no checkpoint.",
+            "Restore or mount that folder, or start a new run: ptk train",
+        )
 
 
 def settled(config: Config, plan: Plan, precision: str, layout: RowLayout, compiled: bool | None = None) -> Config:

@@ -56,6 +56,8 @@ class Saver:
                 self._say_state("")
                 if not model_only:
                     self._saved_step = state.step
+                    with contextlib.suppress(OSError, NoSpaceError):  # the checkpoint itself is there
+                        context.record.update(checkpoint_step=state.step)
                 elif context.rank == 0:
                     with contextlib.suppress(OSError, NoSpaceError):  # else it stays whole
                         keep_model_only(context.run.checkpoint(state.step))
