@@ -289,7 +289,7 @@ def _starting_point(
         clear_staging(run)
     folder, left = same(lambda: choose_checkpoint(run, resumed.checkpoint))
     for entry in left:
-        progress.warn(f"The checkpoint {entry.name} is left aside: {entry.reason}.")
+        progress.warn(f"The checkpoint {entry.name} is skipped: {entry.reason}.")
     if folder is None and left:
         raise ModelError(f"No checkpoint of run '{run.name}' can be used.", "Start a new run: ptk train")
     if folder is None:

@@ -26,7 +26,7 @@ OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
 
 @dataclass(frozen=True)
 class Left:
-    """A checkpoint that a resume leaves aside, and why."""
+    """A checkpoint that a resume skips, and why."""
 
     name: str
     reason: str
@@ -100,7 +100,7 @@ def fault(folder: Path) -> str:
 
 
 def choose_checkpoint(run: RunFolder, wanted: str | None = None) -> tuple[Path | None, list[Left]]:
-    """The newest checkpoint that verifies, or the wanted one; and those left aside.
+    """The newest checkpoint that verifies, or the wanted one; and those skipped.
 
     Args:
         run: the run.
