@@ -1,9 +1,8 @@
-"""Is this the same input, and what changed if it isn't?"""
+"""Names JSON values, files and tokenizers by their hashes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,32 +48,3 @@ def hash_tokenizer(path: str) -> str:
     if file is not None and file.is_dir():
         file = file / "tokenizer.json"
     return str(xxhash.xxh3_128_hexdigest(file.read_bytes())) if file is not None and file.is_file() else ""
-
-
-def differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[str]:
-    """What changed, in words: ``sequence_length was 512, is 1024``."""
-    changes = []
-    for name in after:
-        if name == "inputs" and before.get(name) != after[name]:
-            changes += _input_changes(before.get(name), after[name])
-        elif before.get(name) != after[name]:
-            changes.append(f"{name} was {_word(before.get(name))}, is {_word(after[name])}")
-    return changes
-
-
-def _input_changes(before: JsonValue, after: JsonValue) -> list[str]:
-    old, new = _hashes(before), _hashes(after)
-    changes = [f"{path} has changed" for path in new if path in old and old[path] != new[path]]
-    changes += [f"{path} is new" for path in new if path not in old]
-    changes += [f"{path} is gone" for path in old if path not in new]
-    return changes[:5] + ([f"and {len(changes) - 5} more files"] if len(changes) > 5 else []) or ["the files' order"]
-
-
-def _hashes(inputs: JsonValue) -> dict[JsonValue, JsonValue]:
-    return {entry[0]: entry[1] for entry in inputs or () if isinstance(entry, list)} if isinstance(inputs, list) else {}
-
-
-def _word(value: JsonValue) -> str:
-    if isinstance(value, str) and ("\\" in value or not value.isprintable()):
-        return repr(value)
-    return "unset" if value in ("", None, []) else str(value)

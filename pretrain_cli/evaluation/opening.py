@@ -14,7 +14,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.data.encoding.encoder import Encoder, choose_encoder, lacks_bytes, token_bytes
+from pretrain_cli.data.encoding.encoder import Encoder
+from pretrain_cli.data.encoding.engine_choice import choose_encoder
+from pretrain_cli.data.encoding.vocabulary_bytes import lacks_bytes, token_bytes
 from pretrain_cli.evaluation.kernels import speed_up
 from pretrain_cli.evaluation.texts import read_general
 from pretrain_cli.heap import keep_freed_memory

@@ -12,6 +12,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config, ModelConfig
 from pretrain_cli.data.reading.inputs import find_files
+from pretrain_cli.data.rows.layout import choose_packing, usual_length
 from pretrain_cli.errors import DataError
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.tokenizer.load import read_tokenizer
@@ -22,7 +23,6 @@ BYTES_PER_TOKEN = ((1024, 2.2), (2048, 2.7), (4096, 3.2), (8192, 3.6), (16_384, 
 COMPRESSED = 3.0
 PLAIN = (".txt", ".md", ".txt.gz", ".txt.zst")
 LONG_DOCUMENT_ROWS = 10
-SCRATCH_LENGTH, BASE_LENGTH = 256, 512
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,13 @@ def _from_text(config: Config, artifacts: Artifacts) -> Outline:
     if model_config is not None:
         vocabulary = int(model_config.vocab_size)
     per_token = next(rate for limit, rate in BYTES_PER_TOKEN if vocabulary <= limit)
-    length = data.sequence_length if data.sequence_length != "auto" else BASE_LENGTH if base else SCRATCH_LENGTH
+    length = usual_length(base) if data.sequence_length == "auto" else data.sequence_length
     kept = size * (1 - data.validation_fraction)
     return Outline(
         rows=max(1, int(kept / per_token / length)),
         sequence_length=length,
         vocabulary=vocabulary,
-        packing="best-fit" if data.packing == "auto" else data.packing,
+        packing=choose_packing(data),
         held_out=int(size * data.validation_fraction / per_token / length),
         base=base,
         model_config=model_config,

@@ -53,6 +53,11 @@ class TokenizerInfo:
     max_length: int | None
 
     @property
+    def id_dtype(self) -> str:
+        """The smallest unsigned type that holds every id: uint16 where the vocabulary allows it, else uint32."""
+        return "uint16" if self.vocab_size <= 1 << 16 else "uint32"
+
+    @property
     def first_id(self) -> int:
         """What comes before a document where something has to: BOS, or EOS where there is no BOS."""
         first = self.bos_id if self.bos_id is not None else self.eos_id

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.encoding import tasks
+from pretrain_cli.data.encoding import encode_text
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.rows.store import iterate_documents, open_rows
 from pretrain_cli.errors import DataError, UsageError
@@ -129,7 +129,7 @@ with_fixtures = [HealthCheck.function_scoped_fixture]
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=with_fixtures)
-@given(documents=some_documents, length=some_lengths, packing=some_packings, task_bytes=some_sizes)
+@given(documents=some_documents, length=some_lengths, packing=some_packings, shard_bytes=some_sizes)
 def test_every_token_of_every_kept_document_once_in_order(
     preparing: Preparing,
     tmp_path: Path,
@@ -137,15 +137,15 @@ def test_every_token_of_every_kept_document_once_in_order(
     documents: list[str],
     length: int,
     packing: str,
-    task_bytes: int,
+    shard_bytes: int,
 ) -> None:
-    check_every_token(preparing, tmp_path, byte_level, documents, length, packing, task_bytes)
+    check_every_token(preparing, tmp_path, byte_level, documents, length, packing, shard_bytes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["byte_level", "sentencepiece_style"])
 @settings(max_examples=60, deadline=None, suppress_health_check=with_fixtures)
-@given(documents=some_documents, length=some_lengths, packing=some_packings, task_bytes=some_sizes)
+@given(documents=some_documents, length=some_lengths, packing=some_packings, shard_bytes=some_sizes)
 def test_every_token_once_in_order_with_either_tokenizer(
     preparing: Preparing,
     tmp_path: Path,
@@ -154,10 +154,10 @@ def test_every_token_once_in_order_with_either_tokenizer(
     documents: list[str],
     length: int,
     packing: str,
-    task_bytes: int,
+    shard_bytes: int,
 ) -> None:
     tokenizer = request.getfixturevalue(shape)
-    check_every_token(preparing, tmp_path, tokenizer, documents, length, packing, task_bytes)
+    check_every_token(preparing, tmp_path, tokenizer, documents, length, packing, shard_bytes)
 
 
 def check_every_token(
@@ -167,14 +167,14 @@ def check_every_token(
     documents: list[str],
     length: int,
     packing: str,
-    task_bytes: int,
+    shard_bytes: int,
 ) -> None:
     """The ids in the rows are the ones `tokenizers` gives for each text alone, between BOS and EOS, in order."""
     shutil.rmtree(tmp_path / "artifacts", ignore_errors=True)
     path = write_jsonl(tmp_path / "d.jsonl", documents)
     kept = [text for text in dict.fromkeys(documents) if not text.isspace()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.plan_tasks, "__defaults__", (task_bytes,))
+        patch.setattr(encode_text.plan_shards, "__defaults__", (shard_bytes,))
         given = {"sequence_length": length, "packing": packing, "validation_fraction": 0, "tokenizer": file}
         if not kept:
             with pytest.raises(DataError):
@@ -231,7 +231,7 @@ def test_worker_count_and_engine_never_change_the_rows(
     preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE * (i % 7 + 1)}" for i in range(100)])
-    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (4000,))
+    monkeypatch.setattr(encode_text.plan_shards, "__defaults__", (4000,))
     results = [row_bytes(preparing(path, workers=workers, into=f"w{workers}")[1]) for workers in (1, 2)]
     assert results[0] == results[1]
 
@@ -241,7 +241,7 @@ def test_one_two_and_four_workers_give_the_same_bytes(
     preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE * (i % 7 + 1)}" for i in range(300)])
-    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (4000,))
+    monkeypatch.setattr(encode_text.plan_shards, "__defaults__", (4000,))
     one, two, four = (row_bytes(preparing(path, workers=workers, into=f"w{workers}")[1]) for workers in (1, 2, 4))
     assert one == two == four
 
@@ -410,9 +410,9 @@ import sys
 from pathlib import Path
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.encoding import tasks
+from pretrain_cli.data.encoding import encode_text
 from pretrain_cli.data.prepare import prepare
-tasks.plan_tasks.__defaults__ = (20_000,)
+encode_text.plan_shards.__defaults__ = (20_000,)
 if __name__ == "__main__":
     data = {"inputs": [sys.argv[1]], "sequence_length": 32, "add_bos": True}
     prepare(Config.model_validate({"tokenizer": {"path": sys.argv[2]}, "data": data}), Artifacts(Path(sys.argv[3])))
@@ -455,33 +455,33 @@ def test_near_duplicates_are_left_out_and_counted(preparing: Preparing, tmp_path
     assert texts(artifacts) == [long, "something else entirely, not like it"]
 
 
-def without_part(config: Config) -> Config:
+def without_shard(config: Config) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"shard": ""})})
 
 
-def test_parts_run_apart_give_the_rows_of_one_run(
+def test_shards_encoded_apart_give_the_rows_of_one_run(
     preparing: Preparing, tmp_path: Path, byte_level: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(60)])
-    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (2000,))
-    parts = Artifacts(tmp_path / "parts")
-    for part in ("2/2", "1/2"):
-        data = {"inputs": [str(path)], "sequence_length": 32, "add_bos": True, "shard": part}
+    monkeypatch.setattr(encode_text.plan_shards, "__defaults__", (2000,))
+    apart = Artifacts(tmp_path / "apart")
+    for chosen in ("2/2", "1/2"):
+        data = {"inputs": [str(path)], "sequence_length": 32, "add_bos": True, "shard": chosen}
         config = Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": data})
-        if part == "1/2":
-            with pytest.raises(DataError, match="shards aren't done"):
-                prepare(without_part(config), parts, merge=True)
+        if chosen == "1/2":
+            with pytest.raises(DataError, match="shards aren't finished"):
+                prepare(without_shard(config), apart, merge=True)
         with monkeypatch.context() as patch:
-            patch.setattr("pretrain_cli.data.prepare.hash_files", None)  # a part reads no more than its share
-            prepare(config, parts)
-        assert not parts.manifest.exists()
+            patch.setattr("pretrain_cli.data.prepare.hash_files", None)  # reads its own shards only
+            prepare(config, apart)
+        assert not apart.manifest.exists()
     ran: list[object] = []
-    monkeypatch.setattr("pretrain_cli.data.encoding.executors.run_task", lambda *given: ran.append(given))
-    prepare(without_part(config), parts, merge=True)
+    monkeypatch.setattr("pretrain_cli.data.encoding.executors.encode_shard", lambda *given: ran.append(given))
+    prepare(without_shard(config), apart, merge=True)
     assert not ran, "every shard was finished already"
     monkeypatch.undo()
-    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (2000,))
-    assert row_bytes(parts) == row_bytes(preparing(path, into="whole")[1])
+    monkeypatch.setattr(encode_text.plan_shards, "__defaults__", (2000,))
+    assert row_bytes(apart) == row_bytes(preparing(path, into="whole")[1])
 
 
 @pytest.mark.slow
@@ -491,7 +491,7 @@ def test_ray_gives_the_rows_of_local_workers(
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(60)])
-    monkeypatch.setattr(tasks.plan_tasks, "__defaults__", (2000,))
+    monkeypatch.setattr(encode_text.plan_shards, "__defaults__", (2000,))
     try:
         _, there = preparing(path, executor="ray", into="ray")
     finally:
@@ -509,7 +509,7 @@ def test_bytes_without_a_token_are_counted(preparing: Preparing, tmp_path: Path,
     path = write_jsonl(tmp_path / "d.jsonl", ["a\ttab and\tanother", "no such thing here"])
     result, artifacts = preparing(path, tokenizer=tmp_path / "tokenizer.json", validation_fraction=0)
     assert read_manifest(artifacts).ledger.unwritable == Unwritable(documents=1, bytes=2, by_document={"0": 2})
-    assert any("no token for 2 bytes in 1 documents" in warning for warning in result.warnings)
+    assert any("no token for 2 bytes in 1 document:" in warning for warning in result.warnings)
 
 
 def test_inspection_shows_every_token_and_the_numbers(preparing: Preparing, tmp_path: Path) -> None:
@@ -610,7 +610,7 @@ def test_a_large_text_gives_the_tokenizer_a_bounded_sample_that_is_told(
     assert all(20_000 < sum(map(len, texts)) < 40_000 for texts in seen)
     places = [int(text.split()[1].rstrip(".")) for text in first]
     assert min(places) < 100 and max(places) > 750, "drawn from all of it"
-    assert any("MB, drawn evenly from 0.2" in note for note in notes), notes
+    assert any("kB, drawn evenly from 201 kB" in note for note in notes), notes
 
 
 def test_the_tokenizer_never_sees_the_held_out_tail_of_one_document(

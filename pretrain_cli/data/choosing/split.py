@@ -1,38 +1,23 @@
-"""Which documents are kept, repeated, and held out? Decided on whole columns, after all documents are known."""
+"""Decides which documents are kept, repeated and held out, on columns of all documents."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from pretrain_cli.data.encoding.encoded import Ints
+
 HELD_OUT_AT_MOST = 4.0
+"""Times the wanted share that a single last document may have and still be held out whole."""
 DRAWN_FROM_DOCUMENTS = 1000
-"""With fewer, a draw of 5 % would hold out anything from 1 to 10 %."""
-
-
-@dataclass
-class Part:
-    """What one split is made of: a range of the ids of some documents, one entry each, in order.
-
-    ``documents``: index among the kept; ``rows``: index in the table of all encoded; ``first``, ``tokens``: the range
-    of the document's ids, BOS and EOS not counted; ``sources``.
-    """
-
-    documents: Ints
-    rows: Ints
-    first: Ints
-    tokens: Ints
-    sources: Ints
+"""With fewer, a draw of 5% would hold out anything from 1 to 10%."""
 
 
 def same_text(hashes: npt.NDArray[np.uint64]) -> Ints:
     """[n] of hashes [n, 2]: the index of the first with the same hash; O(n log n)."""
     if not len(hashes):
         return np.empty(0, np.int64)
-    order = np.argsort(hashes[:, 1])  # by half of each hash: six times as fast as by both, and nearly always enough
+    order = np.argsort(hashes[:, 1])  # by half of each hash: six times as fast, and nearly always enough
     same = hashes[order[1:], 1] == hashes[order[:-1], 1]
     if (hashes[order[1:], 0] != hashes[order[:-1], 0])[same].any():
         order = np.lexsort((hashes[:, 0], hashes[:, 1]))
@@ -51,8 +36,8 @@ def first_seen(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
 def copies(sources: Ints, hashes: npt.NDArray[np.uint64], weights: list[float], seed: int) -> Ints:
     """How often each document is used: its source's weight, the fraction drawn by a hash of its text and the seed."""
     weight = np.asarray(weights)[sources]
-    whole = np.floor(weight)
-    times: Ints = (whole + (_draw(hashes, seed + 1) < weight - whole)).astype(np.int64)
+    at_least = np.floor(weight)
+    times: Ints = (at_least + (_draw(hashes, seed + 1) < weight - at_least)).astype(np.int64)
     return times
 
 
@@ -67,25 +52,31 @@ def _draw(hashes: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
 
 
 def choose_split(wanted: str, documents: int) -> str:
-    """``hash`` or ``tail``; `auto`: a draw where there are enough documents for it to be even."""
+    """How documents are held out, ``hash`` or ``tail``. `auto`: a draw if there are enough documents for it."""
     return ("hash" if documents >= DRAWN_FROM_DOCUMENTS else "tail") if wanted == "auto" else wanted
 
 
 def hold_out(
-    sizes: Ints, hashes: npt.NDArray[np.uint64], fraction: float, way: str, seed: int
+    sizes: Ints, hashes: npt.NDArray[np.uint64], fraction: float, split: str, seed: int
 ) -> tuple[npt.NDArray[np.bool_], bool]:
-    """(held [n], cut): which documents are held out whole, and whether the last one has to give its tail instead.
+    """(held [n], cut): which documents are held out, and whether the tail of the last one is held out instead.
 
-    ``tail``: the longest run of last documents within ``fraction`` of the bytes. Where even the last document is more
-    than four times that share, it isn't given up whole. ``hash``: each document by a draw on its text.
-    Documents with the same text go to one side, training.
+    Documents with the same text go to the same side, training.
+
+    Args:
+        sizes: bytes of each document.
+        hashes: of each document's text [n, 2].
+        fraction: of the bytes to hold out.
+        split: ``tail`` takes the longest run of last documents within ``fraction``; where even the last document is
+            more than four times that share, its tail. ``hash`` draws each document by its text.
+        seed: of the draw.
     """
     held = np.zeros(len(sizes), bool)
     if not fraction or not len(sizes):
         return held, False
     if len(sizes) == 1:
         return held, True
-    if way == "hash":
+    if split == "hash":
         held = _draw(hashes, seed) < fraction
     else:
         budget = fraction * sizes.sum()

@@ -1,4 +1,4 @@
-"""Who runs the shard tasks? Threads of this process, a pool of local ones, or Ray; the bytes out are the same."""
+"""Encodes the shards in threads of this process, in a pool of local processes, or on Ray; with the same bytes out."""
 
 from __future__ import annotations
 
@@ -9,47 +9,51 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Literal
 
+from pretrain_cli.config.model import Auto
 from pretrain_cli.data.encoding.encoder import Encoder
-from pretrain_cli.data.encoding.shards import ShardSettings, TaskCounts
-from pretrain_cli.data.encoding.tasks import Task, finished_task, run_task
+from pretrain_cli.data.encoding.shard_files import encode_shard, finished_shard
+from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
 from pretrain_cli.data.reading.formats import FORMATS
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
 from pretrain_cli.progress import Progress
 
 POOL_PAYS_BYTES = 32 << 20
-TASKS_AT_ONCE = 2
+SHARDS_AT_ONCE = 2
 _ENCODERS: dict[object, Encoder] = {}
 
 
-def choose_workers(wanted: int | Literal["auto"], tasks: list[Task], settings: ShardSettings) -> int:
-    """Processes to use. `auto`: one unless Python code works on every document: fastokens encodes on all cores."""
+def choose_workers(wanted: int | Auto, shards: list[Shard], settings: ShardSettings) -> int:
+    """Processes to use. `auto`: one, as fastokens encodes on all cores, unless Python works on each document."""
     if wanted != "auto":
-        return max(1, min(wanted, len(tasks)))
+        return max(1, min(wanted, len(shards)))
     slow = settings.cleaning or settings.near_dedup
-    size = sum(task.size for task in tasks if slow or FORMATS[task.spans[0].file.format].slow)
-    return min(len(tasks), os.cpu_count() or 1) if size > POOL_PAYS_BYTES else 1
+    size = sum(shard.size for shard in shards if slow or FORMATS[shard.spans[0].file.format].slow)
+    return min(len(shards), os.cpu_count() or 1) if size > POOL_PAYS_BYTES else 1
 
 
-def run_tasks(
-    tasks: list[Task],
+def encode_shards(
+    shards: list[Shard],
     settings: ShardSettings,
     folder: Path,
-    workers: int | Literal["auto"],
+    workers: int | Auto,
     progress: Progress,
     executor: str = "local",
-) -> list[TaskCounts]:
-    """Run what isn't finished in ``folder`` yet; counts in the order of the tasks."""
-    counts: dict[int, TaskCounts] = {}
-    for task in tasks:
-        found = finished_task(folder, task.index)
+) -> list[ShardCounts]:
+    """Encode the shards that aren't finished in ``folder`` yet.
+
+    Returns:
+        The counts of all, in the order of ``shards``.
+    """
+    counts: dict[int, ShardCounts] = {}
+    for shard in shards:
+        found = finished_shard(folder, shard.index)
         if found is not None:
-            counts[task.index] = found
-    left = [task for task in tasks if task.index not in counts]
+            counts[shard.index] = found
+    left = [shard for shard in shards if shard.index not in counts]
     if counts and left:
-        progress.note(f"Continuing: {len(counts)} of {len(tasks)} shards are finished.")
-    meter = _Meter(progress, tasks, counts)
+        progress.note(f"Continuing: {len(counts):,} of {len(shards):,} shards are finished.")
+    meter = _Meter(progress, shards, counts)
     many = choose_workers(workers, left, settings) if left else 1
     if left and executor == "ray":
         _run_ray(left, settings, folder, counts, meter)
@@ -58,19 +62,19 @@ def run_tasks(
     else:
         _run_pool(left, settings, folder, many, counts, meter)
     progress.end_stage()
-    return [counts[task.index] for task in tasks]
+    return [counts[shard.index] for shard in shards]
 
 
 class _Meter:
-    def __init__(self, progress: Progress, tasks: list[Task], finished: dict[int, TaskCounts]) -> None:
+    def __init__(self, progress: Progress, shards: list[Shard], finished: dict[int, ShardCounts]) -> None:
         self.progress, self.started = progress, time.perf_counter()
-        self.done = sum(max(0, task.size) for task in tasks if task.index in finished)
+        self.done = sum(max(0, shard.size) for shard in shards if shard.index in finished)
         self.bytes = self.tokens = 0
-        progress.stage("encoding", sum(max(0, task.size) for task in tasks), "bytes")
+        progress.stage("encoding", sum(max(0, shard.size) for shard in shards), "bytes")
         progress.advance(self.done)
 
-    def add(self, task: Task, counts: TaskCounts) -> None:
-        self.done += max(0, task.size)
+    def add(self, shard: Shard, counts: ShardCounts) -> None:
+        self.done += max(0, shard.size)
         self.bytes += counts.bytes_in
         self.tokens += counts.tokens
         elapsed = max(1e-9, time.perf_counter() - self.started)
@@ -80,19 +84,19 @@ class _Meter:
 
 
 def _run_threads(
-    tasks: list[Task], settings: ShardSettings, folder: Path, counts: dict[int, TaskCounts], meter: _Meter
+    shards: list[Shard], settings: ShardSettings, folder: Path, counts: dict[int, ShardCounts], meter: _Meter
 ) -> None:
-    """Two tasks side by side in this process: one is read, by Python, while the other's text is encoded, without."""
-    if not tasks:
+    """Encode two shards side by side in this process: Python reads one while the engine encodes the other."""
+    if not shards:
         return
     encoder, stop = Encoder(settings.encoder), threading.Event()
-    with ThreadPoolExecutor(TASKS_AT_ONCE) as pool:
-        waiting = {pool.submit(run_task, task, settings, folder, encoder, stop): task for task in tasks}
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+        waiting = {pool.submit(encode_shard, shard, settings, folder, encoder, stop): shard for shard in shards}
         try:
             for future in as_completed(waiting):
-                task = waiting[future]
-                counts[task.index] = future.result()
-                meter.add(task, counts[task.index])
+                shard = waiting[future]
+                counts[shard.index] = future.result()
+                meter.add(shard, counts[shard.index])
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -100,34 +104,35 @@ def _run_threads(
 
 
 def _run_pool(
-    tasks: list[Task],
+    shards: list[Shard],
     settings: ShardSettings,
     folder: Path,
     workers: int,
-    counts: dict[int, TaskCounts],
+    counts: dict[int, ShardCounts],
     meter: _Meter,
 ) -> None:
     # spawn: a forked child of a process that has used threads (rayon's, torch's) can hang
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_limit_threads)
     try:
-        waiting = {pool.submit(run_in_worker, task, settings, folder): task for task in tasks}
+        waiting = {pool.submit(encode_in_worker, shard, settings, folder): shard for shard in shards}
         for future in as_completed(waiting):
-            task = waiting[future]
-            counts[task.index] = future.result()
-            meter.add(task, counts[task.index])
+            shard = waiting[future]
+            counts[shard.index] = future.result()
+            meter.add(shard, counts[shard.index])
     except BrokenProcessPool as error:
         raise DataError(
-            "A worker process was killed, perhaps for want of memory.", "Run it again, it continues; try fewer workers."
+            "A worker process was killed, perhaps because memory ran out.",
+            "Run the command again: it continues. Try fewer workers (--workers).",
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run_ray(
-    tasks: list[Task], settings: ShardSettings, folder: Path, counts: dict[int, TaskCounts], meter: _Meter
+    shards: list[Shard], settings: ShardSettings, folder: Path, counts: dict[int, ShardCounts], meter: _Meter
 ) -> None:
-    """The same tasks on a Ray cluster, or on a local one started for this; ``folder`` must be shared by its nodes."""
+    """Encode the shards on a Ray cluster, or on a local one started for it; its nodes must share ``folder``."""
     try:
         import ray
     except ImportError as error:
@@ -138,16 +143,16 @@ def _run_ray(
     if started:
         ray.init(log_to_driver=False)
     try:
-        remote = ray.remote(num_cpus=1)(run_in_worker)
-        waiting = {remote.remote(task, settings, folder.resolve()): task for task in tasks}
+        remote = ray.remote(num_cpus=1)(encode_in_worker)
+        waiting = {remote.remote(shard, settings, folder.resolve()): shard for shard in shards}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            task = waiting.pop(done)
+            shard = waiting.pop(done)
             try:
-                counts[task.index] = ray.get(done)
+                counts[shard.index] = ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, PtkError) else error) from None
-            meter.add(task, counts[task.index])
+            meter.add(shard, counts[shard.index])
     finally:
         if started:
             ray.shutdown()
@@ -161,9 +166,9 @@ def _limit_threads() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def run_in_worker(task: Task, settings: ShardSettings, folder: Path) -> TaskCounts:
-    """A task in a worker, whose encoder is made once."""
+def encode_in_worker(shard: Shard, settings: ShardSettings, folder: Path) -> ShardCounts:
+    """Encode a shard in a worker process, which makes its encoder once."""
     encoder = _ENCODERS.get(settings.encoder)
     if encoder is None:
         encoder = _ENCODERS[settings.encoder] = Encoder(settings.encoder)
-    return run_task(task, settings, folder, encoder)
+    return encode_shard(shard, settings, folder, encoder)

@@ -1,4 +1,4 @@
-"""Which tokenizer encodes the text: the one prepared before, one that was named, the base's, or one trained here?"""
+"""Finds the tokenizer that encodes the text: the last prepare's, a named one, the base's, or one trained here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pydantic import JsonValue
 from pretrain_cli.artifacts import Artifacts, publish_folder
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.encoding.text_sample import training_sample
+from pretrain_cli.data.encoding.tokenizer_sample import draw_sample
 from pretrain_cli.data.fingerprint import fingerprint
 from pretrain_cli.data.reading.files import InputFile
 from pretrain_cli.errors import DataError
-from pretrain_cli.manifest import read_manifest
+from pretrain_cli.formatting import byte_size
+from pretrain_cli.manifest import TokenizerRecord, read_manifest
 from pretrain_cli.progress import Progress
 from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
@@ -43,9 +44,9 @@ def find_tokenizer(
     The one in the artifact folder stays what it is until the new rows are complete.
     """
     folder = work / f"tokenizer-{key[:16]}"
-    with FileLock(artifacts.data / ".tokenizer.lock"):  # parts of one prepare may begin at the same time
+    with FileLock(artifacts.data / ".tokenizer.lock"):  # machines that share the folder may start at the same time
         if not folder.is_dir():
-            staging = work / "tokenizer.part"
+            staging = work / "tokenizer.new"
             shutil.rmtree(staging, ignore_errors=True)
             if _is_prepared(artifacts, key):
                 shutil.copytree(artifacts.tokenizer, staging)
@@ -70,23 +71,29 @@ def _make(config: Config, artifacts: Artifacts, folder: Path, files: list[InputF
         copy_tokenizer(find_base(config.model.base, artifacts), folder)
     else:
         progress.stage("training the tokenizer")
-        sample = training_sample(files, config)
+        sample = draw_sample(files, config)
         size = config.tokenizer.vocab_size
         if not sample.texts:
-            raise DataError("No text is left to train a tokenizer on.", "Look at data.cleaning, or give more text.")
+            raise DataError("No text is left to train a tokenizer on.", "Check data.cleaning, or give more text.")
         chosen = choose_vocab_size(sample.total_bytes) if size == "auto" else size
         train_tokenizer(sample.texts, chosen, folder)
         progress.end_stage()
         if size == "auto":
-            progress.note(f"vocabulary {chosen} entries: enough for {sample.total_bytes / 1e6:.3g} MB of text")
+            progress.note(f"The vocabulary has {chosen:,} entries, enough for {byte_size(sample.total_bytes)} of text.")
         if sample.bytes < 0.9 * sample.total_bytes:
             progress.note(
-                f"The tokenizer is trained on {sample.bytes / 1e6:.3g} MB, "
-                f"drawn evenly from {sample.total_bytes / 1e6:.3g} MB."
+                f"The tokenizer is trained on {byte_size(sample.bytes)}, "
+                f"drawn evenly from {byte_size(sample.total_bytes)}."
             )
 
 
-def source_of(config: Config) -> str:
-    """Where the tokenizer comes from, in words."""
+def tokenizer_record(config: Config, info: TokenizerInfo, engine: str, key: str) -> TokenizerRecord:
+    """What the manifest says of the tokenizer."""
     path, base = config.tokenizer.path, config.model.base
-    return f"from {path}" if path else f"from {base}" if base else "trained here"
+    return TokenizerRecord(
+        fingerprint=info.fingerprint,
+        vocab_size=info.vocab_size,
+        engine=engine,
+        source=f"from {path}" if path else f"from {base}" if base else "trained here",
+        key=key,
+    )

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pretrain_cli.errors import DataError
+
+HARMLESS_REASONS = {"empty", "only_whitespace"}
+"""Reasons to reject a record that are not an error, whatever ``data.on_error`` says."""
+
 
 @dataclass(slots=True)
 class Document:
@@ -63,3 +68,12 @@ def place(record: Document | Rejected) -> str:
     """Where a record is, for an error message: ``file.jsonl, line 3, byte 41``."""
     line = f", line {record.line:,}" if record.line else ""
     return f"{record.path}{line}, byte {record.offset:,}"
+
+
+def bad_record(record: Rejected) -> DataError:
+    """The error of a record that gives no text."""
+    detail = f": {record.detail}" if record.detail else ""
+    return DataError(
+        f"{place(record)}: {record.reason.replace('_', ' ')}{detail}.",
+        "Fix it, or leave such records out with --on-error skip.",
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.reading.documents import Record
-from pretrain_cli.data.reading.files import Span
+from pretrain_cli.data.reading.files import InputFile, Span
 from pretrain_cli.data.reading.formats import FORMATS
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, first_line
@@ -34,6 +35,16 @@ def read(span: Span, settings: ReadSettings) -> Iterator[Record]:
         if type(error).__name__ in OTHER_ERRORS:
             raise _unreadable(span, error) from error
         raise
+
+
+def read_all(files: Iterable[InputFile], data: DataConfig) -> Iterator[Record]:
+    """The records of all files, without the files that can't be read if ``data.on_error`` is "skip"."""
+    for file in files:
+        try:
+            yield from read(Span(file), ReadSettings.of(data))
+        except DataError:
+            if data.on_error == "fail":
+                raise
 
 
 def _unreadable(span: Span, error: Exception) -> DataError:

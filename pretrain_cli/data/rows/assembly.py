@@ -1,8 +1,8 @@
-"""How do shards of token ids become packed rows?"""
+"""Packs the ids of a split's documents into rows, and writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,51 +11,14 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from pretrain_cli.data.choosing.split import Ints, Part
-from pretrain_cli.data.encoding.tasks import shard_name
-from pretrain_cli.data.rows.packing import PACKINGS, Plan, windows
+from pretrain_cli.data.choosing.ranges import DocumentRanges
+from pretrain_cli.data.encoding.encoded import EncodedDocuments, Ints
+from pretrain_cli.data.rows.layout import RowSettings
+from pretrain_cli.data.rows.packing import PACKINGS, RowPlan, group_documents
 from pretrain_cli.data.rows.store import PackedBatch, RowWriter
 
-WINDOW_TOKENS = 1 << 21
+GROUP_TOKENS = 1 << 21
 CHUNK_TOKENS = 1 << 18
-
-
-@dataclass(frozen=True)
-class RowSettings:
-    """What shapes rows beside the ids."""
-
-    sequence_length: int
-    packing: str
-    dtype: str
-    bos: int | None
-    eos: int | None
-    pad: int
-
-    @property
-    def marks_per_document(self) -> int:
-        """Tokens around the text of each document: BOS, EOS, both or none."""
-        return (self.bos is not None) + (self.eos is not None)
-
-
-@dataclass(frozen=True)
-class Shards:
-    """Where the ids of every encoded document lie: shard file, and offset in it."""
-
-    files: Sequence[Path]
-    shard: npt.NDArray[np.int32]
-    offset: Ints
-    dtype: str
-
-
-def locate(tokens: Ints, shard_sizes: Sequence[int], work: Path, dtype: str) -> Shards:
-    """Where documents with ``tokens`` [n] ids each lie, in shards of ``shard_sizes`` documents."""
-    ends = np.cumsum(tokens)
-    borders = np.cumsum(shard_sizes)
-    before = np.concatenate([[0], ends])[borders - shard_sizes]
-    shard = np.repeat(np.arange(len(shard_sizes), dtype=np.int32), shard_sizes)
-    ends -= tokens
-    ends -= before[shard]
-    return Shards([work / f"{shard_name(index)}.ids" for index in range(len(shard_sizes))], shard, ends, dtype)
 
 
 @dataclass(frozen=True)
@@ -70,25 +33,29 @@ class SplitCounts:
 
 
 def write_split(
-    part: Part, shards: Shards, settings: RowSettings, folder: Path, advance: Callable[[int], None]
+    ranges: DocumentRanges,
+    encoded: EncodedDocuments,
+    settings: RowSettings,
+    folder: Path,
+    advance: Callable[[int], None],
 ) -> SplitCounts:
-    """Pack ``part`` and write its rows to ``folder``, window by window; ``advance`` gets tokens done so far."""
+    """Pack ``ranges`` and write the rows to ``folder``, group by group; ``advance`` gets the tokens done so far."""
     length = settings.sequence_length
-    sizes = part.tokens + settings.marks_per_document
+    sizes = ranges.tokens + settings.border_tokens
     packer = PACKINGS[settings.packing](length)
     placed = done = 0
-    with RowWriter(folder, length, settings.dtype) as writer, _Behind(writer.write) as hand_over:
-        assembler = _Assembler(part, shards, settings, hand_over)
-        for window in windows(sizes, max(WINDOW_TOKENS, 64 * length), length):
-            placed += assembler.write(packer.add(window))
-            done += int(window.sizes.sum())
+    with RowWriter(folder, length, settings.dtype) as writer, _WriterThread(writer.write) as hand_over:
+        assembler = _Assembler(ranges, encoded, settings, hand_over)
+        for group in group_documents(sizes, max(GROUP_TOKENS, 64 * length), length):
+            placed += assembler.write(packer.add(group))
+            done += int(group.sizes.sum())
             advance(done)
         placed += assembler.write(packer.finish())
-    return SplitCounts(writer.rows, placed, len(part.documents), packer.tail, assembler.pieces)
+    return SplitCounts(writer.rows, placed, len(ranges.documents), packer.tail, assembler.pieces)
 
 
-class _Behind:
-    """Writes batches in a thread of its own, in order, one behind: the next is put together meanwhile."""
+class _WriterThread:
+    """Writes batches in a separate thread, in order, while the next one is put together."""
 
     def __init__(self, write: Callable[[PackedBatch], None]) -> None:
         self._write, self._thread = write, ThreadPoolExecutor(1)
@@ -114,14 +81,19 @@ class _Assembler:
     """Copies the ids that a plan names into rows."""
 
     def __init__(
-        self, part: Part, shards: Shards, settings: RowSettings, hand_over: Callable[[PackedBatch], None]
+        self,
+        ranges: DocumentRanges,
+        encoded: EncodedDocuments,
+        settings: RowSettings,
+        hand_over: Callable[[PackedBatch], None],
     ) -> None:
-        self.part, self.shards, self.settings, self.hand_over = part, shards, settings, hand_over
-        self.shard = shards.shard[part.rows]
-        self.base = shards.offset[part.rows] + part.first
+        self.ranges, self.encoded, self.settings, self.hand_over = ranges, encoded, settings, hand_over
+        shard, offset = encoded.places
+        self.shard = shard[ranges.entries]
+        self.base = offset[ranges.entries] + ranges.first
         self.pieces = 0
 
-    def write(self, plan: Plan) -> int:
+    def write(self, plan: RowPlan) -> int:
         """Write a plan's rows in chunks of bounded size; the tokens written."""
         rows_at_once = max(1, CHUNK_TOKENS // self.settings.sequence_length)
         self.pieces += len(plan.lengths)
@@ -142,7 +114,7 @@ class _Assembler:
         ends = np.cumsum(lengths)
         before_row = np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)])[:-1]]
         places = row_of * length + ends - lengths - np.repeat(before_row, counts)
-        tokens = self.part.tokens[documents]
+        tokens = self.ranges.tokens[documents]
         # A document is BOS + ids + EOS; of a piece, [low, high) is the range of ids.
         low = np.maximum(starts - bos, 0)
         high = np.minimum(starts + lengths - bos, tokens)
@@ -157,9 +129,9 @@ class _Assembler:
                 flat.reshape(-1, length),
                 counts,
                 lengths.astype(np.int32),
-                self.part.documents[documents],
+                self.ranges.documents[documents],
                 starts,
-                self.part.sources[documents].astype(np.int16),
+                self.ranges.sources[documents].astype(np.int16),
             )
         )
 
@@ -169,14 +141,14 @@ class _Assembler:
             chosen = np.flatnonzero((shard_of == shard) & (sizes > 0))
             if not len(chosen):
                 continue
-            file, dtype = self.shards.files[shard], self.shards.dtype
+            file, dtype = self.encoded.ids_file(shard), self.encoded.dtype
             place, source, size = _runs(to[chosen], (self.base[documents] + low)[chosen], sizes[chosen])
-            # A read costs 3 us, a slice of a mapping 0.5 and up to 64 kB of pages that stay until the mapping goes.
+            # A read costs 3 us; a slice of a mapping 0.5 us, and up to 64 kB of pages that stay until the mapping goes.
             if size.mean() > 1024 or len(size) < 256:
                 _read_into(flat, file, place, source, size)
                 continue
             ids = _map(file, dtype)
-            if size.mean() > 128:  # long pieces: a slice each; short ones: one gather, no Python per piece
+            if size.mean() > 128:  # long pieces: a slice each; short ones: one gather, without Python per piece
                 for at, start, many in zip(place.tolist(), source.tolist(), size.tolist(), strict=True):
                     flat[at : at + many] = ids[start : start + many]
             else:
@@ -186,7 +158,7 @@ class _Assembler:
 
 
 def _runs(place: Ints, source: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:
-    """The pieces with those put together that follow each other in both the rows and the shard."""
+    """The pieces, joined where they follow each other in both the rows and the shard."""
     joined = (place[1:] == place[:-1] + size[:-1]) & (source[1:] == source[:-1] + size[:-1])
     firsts = np.flatnonzero(np.concatenate([[True], ~joined]))
     return place[firsts], source[firsts], np.add.reduceat(size, firsts)
@@ -203,7 +175,7 @@ def _read_into(flat: npt.NDArray[np.unsignedinteger], path: Path, place: Ints, s
 
 
 def _map(path: Path, dtype: str) -> npt.NDArray[np.unsignedinteger]:
-    """A shard's ids. Mapped anew for each chunk: a mapping that stays would count every page it has touched."""
+    """A shard's ids, mapped again for each chunk: a mapping that stays would count every page it has touched."""
     if not path.stat().st_size:  # an empty file can't be mapped
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))  # a plain view: np.memmap's own slices cost 2 us more each

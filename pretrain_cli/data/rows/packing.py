@@ -1,6 +1,6 @@
-"""Which tokens go into which row? Each packing is a plan of pieces: it never sees the ids.
+"""Plans which tokens go into which row: each packing places pieces of documents and never sees the ids.
 
-A packing gets the documents window by window, a very long one in several, and gives back the rows that are complete.
+A packing gets the documents in groups, a very long one in several, and gives back the rows that are complete.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,8 @@ OPEN_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Window:
-    """Documents, or a part of a long one, to be packed: which, from which of its tokens on, and how many tokens."""
+class DocumentGroup:
+    """Documents, or a stretch of a long one, to be packed: which, from which of its tokens on, and how many tokens."""
 
     documents: Ints
     starts: Ints
@@ -27,7 +26,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowPlan:
     """Pieces in the order they fill rows.
 
     ``counts`` [rows]: pieces in each row. ``documents``, ``starts``, ``lengths`` [pieces]: which tokens of which
@@ -41,9 +40,9 @@ class Plan:
 
 
 class Concat:
-    """Documents end to end, cut at the row length (GPT-3's and the tinysolar preset's way).
+    """Documents end to end, cut at the row length (as GPT-3 and the preset tinysolar do).
 
-    Every token is in a row but the last few, fewer than a row: ``tail`` says how many.
+    Every token is in a row, except the last ones that don't fill a row: ``tail`` says how many.
     """
 
     def __init__(self, length: int) -> None:
@@ -55,16 +54,16 @@ class Concat:
     def tail(self) -> int:
         return self._held_tokens
 
-    def add(self, window: Window) -> Plan:
-        """The rows that ``window`` completes."""
+    def add(self, group: DocumentGroup) -> RowPlan:
+        """The rows that ``group`` completes."""
         held = np.array(self._held, np.int64).reshape(-1, 3)
-        ids = np.concatenate([held[:, 0], window.documents])
-        starts = np.concatenate([held[:, 1], window.starts])
-        lengths = np.concatenate([held[:, 2], window.sizes])
+        ids = np.concatenate([held[:, 0], group.documents])
+        starts = np.concatenate([held[:, 1], group.starts])
+        lengths = np.concatenate([held[:, 2], group.sizes])
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
         full = total // self.length * self.length
-        # A piece ends at each document's end and at each row's end, but not between two parts of a document.
+        # A piece ends where a document or a row ends, but not between two stretches of a document.
         documents_end = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
         borders = np.union1d(ends[documents_end], np.arange(self.length, total + 1, self.length))
         firsts = np.concatenate([[0], borders[:-1]]) if len(borders) else borders
@@ -77,19 +76,19 @@ class Concat:
         )
         self._held_tokens = total - full
         counts = np.bincount(firsts[done] // self.length, minlength=full // self.length)
-        return Plan(counts.astype(np.int64), ids[owner][done], piece_starts[done], piece_lengths[done])
+        return RowPlan(counts.astype(np.int64), ids[owner][done], piece_starts[done], piece_lengths[done])
 
-    def finish(self) -> Plan:
-        """Nothing: what doesn't fill a row is the tail."""
+    def finish(self) -> RowPlan:
+        """An empty plan: what doesn't fill a row is the tail."""
         none = np.empty(0, np.int64)
-        return Plan(none, none, none, none)
+        return RowPlan(none, none, none, none)
 
 
 class BestFit:
-    """Best-fit decreasing over windows of pieces (Ding et al. 2024, arXiv 2404.10830), O(n log L).
+    """Best-fit decreasing over groups of documents (Ding et al. 2024, arXiv 2404.10830), O(n log L).
 
     A document longer than a row gives row-long pieces and a rest; each rest goes to the open row with the least room
-    that holds it. Rows still open after a window stay open for the next, at most ``OPEN_ROWS`` of them, so memory is
+    that holds it. Rows still open after a group stay open for the next, at most ``OPEN_ROWS`` of them, so memory is
     bounded. No token is dropped.
     """
 
@@ -101,21 +100,21 @@ class BestFit:
         self._rooms = none
         self._pieces = Pieces(none, none, none, none)
 
-    def add(self, window: Window) -> Plan:
-        """The rows that ``window`` fills, and those that had to close."""
-        documents, sizes = window.documents, window.sizes
-        whole = sizes // self.length
-        rests = sizes - whole * self.length
-        owner = np.repeat(documents, whole)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(whole) - whole, whole)
-        starts = np.repeat(window.starts, whole) + within * self.length
-        full = Plan(np.ones(len(owner), np.int64), owner, starts, np.full(len(owner), self.length, np.int64))
+    def add(self, group: DocumentGroup) -> RowPlan:
+        """The rows that ``group`` fills, and those that had to close."""
+        documents, sizes = group.documents, group.sizes
+        full_rows = sizes // self.length
+        rests = sizes - full_rows * self.length
+        owner = np.repeat(documents, full_rows)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(full_rows) - full_rows, full_rows)
+        starts = np.repeat(group.starts, full_rows) + within * self.length
+        full = RowPlan(np.ones(len(owner), np.int64), owner, starts, np.full(len(owner), self.length, np.int64))
         order = np.argsort(-rests, kind="stable")[: np.count_nonzero(rests)]
-        rows, rooms = place(self._rooms, rests[order], self.length)
-        new = Pieces(rows, documents[order], (window.starts + whole * self.length)[order], rests[order])
+        rows, rooms = best_fit(self._rooms, rests[order], self.length)
+        new = Pieces(rows, documents[order], (group.starts + full_rows * self.length)[order], rests[order])
         return _join(full, self._close(self._pieces.and_then(new), rooms))
 
-    def _close(self, pieces: Pieces, rooms: Ints) -> Plan:
+    def _close(self, pieces: Pieces, rooms: Ints) -> RowPlan:
         """The plan of the full rows and, where too many are open, of the fullest; the others are kept."""
         closed = rooms == 0
         if len(rooms) - np.count_nonzero(closed) > OPEN_ROWS:
@@ -128,7 +127,7 @@ class BestFit:
         self._pieces = Pieces(renumbered[kept.rows], kept.documents, kept.starts, kept.lengths)
         return pieces.where(~stays).plan()
 
-    def finish(self) -> Plan:
+    def finish(self) -> RowPlan:
         """The rows still open."""
         plan = self._pieces.plan()
         none = np.empty(0, np.int64)
@@ -145,20 +144,20 @@ class Pieces:
     starts: Ints
     lengths: Ints
 
-    def where(self, chosen: npt.NDArray[Any]) -> Pieces:
+    def where(self, chosen: npt.NDArray[np.bool_] | Ints) -> Pieces:
         return Pieces(self.rows[chosen], self.documents[chosen], self.starts[chosen], self.lengths[chosen])
 
     def and_then(self, other: Pieces) -> Pieces:
         return Pieces(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in vars(self)))
 
-    def plan(self) -> Plan:
+    def plan(self) -> RowPlan:
         """These pieces alone, row by row."""
         ordered = self.where(np.argsort(self.rows, kind="stable"))
         counts = np.unique(ordered.rows, return_counts=True)[1]
-        return Plan(counts.astype(np.int64), ordered.documents, ordered.starts, ordered.lengths)
+        return RowPlan(counts.astype(np.int64), ordered.documents, ordered.starts, ordered.lengths)
 
 
-def place(rooms: Ints, sizes: Ints, length: int) -> tuple[Ints, Ints]:
+def best_fit(rooms: Ints, sizes: Ints, length: int) -> tuple[Ints, Ints]:
     """The row of each piece by best fit, and the room left in all rows.
 
     ``rooms``: of the open rows; ``sizes``: of the pieces, descending. Pieces of one size are placed together: a row
@@ -201,8 +200,8 @@ def place(rooms: Ints, sizes: Ints, length: int) -> tuple[Ints, Ints]:
     return found, np.fromiter(map(left.__getitem__, range(many_rows)), np.int64, many_rows)
 
 
-def _join(first: Plan, second: Plan) -> Plan:
-    return Plan(
+def _join(first: RowPlan, second: RowPlan) -> RowPlan:
+    return RowPlan(
         np.concatenate([first.counts, second.counts]),
         np.concatenate([first.documents, second.documents]),
         np.concatenate([first.starts, second.starts]),
@@ -213,10 +212,10 @@ def _join(first: Plan, second: Plan) -> Plan:
 PACKINGS: dict[str, type[Concat] | type[BestFit]] = {"concat": Concat, "best-fit": BestFit}
 
 
-def windows(sizes: Ints, tokens: int, length: int) -> Iterator[Window]:
-    """All documents, in order, about ``tokens`` tokens at a time: bounds what is planned at once.
+def group_documents(sizes: Ints, tokens: int, length: int) -> Iterator[DocumentGroup]:
+    """All documents, in order, in groups of about ``tokens`` tokens: bounds what is planned at once.
 
-    A document with more comes in parts, each but the last a whole number of rows of ``length``.
+    A document with more comes in several groups, each but the last a whole number of rows of ``length``.
     """
     most = max(length, tokens // length * length)
     ends = np.cumsum(sizes)
@@ -224,10 +223,11 @@ def windows(sizes: Ints, tokens: int, length: int) -> Iterator[Window]:
     while start < len(sizes):
         if sizes[start] > most:
             for first in range(0, int(sizes[start]), most):
-                yield Window(*(np.array([value]) for value in (start, first, min(most, int(sizes[start]) - first))))
+                size = min(most, int(sizes[start]) - first)
+                yield DocumentGroup(np.array([start]), np.array([first]), np.array([size]))
             start += 1
             continue
         before = int(ends[start - 1]) if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-        yield Window(np.arange(start, stop), np.zeros(stop - start, np.int64), sizes[start:stop])
+        yield DocumentGroup(np.arange(start, stop), np.zeros(stop - start, np.int64), sizes[start:stop])
         start = stop

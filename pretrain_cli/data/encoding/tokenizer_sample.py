@@ -1,9 +1,8 @@
-"""Which text is the tokenizer trained on, and which checks the engine? A bounded, seeded part of what is trained on."""
+"""Draws the text that a tokenizer is trained on: a bounded, seeded sample of what the model is trained on."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,20 +11,16 @@ import xxhash
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.choosing.split import choose_split, hold_out, same_text
 from pretrain_cli.data.cleaning.steps import Cleaner
-from pretrain_cli.data.encoding.shards import REASONS_OF_NO_CONCERN, bad_record
-from pretrain_cli.data.reading.documents import Batch, Document, Record
-from pretrain_cli.data.reading.files import InputFile, Span
-from pretrain_cli.data.reading.read import read
-from pretrain_cli.data.reading.settings import ReadSettings
-from pretrain_cli.errors import DataError
+from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Batch, Document, bad_record
+from pretrain_cli.data.reading.files import InputFile
+from pretrain_cli.data.reading.read import read_all
 
-PIECE = 1 << 16
-CHECK_CHARACTERS = 1 << 18
-CHECK_BYTES = 1 << 17
+DRAWN_CHARACTERS = 1 << 16
+"""A long document is drawn in stretches of this length."""
 
 
 @dataclass
-class Sample:
+class TokenizerSample:
     """Text to train a tokenizer on. ``bytes``: of ``texts``; ``total_bytes``: of all the text, held out or not."""
 
     texts: list[str]
@@ -33,29 +28,17 @@ class Sample:
     total_bytes: int
 
 
-def _records(files: list[InputFile], config: Config) -> Iterator[Record]:
-    """All records of the input; files that can't be read are judged when the data is read for good."""
-    data = config.data
-    for file in files:
-        settings = ReadSettings.of(data)
-        try:
-            yield from read(Span(file), settings)
-        except DataError:
-            if data.on_error == "fail":
-                raise
-
-
-def training_sample(files: list[InputFile], config: Config) -> Sample:
+def draw_sample(files: list[InputFile], config: Config) -> TokenizerSample:
     """About ``tokenizer.sample_bytes`` of text, drawn evenly by a hash of text and seed, none of it held out.
 
-    All documents are read, as which of them are held out follows from all. With cleaning steps, near dedup or weights
-    that isn't known before the end: twice the share is left out.
+    All documents are read, because which of them are held out depends on all. With cleaning steps, near dedup or
+    weights that isn't known before the end: twice the share is left out.
 
     Raises:
         DataError: a bad record or file, where ``on_error`` is "fail".
     """
     drawing = _Drawing(config, sum(max(0, file.size) for file in files))
-    for record in _records(files, config):
+    for record in read_all(files, config.data):
         if isinstance(record, Batch):
             for digest, encoded, text in zip(
                 map(xxhash.xxh3_128_digest, record.encoded), record.encoded, record.texts, strict=True
@@ -65,14 +48,14 @@ def training_sample(files: list[InputFile], config: Config) -> Sample:
                     drawing.end(digest)
         elif isinstance(record, Document):
             drawing.take_part(record)
-        elif config.data.on_error == "fail" and record.reason not in REASONS_OF_NO_CONCERN:
-            raise bad_record(record)  # it would end the encoding: no tokenizer is trained first
+        elif config.data.on_error == "fail" and record.reason not in HARMLESS_REASONS:
+            raise bad_record(record)  # it would end the encoding: say so before a tokenizer is trained
     return drawing.finish()
 
 
 @dataclass
 class _Drawing:
-    """Pieces drawn so far, each with its document and its place in it."""
+    """The text drawn so far: (document, byte that it starts at there, text)."""
 
     config: Config
     expected_bytes: int
@@ -90,21 +73,21 @@ class _Drawing:
     def take(self, text: str, size: int) -> None:
         """Draw from more text of the current document."""
         at = self.sizes[-1]
-        for start in range(0, len(text), PIECE):
-            piece = text[start : start + PIECE]
+        for start in range(0, len(text), DRAWN_CHARACTERS):
+            piece = text[start : start + DRAWN_CHARACTERS]
             if self.share == 1 or self._number(piece) < self.share:
                 self.drawn.append((len(self.sizes) - 1, at, piece))
                 self.used += len(piece)
-            at += len(piece.encode()) if len(text) > PIECE else size
+            at += len(piece.encode()) if len(text) > DRAWN_CHARACTERS else size
         self.sizes[-1] += size
-        if self.used > 1.2 * self.limit:  # compressed input is larger than its size on disk says
+        if self.used > 1.2 * self.limit:  # compressed input is larger than it is on disk
             self._thin()
 
     def _number(self, text: str) -> float:
         return float(xxhash.xxh3_64_intdigest(text[:4096].encode(), self.config.data.seed) / 2**64)
 
     def _thin(self) -> None:
-        """Halve the share: what has been drawn stays an even sample of what has been read."""
+        """Halve the share, so that what was drawn stays an even sample of what was read."""
         self.share /= 2
         self.drawn = [entry for entry in self.drawn if self._number(entry[2]) < self.share]
         self.used = sum(len(text) for _, _, text in self.drawn)
@@ -122,7 +105,7 @@ class _Drawing:
         self.hashes.append(digest)
         self.sizes.append(0)
 
-    def finish(self) -> Sample:
+    def finish(self) -> TokenizerSample:
         data, sizes = self.config.data, np.array(self.sizes[: len(self.hashes)], np.int64)
         hashes = np.frombuffer(b"".join(self.hashes), ">u8").reshape(-1, 2).astype(np.uint64)
         uncertain = bool(data.cleaning or data.near_dedup or data.sources)
@@ -144,7 +127,7 @@ class _Drawing:
             if not held_out[document]
         ]
         texts = list(filter(None, texts))
-        return Sample(texts, sum(len(text.encode()) for text in texts), int(sizes.sum()))
+        return TokenizerSample(texts, sum(len(text.encode()) for text in texts), int(sizes.sum()))
 
     def _clean(self, text: str) -> str:
         cleaned, reason = self.cleaner.apply(text)
@@ -153,25 +136,3 @@ class _Drawing:
 
 def _first_bytes(text: str, size: int) -> str:
     return text.encode()[: max(0, size)].decode(errors="ignore")
-
-
-def head_sample(files: list[InputFile], config: Config) -> list[str]:
-    """The first pieces of up to eight files spread over the input: what the fast engine is checked on."""
-    step = max(1, len(files) // 8)
-    chosen = files[::step][:8]
-    sample: list[str] = []
-    for file in chosen:
-        used = 0
-        try:
-            for record in _records([file], config):
-                texts = record.texts if isinstance(record, Batch) else []
-                for text in [record.text] if isinstance(record, Document) else texts:
-                    sample.append(text[:CHECK_CHARACTERS])
-                    used += len(sample[-1])
-                    if used > CHECK_BYTES // len(chosen):
-                        break
-                if used > CHECK_BYTES // len(chosen):
-                    break
-        except DataError:
-            continue
-    return sample

@@ -1,0 +1,63 @@
+"""Opens all encoded documents: a table with an entry each, and their ids in the shards' files."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain_cli.data.cleaning.near_duplicates import Signatures
+from pretrain_cli.data.encoding.shard_files import shard_file
+from pretrain_cli.data.encoding.shards import DOCUMENT
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodedDocuments:
+    """All documents that gave tokens, in reading order.
+
+    Attributes:
+        table: ``DOCUMENT`` [n].
+        shard_sizes: documents in each shard.
+        folder: of the shards' files.
+        dtype: of the ids there.
+    """
+
+    table: npt.NDArray[np.void]
+    shard_sizes: list[int]
+    folder: Path
+    dtype: str
+
+    def ids_file(self, shard: int) -> Path:
+        return shard_file(self.folder, shard, "ids")
+
+    def signatures(self) -> Signatures:
+        """The MinHash signature of each document [n, 128], where near duplicates are sought."""
+        files = (shard_file(self.folder, shard, "signatures.npy") for shard in range(len(self.shard_sizes)))
+        return np.concatenate([np.load(file) for file in files])
+
+    @functools.cached_property
+    def places(self) -> tuple[npt.NDArray[np.int32], Ints]:
+        """(shard [n], offset [n]): where each document's ids begin."""
+        sizes = self.shard_sizes
+        ends = np.cumsum(self.table["tokens"])
+        before = np.concatenate([[0], ends])[np.cumsum(sizes) - sizes]
+        shard = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        ends -= self.table["tokens"]
+        ends -= before[shard]
+        return shard, ends
+
+
+def open_encoded(folder: Path, shards: int, dtype: str) -> EncodedDocuments:
+    """The documents of all shards. Besides the whole table, one shard's is in memory at a time."""
+    files = [shard_file(folder, index, "documents.npy") for index in range(shards)]
+    sizes = [len(np.load(file, mmap_mode="r")) for file in files]
+    table, at = np.empty(sum(sizes), DOCUMENT), 0
+    for file, size in zip(files, sizes, strict=True):
+        table[at : at + size] = np.load(file)
+        at += size
+    return EncodedDocuments(table, sizes, folder, dtype)

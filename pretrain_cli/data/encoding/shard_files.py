@@ -1,0 +1,75 @@
+"""Encodes one shard into files, and reads the files of finished shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pretrain_cli.artifacts import writing_to
+from pretrain_cli.data.cleaning.near_duplicates import PERMUTATIONS
+from pretrain_cli.data.encoding.encoder import Encoder
+from pretrain_cli.data.encoding.shard_encoder import ShardEncoder
+from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
+
+
+def shard_file(folder: Path, index: int, ending: str) -> Path:
+    """A file of shard ``index``: ``ids``, ``documents.npy``, ``signatures.npy``, ``rejected``, and last ``json``."""
+    return folder / f"task-{index:06d}.{ending}"
+
+
+def encode_shard(
+    shard: Shard,
+    settings: ShardSettings,
+    folder: Path,
+    encoder: Encoder | None = None,
+    stop: threading.Event | None = None,
+) -> ShardCounts:
+    """Read, clean and encode a shard into its files in ``folder``; a pure function of input and settings.
+
+    Bad records are listed in a file of their own, a JSON object a line. Once ``stop`` is set the encoding ends at the
+    next record with ``Stopped``.
+
+    Raises:
+        DataError: a bad record or file, where ``on_error`` is "fail".
+    """
+    with writing_to(folder):
+        with (
+            open(shard_file(folder, shard.index, "ids"), "wb") as sink,
+            ShardEncoder(settings, encoder or Encoder(settings.encoder), sink, stop) as encoding,
+        ):
+            for span in shard.spans:
+                encoding.read_span(span)
+        np.save(shard_file(folder, shard.index, "documents.npy"), encoding.table())
+        if settings.near_dedup:
+            signatures = np.array(encoding.signatures, np.uint32).reshape(-1, PERMUTATIONS)
+            np.save(shard_file(folder, shard.index, "signatures.npy"), signatures)
+        if encoding.rejected:
+            lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in encoding.rejected)
+            rejected = shard_file(folder, shard.index, "rejected")
+            rejected.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        unfinished = shard_file(folder, shard.index, "json.new")
+        unfinished.write_text(json.dumps(asdict(encoding.counts)))
+        os.replace(unfinished, shard_file(folder, shard.index, "json"))
+    return encoding.counts
+
+
+def finished_shard(folder: Path, index: int) -> ShardCounts | None:
+    """The counts of a shard whose files are complete, or None."""
+    path = shard_file(folder, index, "json")
+    return ShardCounts(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def collect_rejected(folder: Path, shards: int, path: Path) -> None:
+    """Write the bad records of all shards, in order, to one file."""
+    with open(path, "wb") as out:
+        for index in range(shards):
+            rejected = shard_file(folder, index, "rejected")
+            if rejected.is_file():
+                with open(rejected, "rb") as lines:
+                    shutil.copyfileobj(lines, out, 1 << 20)

@@ -1,0 +1,66 @@
+"""Says which bytes the tokens of a vocabulary stand for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def read_spec(file: Path) -> dict[str, Any]:
+    """The JSON of a tokenizer.json, not to be changed: it is shared."""
+    return _read_spec(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_spec(file: Path, modified_ns: int) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return spec
+
+
+def is_byte_level(file: Path) -> bool:
+    """Whether each character of a token stands for one byte (GPT-2's way)."""
+    return '"ByteLevel"' in file.read_text(encoding="utf-8")
+
+
+def lacks_bytes(file: Path) -> bool:
+    """Whether this is a byte-level BPE without a token for every byte, such as SmolLM2's, which lacks 21."""
+    spec = read_spec(file)
+    if spec.get("normalizer") or '"ByteLevel"' not in json.dumps(spec.get("pre_tokenizer")):
+        return False
+    from tokenizers import pre_tokenizers
+
+    return not set(pre_tokenizers.ByteLevel.alphabet()) <= set(spec["model"].get("vocab", {}))
+
+
+def byte_names() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary: itself if it is visible (GPT-2)."""
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in visible else chr(next(others)) for byte in range(256)]
+
+
+def token_bytes(file: Path) -> npt.NDArray[np.int64]:
+    """The UTF-8 bytes each id stands for, [vocabulary]; specials 0. Exact for byte-level and byte-fallback BPE."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    byte_level = is_byte_level(file)
+    sizes = np.zeros(max(vocabulary.values()) + 1, np.int64)
+    for token, index in vocabulary.items():
+        if index in special:
+            continue
+        if byte_level:
+            sizes[index] = len(token)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            sizes[index] = 1
+        else:
+            sizes[index] = len(token.replace("▁", " ").encode())
+    return sizes

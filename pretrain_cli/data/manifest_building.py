@@ -1,0 +1,78 @@
+"""Puts the manifest of a finished prepare together."""
+
+from __future__ import annotations
+
+from pretrain_cli.config.model import Config
+from pretrain_cli.data.figures import make_statistics, source_record, split_record
+from pretrain_cli.data.fingerprint import fingerprint
+from pretrain_cli.data.ledger import add_up
+from pretrain_cli.data.messages import Messages
+from pretrain_cli.data.packed import PackedText
+from pretrain_cli.data.reading.sources import Sources
+from pretrain_cli.data.request import Request
+from pretrain_cli.manifest import InputRecord, Ledger, Manifest, RowLayout, SplitRecord, TokenizerRecord
+
+
+def build_manifest(
+    config: Config,
+    sources: Sources,
+    hashes: list[str],
+    request: Request,
+    tokenizer: TokenizerRecord,
+    text: PackedText,
+    ledger: Ledger,
+    messages: Messages,
+    seconds: float,
+) -> Manifest:
+    """All that the other stages may know; ``hashes`` of the sources' files, ``seconds`` since the start."""
+    layout = _layout(config, text)
+    held_bytes = text.selection.validation_bytes
+    train = split_record(text.train, ledger.bytes.kept - held_bytes)
+    validation = split_record(text.validation, held_bytes)
+    inputs = zip(sources.paths, sources.files, hashes, strict=True)
+    return Manifest(
+        settings=layout,
+        inputs=tuple(InputRecord(path=path, size=file.size, hash=digest) for path, file, digest in inputs),
+        tokenizer=tokenizer,
+        base=config.model.base,
+        train=train,
+        validation=validation,
+        sources={name: source_record(index, text) for index, name in enumerate(sources.names)},
+        statistics=make_statistics(ledger, text),
+        rejected=add_up(count.rejected for count in text.counts),
+        ledger=ledger,
+        request=request,
+        warnings=tuple(messages.warnings),
+        notes=tuple(messages.notes),
+        fingerprint=_fingerprint(layout, tokenizer, train, validation, hashes),
+        seconds=round(seconds, 3),
+    )
+
+
+def _layout(config: Config, text: PackedText) -> RowLayout:
+    rows = text.rows
+    return RowLayout(
+        sequence_length=rows.sequence_length,
+        packing=rows.packing,
+        add_bos=rows.bos is not None,
+        add_eos=rows.eos is not None,
+        dtype=rows.dtype,
+        cleaning=config.data.cleaning,
+        split=text.selection.split,
+        validation_fraction=config.data.validation_fraction,
+    )
+
+
+def _fingerprint(
+    layout: RowLayout, tokenizer: TokenizerRecord, train: SplitRecord, validation: SplitRecord, hashes: list[str]
+) -> str:
+    """Names the rows by all that they follow from. The tokenizer's key, which names its own request, isn't in it."""
+    return fingerprint(
+        {
+            "settings": layout.model_dump(mode="json"),
+            "tokenizer": tokenizer.model_dump(mode="json", exclude={"key"}),
+            "train": train.model_dump(mode="json"),
+            "validation": validation.model_dump(mode="json"),
+            "inputs": [*hashes],
+        }
+    )
