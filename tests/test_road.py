@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,11 @@ def test_a_second_prepare_has_nothing_to_do_and_other_settings_are_named(road, t
     folder = road[0]
     again = ok(folder, "prepare", str(text), "--vocab-size", "1000")
     assert again["reused"] is True
+    shutil.copytree(folder / "artifacts", folder / "changed")
+    done = ptk(folder, "prepare", str(text), "--vocab-size", "900", "--artifacts", "changed", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reused"] is False
+    assert "vocab_size was 1000, is 900" in done.stderr
 
 
 @pytest.mark.slow
@@ -203,7 +209,8 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path, text, stage) -> No
     assert lines[-2].startswith("Error: ") and lines[-1].startswith("Hint: "), rest
     if stage == "train":
         assert "resume" in lines[-1]
-        assert ok(tmp_path, "train", "--resume", "--max-steps", "400")["status"] in ("finished", "interrupted")
+        resumed = ok(tmp_path, "train", "--resume", "--max-steps", "400")
+        assert (resumed["status"], resumed["steps"]) == ("finished", 400)
 
 
 @pytest.mark.slow
