@@ -1,7 +1,7 @@
 PYTHON ?= .venv/bin/python
 BIN = $(dir $(PYTHON))
 
-.PHONY: check lint test format docs
+.PHONY: check lint test coverage format docs
 
 check: lint  ## Style, types, import rules, generated pages, unit tests: under a minute
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 -m "not slow"
@@ -11,6 +11,9 @@ lint:  ## The same without the tests
 
 test:  ## Everything, in its own environment, as CI does it
 	sh tests/run.sh
+
+coverage:  ## The lines and branches that the fast tests reach; fails below 85 %
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 -m "not slow" --cov --cov-fail-under=85
 
 format:
 	$(BIN)ruff check --fix

@@ -40,6 +40,18 @@ def test_every_command_and_option_in_a_shell_block_exists(page: Path) -> None:
                 assert option in known, f"{name} {option}"
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/contributing/architecture.md"])
+def test_files_that_a_page_for_developers_names_exist(page: str) -> None:
+    """A name counts from the root, from the package, or from the folder that the page spoke of."""
+    files = [
+        path.as_posix()
+        for folder in ("pretrain_cli", "tests", "docs", "benchmarks")
+        for path in Path(ROOT, folder).rglob("*")
+    ]
+    for name in re.findall(r"`([\w./-]+\.py)`", (ROOT / page).read_text(encoding="utf-8")):
+        assert any(file.endswith(f"/{name.rstrip('/')}") for file in files), name
+
+
 def test_every_dependency_is_explained_and_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
