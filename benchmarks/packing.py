@@ -30,6 +30,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.rows.store import open_rows
+from pretrain_cli.manifest import read_manifest
 
 PACKINGS = ("best-fit", "concat")
 
@@ -58,7 +59,7 @@ def pack(text: Path, tokenizer: Path, packing: str, length: int, artifacts: Arti
 
 
 def show_rows(name: str, length: int, packing: str, artifacts: Artifacts, seconds: float) -> None:
-    ledger, rows = artifacts.read_manifest()["ledger"]["tokens"], open_rows(artifacts.train_rows)
+    ledger, rows = read_manifest(artifacts).ledger.tokens, open_rows(artifacts.train_rows)
     sizes = rows.column("piece_lengths").astype(np.int64)
     documents = rows.column("piece_documents")
     tokens = np.bincount(documents, sizes).astype(np.int64)
@@ -67,7 +68,7 @@ def show_rows(name: str, length: int, packing: str, artifacts: Artifacts, second
     cut = (pieces > 1)[fits].sum() / max(1, fits.sum())
     fill = sizes.sum() / (len(rows) * length)
     context = (sizes * (sizes - 1) // 2).sum() / sizes.sum()
-    dropped = sum(ledger["dropped"].get(f"{split}_tail", 0) for split in ("train", "validation"))
+    dropped = sum(ledger.dropped.get(f"{split}_tail", 0) for split in ("train", "validation"))
     print(f"| {name} | {length} | {packing} | {fill:.2%} | {dropped} | {cut:.1%} | {context:.0f} | {seconds:.2f} s |")
 
 

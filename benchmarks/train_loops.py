@@ -14,13 +14,14 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 from turns import Loop
 
-from pretrain_cli.artifacts import Artifacts, read_lines
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import changed, load_config
 from pretrain_cli.config.model import Config, TrainConfig
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.model.build import scratch_model
 from pretrain_cli.model.sizes import named_shape
 from pretrain_cli.progress import Progress
+from pretrain_cli.storage import read_lines
 from pretrain_cli.tokenizer.load import read_tokenizer
 from pretrain_cli.training.choices.recipe import BASE_BATCH_TOKENS, Rates
 from pretrain_cli.training.rows.order import RowOrder

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import write_json
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import Record, VersionedRecord, read_versioned
+from pretrain_cli.storage import write_json
 
 VERSION = 1
 """Of report.json's format."""

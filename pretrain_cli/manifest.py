@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
-from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError
 from pretrain_cli.records import Record, VersionedRecord, read_versioned
+from pretrain_cli.storage import write_json
 
 VERSION = 2
 """Of the manifest's format. Version 1 had no statistics."""

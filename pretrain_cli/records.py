@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import PtkError
+from pretrain_cli.storage import read_json
 
 
 class Record(BaseModel):

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import field_validator
 
-from pretrain_cli.artifacts import RunFolder, write_json
+from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import Record, VersionedRecord, read_versioned
+from pretrain_cli.storage import write_json
 from pretrain_cli.version import __version__
 
 VERSION = 1

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_cli.artifacts import Artifacts, NoSpaceError, lock, publish_folder, read_json, write_json, writing_to
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError, ModelError, UsageError
+from pretrain_cli.locking import lock
+from pretrain_cli.manifest import read_manifest
+from pretrain_cli.storage import NoSpaceError, publish_folder, read_json, write_json, writing_to
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_a_run_name_that_no_folder_should_have_is_refused(artifacts, name) -> No
 
 def test_what_is_missing_says_which_command_makes_it(artifacts) -> None:
     with pytest.raises(DataError) as no_data:
-        artifacts.read_manifest()
+        read_manifest(artifacts)
     with pytest.raises(ModelError) as no_run:
         artifacts.latest_run()
     assert "ptk prepare" in no_data.value.hint
@@ -102,7 +105,7 @@ def test_the_second_process_in_a_folder_hears_who_holds_it(tmp_path) -> None:
     with lock(tmp_path, "training"):
         assert json.loads((tmp_path / ".lock.json").read_text())["pid"] == os.getpid()
         program = (
-            "import sys; from pathlib import Path; from pretrain_cli.artifacts import lock\n"
+            "import sys; from pathlib import Path; from pretrain_cli.locking import lock\n"
             "try:\n    with lock(Path(sys.argv[1]), 'training'): pass\n"
             "except Exception as error: print(error)"
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_cli.artifacts import Artifacts, read_lines
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.evaluation.run import evaluate
 from pretrain_cli.generation.run import generate
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.run import train
 
 FIXTURE = Path(__file__).parent / "fixtures" / "artifacts-0.1.0.tar.gz"

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from pretrain_cli.artifacts import write_text
 from pretrain_cli.cli.fields import config_field, default_text, markup, metavar
 from pretrain_cli.cli.help import add_command, group
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.config.load import DEFAULT_FILE, flatten, known_keys
 from pretrain_cli.errors import ConfigError, UsageError
+from pretrain_cli.storage import write_text
 
 app = group(
     "Show, explain and write the config.",

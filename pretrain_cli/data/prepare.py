@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts, lock, writing_to
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.choosing.ranges import DocumentRanges
 from pretrain_cli.data.choosing.selection import Selection, select
@@ -29,8 +29,10 @@ from pretrain_cli.data.rows.layout import RowSettings, choose_rows
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.formatting import count, count_of, exact
+from pretrain_cli.locking import lock
 from pretrain_cli.manifest import Ledger
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.storage import writing_to
 from pretrain_cli.tokenizer.load import TokenizerInfo
 
 

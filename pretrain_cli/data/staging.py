@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts, publish_folder, sync_folder
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.manifest import Manifest, write_manifest
+from pretrain_cli.storage import publish_folder, sync_folder
 
 
 class Staging:

@@ -7,12 +7,13 @@ import os
 import platform
 from typing import Any
 
-from pretrain_cli.artifacts import RunFolder, read_lines, write_text
+from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
 from pretrain_cli.evaluation.texts import GENERAL
 from pretrain_cli.model.names import base_name
 from pretrain_cli.run_record import RunRecord, read_run_record
+from pretrain_cli.storage import read_lines, write_text
 from pretrain_cli.webpage import charts, document, facts, interval_chart, line_chart, table
 
 CURVES = {

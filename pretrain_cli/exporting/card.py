@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import DataError
 from pretrain_cli.evaluation_report import read_report
 from pretrain_cli.manifest import Manifest, read_manifest
 from pretrain_cli.model.names import NamedModel
 from pretrain_cli.run_record import RunRecord, read_run_record
+from pretrain_cli.storage import read_lines
 
 CURVE_POINTS = 8
 LICENSE_TO_FILL = "license: unknown # fill in, for example apache-2.0; it has to fit the base and the text"

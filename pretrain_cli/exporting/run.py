@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts, publish_folder, read_json, write_text
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import UsageError
 from pretrain_cli.exporting.card import loading, model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
@@ -15,6 +15,7 @@ from pretrain_cli.exporting.hub import check_hub, push
 from pretrain_cli.model.gguf_writing import write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.storage import publish_folder, read_json, write_text
 from pretrain_cli.tokenizer.load import COMPANIONS
 
 FORMATS = ("hf", "gguf", "ollama")

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.formatting import count_of, exact
+from pretrain_cli.storage import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

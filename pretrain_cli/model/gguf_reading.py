@@ -7,8 +7,9 @@ import io
 import tempfile
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts, publish_folder
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.storage import publish_folder
 
 
 def convert_gguf(file: Path, artifacts: Artifacts) -> Path:

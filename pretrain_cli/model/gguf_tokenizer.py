@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import ModelError
 from pretrain_cli.model.files import check_vocabulary
+from pretrain_cli.storage import read_json
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 from pretrain_cli.tokenizer.train import SPLIT
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_cli.artifacts import read_json
 from pretrain_cli.errors import MissingDependencyError, ModelError
 from pretrain_cli.model.files import check_finite, read_weights, weight_files
 from pretrain_cli.model.gguf_tokenizer import write_tokenizer
 from pretrain_cli.model.llama_cpp import FAMILIES, check_config
 from pretrain_cli.model.rope import inverse_frequencies, rope_settings
+from pretrain_cli.storage import read_json
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pretrain_cli.artifacts import Artifacts, read_json, write_json, write_text
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config, to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.rows.store import PackedBatch, RowWriter
@@ -28,6 +28,7 @@ from pretrain_cli.errors import ModelError, PtkError
 from pretrain_cli.manifest import RowLayout
 from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.progress import Progress
+from pretrain_cli.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -8,7 +8,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig
 
-from pretrain_cli.artifacts import Artifacts, existing_folder
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.manifest import RowLayout
@@ -27,6 +27,7 @@ from pretrain_cli.planning.probe import Measured, ProbeRows, measure
 from pretrain_cli.planning.result import TrainingPlan
 from pretrain_cli.planning.scaling import step_on
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.storage import existing_folder
 from pretrain_cli.training.choices.compilation import choose_compile
 from pretrain_cli.training.choices.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine

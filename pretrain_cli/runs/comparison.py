@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, read_lines
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.run_record import read_run_config
 from pretrain_cli.runs.comparison_page import write_comparison
 from pretrain_cli.runs.results import RunComparison
 from pretrain_cli.runs.summary import curve, summarize_run
+from pretrain_cli.storage import read_lines
 
 CURVES = ("loss", "validation_loss", "validation_bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 
-from pretrain_cli.artifacts import write_text
 from pretrain_cli.runs.results import RunComparison, RunSummary
+from pretrain_cli.storage import write_text
 from pretrain_cli.webpage import charts, document, line_chart, table
 
 

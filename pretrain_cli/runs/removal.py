@@ -6,10 +6,11 @@ import math
 import shutil
 from collections.abc import Callable
 
-from pretrain_cli.artifacts import Artifacts, write_text
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import UsageError
 from pretrain_cli.runs.results import RunSummary
 from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
+from pretrain_cli.storage import write_text
 
 
 def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best: int | None = None) -> list[RunSummary]:

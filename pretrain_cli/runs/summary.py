@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import PtkError
 from pretrain_cli.evaluation_report import read_report
 from pretrain_cli.run_record import RunRecord, WandbRecord, read_run_config, read_run_record
 from pretrain_cli.runs.results import Curve, RunDetails, RunSummary
+from pretrain_cli.storage import read_lines
 
 HELD_OUT = "validation"
 """Name of the held-out rows in a report."""

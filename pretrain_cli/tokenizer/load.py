@@ -14,9 +14,9 @@ from typing import Any
 import xxhash
 from tokenizers import Tokenizer
 
-from pretrain_cli.artifacts import write_json
 from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError, first_line
+from pretrain_cli.storage import write_json
 
 COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
 OLDER_FORMS = ("tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from pretrain_cli.artifacts import NoSpaceError, RunFolder, write_text
+from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import Interrupted
 from pretrain_cli.run_record import TrainResult, now
+from pretrain_cli.storage import NoSpaceError, write_text
 from pretrain_cli.training.keeping.checkpoints import whole_steps
 from pretrain_cli.training.keeping.curves import draw_curves
 from pretrain_cli.training.keeping.model_folder import model_card, save_model

@@ -11,9 +11,9 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
-from pretrain_cli.artifacts import NoSpaceError, read_lines
 from pretrain_cli.errors import DivergedError
 from pretrain_cli.run_record import TrainResult
+from pretrain_cli.storage import NoSpaceError, read_lines
 from pretrain_cli.tokenizer.load import open_tokenizer
 from pretrain_cli.training.arguments import ENDLESS_STEPS, make_arguments
 from pretrain_cli.training.attempt import Attempt

@@ -8,10 +8,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, lock, read_lines, write_text, writing_to
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, UsageError
+from pretrain_cli.locking import lock
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.devices import choose_device
 from pretrain_cli.progress import SILENT, Progress
@@ -26,6 +27,7 @@ from pretrain_cli.run_record import (
     now,
     read_run_record,
 )
+from pretrain_cli.storage import NoSpaceError, read_lines, write_text, writing_to
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.context import ChoiceLog, TrainingContext, open_context
 from pretrain_cli.training.keeping.checkpoints import choose_checkpoint, clear_staging, remove_after

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from pretrain_cli.artifacts import Artifacts, write_json, write_text
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.storage import write_json, write_text
 
 
 @pytest.fixture

@@ -357,7 +357,7 @@ def test_a_warning_for_each_of_many_files_is_shown_for_some_and_kept_for_all(
 
 
 def test_a_second_prepare_into_the_folder_says_who_holds_it(preparing: Preparing, tmp_path: Path) -> None:
-    from pretrain_cli.artifacts import lock
+    from pretrain_cli.locking import lock
 
     (tmp_path / "a.txt").write_text(PROSE * 20)
     with lock(tmp_path / "artifacts" / "data", "preparing"), pytest.raises(UsageError, match=str(os.getpid())):

@@ -9,12 +9,13 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.evaluation.run import _look_at, evaluate
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import Progress
+from pretrain_cli.storage import write_json
 from tests.support.tiny import SAMPLE, make_model
 
 torch.set_num_threads(1)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig, TrainConfig
 from pretrain_cli.evaluation.run import evaluate
+from pretrain_cli.storage import write_json
 from tests.support.browser import lay_out, needs_chromium
 from tests.support.tiny import SAMPLE, make_model
 

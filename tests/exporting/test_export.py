@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GgufConfig
 
-from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
 from pretrain_cli.manifest import InputRecord, Manifest, SourceRecord, write_manifest
+from pretrain_cli.storage import write_json
 from tests.support.tiny import make_model
 
 

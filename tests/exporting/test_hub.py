@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pretrain_cli.artifacts import Artifacts, write_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
+from pretrain_cli.storage import write_json
 from tests.support.tiny import make_model
 
 TOKEN = "hf_stand_in"

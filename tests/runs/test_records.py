@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_cli.artifacts import Artifacts, lock
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import UsageError
+from pretrain_cli.locking import lock
 from pretrain_cli.runs.comparison import compare_runs
 from pretrain_cli.runs.removal import remove_runs, runs_to_remove
 from pretrain_cli.runs.summary import list_runs, show_run

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.storage import read_lines
 
 STEPS = 50
 COMMON = (

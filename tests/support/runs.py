@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.progress import Progress
 from pretrain_cli.run_record import RunRecord, read_run_record
+from pretrain_cli.storage import read_lines
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from pretrain_cli.artifacts import read_lines
 from pretrain_cli.errors import DivergedError
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training import trainer as trainer_module
 from pretrain_cli.training.run import train
 from pretrain_cli.training.step.divergence import IN_A_ROW, Guard

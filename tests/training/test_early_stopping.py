@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from safetensors.torch import load_file
 
-from pretrain_cli.artifacts import read_lines
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.run import train
 from tests.support.runs import Heard, small
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pretrain_cli.artifacts import Artifacts, NoSpaceError, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
+from pretrain_cli.storage import NoSpaceError, read_lines
 from pretrain_cli.training.keeping.checkpoints import fault, staged
 from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.saving import Saver

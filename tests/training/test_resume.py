@@ -175,7 +175,7 @@ def test_two_processes_cannot_train_one_run(rows) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from pretrain_cli.artifacts import lock\n"
+            "import sys, time; from pathlib import Path; from pretrain_cli.locking import lock\n"
             "with lock(Path(sys.argv[1]), 'training'): print('held', flush=True); time.sleep(60)",
             str(rows.run("held").path),
         ],

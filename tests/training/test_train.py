@@ -11,11 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pretrain_cli.artifacts import Artifacts, read_lines
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, MissingDependencyError, ModelError, UsageError
 from pretrain_cli.manifest import read_manifest
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.keeping.checkpoints import fault
 from pretrain_cli.training.run import TrainResult, train
 from tests.support.runs import Heard, small

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import JsonValue
 
-from pretrain_cli.artifacts import Artifacts, publish_folder
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding.tokenizer_sample import draw_sample
@@ -19,6 +19,7 @@ from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.manifest import TokenizerRecord, read_manifest
 from pretrain_cli.progress import Progress
+from pretrain_cli.storage import publish_folder
 from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
 

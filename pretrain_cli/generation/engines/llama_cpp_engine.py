@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from pretrain_cli.artifacts import Artifacts, read_json
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.errors import MissingDependencyError, ModelError
 from pretrain_cli.formatting import exact
@@ -23,6 +23,7 @@ from pretrain_cli.model.files import weight_files
 from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stream
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.storage import read_json
 from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_tokenizer
 
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")

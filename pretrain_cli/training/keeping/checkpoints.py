@@ -16,8 +16,9 @@ from pathlib import Path
 import xxhash
 from safetensors import SafetensorError, safe_open
 
-from pretrain_cli.artifacts import CHECKPOINT_NAME, RunFolder, publish_folder, sync_folder, write_json
+from pretrain_cli.artifacts import CHECKPOINT_NAME, RunFolder
 from pretrain_cli.errors import ModelError
+from pretrain_cli.storage import publish_folder, sync_folder, umask, write_json
 
 MANIFEST = "manifest.json"
 STAGING = ".staging-"
@@ -41,7 +42,7 @@ def staged(run: RunFolder, step: int) -> Iterator[Path]:
         yield staging
         _check_readable(staging)
         write_json(staging / MANIFEST, {"step": step, "files": _hashes(staging)})
-        os.chmod(staging, 0o777 & ~_umask())
+        os.chmod(staging, 0o777 & ~umask())
         publish_folder(staging, run.checkpoint(step))
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -195,9 +196,3 @@ def _hash(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return str(digest.hexdigest())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

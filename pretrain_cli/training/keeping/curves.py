@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pretrain_cli.artifacts import RunFolder, read_lines, writing_to
+from pretrain_cli.artifacts import RunFolder
+from pretrain_cli.storage import read_lines, writing_to
 
 
 def import_drawing() -> None:

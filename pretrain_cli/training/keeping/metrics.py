@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pretrain_cli.artifacts import read_lines, write_text
+from pretrain_cli.storage import read_lines, write_text
 
 
 class Metrics:

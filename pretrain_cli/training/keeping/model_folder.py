@@ -8,8 +8,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, publish_folder, writing_to
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.run_record import RunRecord, TrainResult
+from pretrain_cli.storage import publish_folder, writing_to
 from pretrain_cli.training.rows.prepared import PreparedRows
 
 

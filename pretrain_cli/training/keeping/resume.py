@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts, RunFolder, read_lines
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
 from pretrain_cli.manifest import RowLayout
 from pretrain_cli.run_record import RunRecord, TrainResult
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.keeping.state import RunState, Settings
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pretrain_cli.artifacts import NoSpaceError
 from pretrain_cli.errors import first_line
 from pretrain_cli.processes import lost_another
+from pretrain_cli.storage import NoSpaceError
 from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.keeping.checkpoints import keep_model_only, rotate, staged, whole_steps
 from pretrain_cli.training.measuring.forecast import save_seconds

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pretrain_cli.artifacts import read_json, write_json
 from pretrain_cli.run_record import RewindRecord
+from pretrain_cli.storage import read_json, write_json
 
 FILE = "ptk.json"
 Settings = dict[str, str | int | bool]

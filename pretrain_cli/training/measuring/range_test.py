@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from pretrain_cli.artifacts import Artifacts, write_json, writing_to
+from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DivergedError
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
+from pretrain_cli.storage import write_json, writing_to
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.context import TrainingContext, open_unrecorded

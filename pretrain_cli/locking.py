@@ -1,0 +1,63 @@
+"""Locks a folder, so that one process at a time writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain_cli.errors import UsageError
+from pretrain_cli.storage import read_json, writing_to
+
+if TYPE_CHECKING:
+    import filelock
+
+ORPHAN_S = 8.0
+"""The loader workers of a killed process may hold its lock this long."""
+
+
+@contextlib.contextmanager
+def lock(folder: Path, what: str) -> Iterator[None]:
+    """Lock ``folder`` for this process. The system frees the lock however the process ends.
+
+    Raises:
+        UsageError: another process holds the lock; the message names it.
+    """
+    import filelock
+
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        holder = folder / ".lock.json"
+        guard = filelock.FileLock(folder / ".lock")
+        try:
+            guard.acquire(timeout=0)
+        except filelock.Timeout as error:
+            pid = read_json(holder).get("pid", "unknown") if holder.is_file() else "unknown"
+            if not (isinstance(pid, int) and _outlived(guard, pid)):
+                raise UsageError(
+                    f"Another process (pid {pid}) is already {what} in {folder}.",
+                    "Wait until it ends, stop it, or choose another folder.",
+                ) from error
+        try:
+            holder.write_text(json.dumps({"pid": os.getpid()}))
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            guard.release()
+
+
+def _outlived(guard: filelock.BaseFileLock, pid: int) -> bool:
+    """Take over the lock of a killed process: its loader workers hold it until they notice, for up to 5 s."""
+    import filelock
+    import psutil
+
+    if psutil.pid_exists(pid):
+        return False
+    try:
+        guard.acquire(timeout=ORPHAN_S)
+        return True
+    except filelock.Timeout:
+        return False

@@ -1,0 +1,163 @@
+"""Reads and writes files so that each is complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pretrain_cli.errors import DataError, PtkError, UsageError
+from pretrain_cli.formatting import byte_size
+
+FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+"""The disk is full, or the user's quota is used up."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``.
+
+    Raises:
+        DataError: the file is missing or isn't a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}.", "Create it again with the command that wrote it.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} isn't a JSON object.", "Create it again with the command that wrote it.")
+    return value
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl or samples.jsonl; none if there is no file.
+
+    Leaves out a half-written line, as a killed process leaves it.
+    """
+    lines = []
+    for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            lines.append(value)
+    return lines
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write ``value`` to ``path``, completely or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, completely or not at all: temporary name, fsync, rename, fsync of the folder."""
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        sync_folder(path.parent)
+
+
+def publish_folder(staging: Path, final: Path) -> None:
+    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``."""
+    for entry in sorted(staging.rglob("*")):
+        if entry.is_file():
+            entry.chmod(entry.stat().st_mode | 0o644 & ~umask())
+            with open(entry, "rb+") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(entry)
+    sync_folder(staging)
+    old = final.with_name(f".old-{final.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(staging, final)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(path: Path) -> None:
+    """fsync a folder, if the system can, so that a rename in it survives a power failure."""
+    if os.name == "nt":  # folders can't be opened there, and renames are journaled
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn the system's refusals to write under ``folder`` into errors that say what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        where = error.filename or folder
+        raise UsageError(
+            f"{where} can't be written: {error.strerror}.", "Choose another folder with --artifacts DIR."
+        ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{error.filename or folder} is a file, but a folder is needed there.",
+            "Choose another folder with --artifacts DIR.",
+        ) from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise _no_space(folder) from error
+        if error.errno == errno.EROFS:
+            raise UsageError(
+                f"{folder} is on a read-only file system.", "Choose another folder with --artifacts DIR."
+            ) from error
+        raise
+    except Exception as error:
+        if any(os.strerror(number) in str(error) for number in FULL):  # safetensors and torch raise their own types
+            raise _no_space(folder) from error
+        raise
+
+
+def _no_space(folder: Path) -> NoSpaceError:
+    free = byte_size(shutil.disk_usage(existing_folder(folder)).free)
+    return NoSpaceError(
+        f"No space left on the disk of {folder} ({free} free).",
+        "Free some space, or choose another folder with --artifacts DIR. Everything that was complete is kept.",
+    )
+
+
+class NoSpaceError(PtkError):
+    """The disk is full: exit code 3, because the output of a stage is missing."""
+
+    exit_code = 3
+    kind = "disk"
+
+
+def existing_folder(path: Path) -> Path:
+    """``path`` if it exists, else the nearest folder above it that does."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def umask() -> int:
+    """The permission bits that this process takes away from new files and folders."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
