@@ -9,6 +9,16 @@ from pathlib import Path
 from pretrain_cli.errors import ModelError, UsageError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ROW_FILES = ("*.arrow", "state.json", "dataset_info.json")
+TOKENIZER_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+    *("vocab.*", "merges.txt", "spiece.model", "sentencepiece*"),
+)
+MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "README.md"),
+    *TOKENIZER_FILES,
+)
+"""Patterns of the files that ptk writes into the folders of rows, tokenizers and models."""
 CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
 
 

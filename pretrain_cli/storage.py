@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,14 @@ def write_text(path: Path, text: str) -> None:
         sync_folder(path.parent)
 
 
-def publish_folder(staging: Path, final: Path) -> None:
-    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``."""
+def publish_folder(staging: Path, final: Path, ours: Sequence[str] = ("*",)) -> None:
+    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``.
+
+    Args:
+        staging: the finished folder, on the same file system.
+        final: its name. What is in an older one and isn't ``ours`` is moved into the new one.
+        ours: patterns of the names that the stage itself writes, as `fnmatch` reads them.
+    """
     for entry in sorted(staging.rglob("*")):
         if entry.is_file():
             entry.chmod(entry.stat().st_mode | 0o644 & ~umask())
@@ -85,12 +92,27 @@ def publish_folder(staging: Path, final: Path) -> None:
             sync_folder(entry)
     sync_folder(staging)
     old = final.with_name(f".old-{final.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    _keep_foreign(old, final, ours)  # of a process that was killed here
     if final.exists():
         os.replace(final, old)
     os.replace(staging, final)
     sync_folder(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _keep_foreign(old, final, ours)
+
+
+def _keep_foreign(old: Path, new: Path, ours: Sequence[str]) -> None:
+    """Remove ``old``, but first move what ptk didn't write there into ``new``."""
+    if not old.is_dir():
+        return
+    for entry in sorted(old.iterdir()):
+        if any(fnmatch(entry.name, pattern) for pattern in ours):
+            continue
+        new.mkdir(exist_ok=True)
+        if not (new / entry.name).exists():
+            os.replace(entry, new / entry.name)
+    left = [entry for entry in old.iterdir() if not any(fnmatch(entry.name, pattern) for pattern in ours)]
+    if not left:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(path: Path) -> None:
@@ -146,6 +168,12 @@ class NoSpaceError(PtkError):
 
     exit_code = 3
     kind = "disk"
+
+
+def user_path(typed: str) -> Path:
+    """The path that a user typed: a leading ``~`` is the home folder, in ``./~`` or ``~nobody`` it is a plain name."""
+    # Path.expanduser drops "./" first, and fails for an unknown user.
+    return Path(os.path.expanduser(typed))  # noqa: PTH111
 
 
 def existing_folder(path: Path) -> Path:

@@ -113,3 +113,20 @@ def test_the_second_process_in_a_folder_hears_who_holds_it(tmp_path) -> None:
         assert f"Another process (pid {os.getpid()}) is already training" in done.stdout
     with lock(tmp_path, "training"):
         pass
+
+
+def test_what_ptk_did_not_write_survives_when_a_folder_is_replaced(tmp_path: Path) -> None:
+    final, old = tmp_path / "model", tmp_path / ".old-model"
+    for folder, names in ((final, ("config.json", "notes.txt")), (old, ("config.json", "earlier.txt"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(f"old {name}")
+    (final / "scripts").mkdir()
+    (final / "scripts" / "run.sh").write_text("mine")
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    (staging / "config.json").write_text("new")
+    publish_folder(staging, final, ("config.json",))
+    assert {path.name for path in final.iterdir()} == {"config.json", "notes.txt", "earlier.txt", "scripts"}
+    assert (final / "config.json").read_text() == "new" and (final / "scripts" / "run.sh").read_text() == "mine"
+    assert not old.exists() and not staging.exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import xxhash
 from pydantic import JsonValue
@@ -12,6 +11,7 @@ from pydantic import JsonValue
 from pretrain_cli.data.reading.files import InputFile, is_url
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import Progress
+from pretrain_cli.storage import user_path
 
 
 def fingerprint(value: JsonValue) -> str:
@@ -44,7 +44,7 @@ def _hash(file: InputFile) -> str:
 
 def hash_tokenizer(path: str) -> str:
     """The hash of the tokenizer.json that ``path`` names, "" where there is none (yet)."""
-    file = Path(path).expanduser() if path else None
+    file = user_path(path) if path else None
     if file is not None and file.is_dir():
         file = file / "tokenizer.json"
     return str(xxhash.xxh3_128_hexdigest(file.read_bytes())) if file is not None and file.is_file() else ""

@@ -9,7 +9,7 @@ import numpy as np
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.rows.store import open_rows
 from pretrain_cli.errors import UsageError
-from pretrain_cli.manifest import SourceRecord, SplitRecord, TokenizerRecord, read_manifest
+from pretrain_cli.manifest import SourceRecord, SplitRecord, TokenizerRecord, check_still, read_manifest
 from pretrain_cli.records import Record
 
 
@@ -53,8 +53,10 @@ def inspect_row(
     """
     from tokenizers import Tokenizer
 
-    names = list(read_manifest(artifacts).sources)
+    manifest = read_manifest(artifacts)
+    names = list(manifest.sources)
     rows = open_rows(artifacts.data / split)
+    check_still(artifacts, manifest)
     if not len(rows):
         raise UsageError(f"The {split} split has no rows.", "Choose the other split.")
     if index is None:

@@ -1,4 +1,4 @@
-"""How does a new output take the old one's place, so that at every moment one of the two can be had whole?"""
+"""Puts a new output in the old one's place; at every moment one of the two is complete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import ROW_FILES, TOKENIZER_FILES, Artifacts
 from pretrain_cli.manifest import Manifest, write_manifest
 from pretrain_cli.storage import publish_folder, sync_folder
 
@@ -47,12 +47,12 @@ class Staging:
         """Move what is staged, if it is complete; each step may have been done by a prepare that was killed."""
         if not self.manifest.is_file():
             return
-        places = {"tokenizer": self.artifacts.tokenizer}
-        places |= {folder.name: folder for folder in (self.artifacts.train_rows, self.artifacts.validation_rows)}
-        for name, place in places.items():
-            if (self.folder / name).is_dir():
+        places: list[tuple[Path, tuple[str, ...]]] = [(self.artifacts.tokenizer, TOKENIZER_FILES)]
+        places += [(folder, ROW_FILES) for folder in (self.artifacts.train_rows, self.artifacts.validation_rows)]
+        for place, ours in places:
+            if (self.folder / place.name).is_dir():
                 self.artifacts.manifest.unlink(missing_ok=True)
-                publish_folder(self.folder / name, place)
+                publish_folder(self.folder / place.name, place, ours)
         if self.rejected.is_file():
             os.replace(self.rejected, self.artifacts.rejected)
         os.replace(self.manifest, self.artifacts.manifest)

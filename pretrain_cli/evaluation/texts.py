@@ -17,7 +17,7 @@ from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import ConfigError, DataError
-from pretrain_cli.manifest import read_manifest
+from pretrain_cli.manifest import Manifest, check_still, read_manifest
 
 VALIDATION, GENERAL = "validation", "general"
 """Names that `--on` knows without a file: the held-out rows, and the reference text in the package."""
@@ -72,7 +72,7 @@ def collect_texts(config: Config, artifacts: Artifacts) -> list[Text]:
     else:
         texts = [_measure(GENERAL, read_general)]
         if artifacts.manifest.is_file():
-            validation = _measure(VALIDATION, lambda: read_validation(artifacts))
+            validation = _validation(artifacts)
             texts = [validation, *texts] if validation.n_bytes else texts
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
@@ -92,8 +92,12 @@ def read_general() -> Iterator[Document]:
         yield Document.of(record["from"], record["text"], record["source"])
 
 
-def read_validation(artifacts: Artifacts) -> Iterator[Document]:
-    """The held-out documents as text: what the stored ids say, without the BOS and EOS put around them."""
+def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[Document]:
+    """The held-out documents as text: what the stored ids say, without the BOS and EOS put around them.
+
+    Raises:
+        DataError: a prepare has replaced the rows that ``manifest`` describes.
+    """
     from tokenizers import Tokenizer
 
     from pretrain_cli.data.rows.store import iterate_documents
@@ -101,8 +105,10 @@ def read_validation(artifacts: Artifacts) -> Iterator[Document]:
 
     info = read_tokenizer(artifacts.tokenizer)
     tokenizer = Tokenizer.from_file(str(info.file))
-    source_names = list(read_manifest(artifacts).sources)
-    for stored in iterate_documents(artifacts.validation_rows):
+    source_names = list(manifest.sources)
+    for number, stored in enumerate(iterate_documents(artifacts.validation_rows)):
+        if number == 0:  # the rows are open now
+            check_still(artifacts, manifest)
         ids = stored.ids.tolist()
         if ids and ids[0] == info.bos_id:
             ids = ids[1:]
@@ -167,6 +173,11 @@ def _measure(name: str, read: Callable[[], Iterator[Document]]) -> Text:
     return Text(name, read, n_bytes, n_documents)
 
 
+def _validation(artifacts: Artifacts) -> Text:
+    manifest = read_manifest(artifacts)
+    return _measure(VALIDATION, lambda: read_validation(artifacts, manifest))
+
+
 def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
     name, equals, path = entry.partition("=")
     if not equals or "://" in name or Path(entry).exists():
@@ -174,8 +185,7 @@ def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
     if entry in (VALIDATION, GENERAL) and not Path(entry).exists():
         if entry == GENERAL:
             return _measure(GENERAL, read_general)
-        read_manifest(artifacts)
-        return _measure(VALIDATION, lambda: read_validation(artifacts))
+        return _validation(artifacts)
     if path == STDIN:
         raise DataError("Standard input can be read only once.", "Write it to a file: --on FILE.")
     files = find_files([path])

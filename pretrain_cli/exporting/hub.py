@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pretrain_cli.errors import ModelError, UsageError, first_line
+from pretrain_cli.exporting.owned import RECORD
 
 ANSWER_S = 8.0
 """The hub has to answer within this time; the client itself would wait for ever."""
@@ -49,7 +50,12 @@ def push(folder: Path, repository: str) -> str:
     api = HfApi()
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
-        api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload by ptk export")
+        api.upload_folder(
+            repo_id=address.repo_id,
+            folder_path=folder,
+            commit_message="Upload by ptk export",
+            ignore_patterns=[RECORD],
+        )
     except HfHubHTTPError as error:
         raise UsageError(
             f"The hub refuses the upload to '{repository}': {first_line(error)}.",

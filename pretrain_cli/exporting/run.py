@@ -12,12 +12,14 @@ from pretrain_cli.errors import UsageError
 from pretrain_cli.exporting.card import loading, model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
 from pretrain_cli.exporting.hub import check_hub, push
+from pretrain_cli.exporting.owned import RECORD, check_all_ours, check_ours, check_output, remember
 from pretrain_cli.model.gguf_writing import write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.storage import publish_folder, read_json, write_text
 from pretrain_cli.tokenizer.load import COMPANIONS
 
+DESCRIPTION = ("README.md", "curves.png")
 FORMATS = ("hf", "gguf", "ollama")
 TOKENIZER_FILES = ("tokenizer.json", *COMPANIONS, "tokenizer.model", "vocab.json", "merges.txt")
 
@@ -70,11 +72,16 @@ def export(
     if push_to_hub is not None:
         check_hub(push_to_hub)
     folder = output or artifacts.exports / f"{named.name.replace('@', '-')}-{to}"
+    check_output(folder, artifacts)
+    file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
+    if to == "hf":
+        check_all_ours(folder)
+    else:
+        check_ours(folder, (file.name, "Modelfile", *DESCRIPTION))
     progress.stage(f"exporting {named.name} to {to}")
     location, tokenizer = open_folders(named, artifacts)
     with tempfile.TemporaryDirectory() as spare:
         whole = _assembled(location, tokenizer, Path(spare) / named.name)
-        file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
         if named.run is not None:
             address = push_to_hub or folder.name
             _describe(named, artifacts, whole, loading(to, address, file.name, whole.name))
@@ -109,10 +116,11 @@ def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: b
         settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
         write_text(folder / "Modelfile", f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\n{settings}")
         files.append(folder / "Modelfile")
-    for name in ("README.md", "curves.png"):
+    for name in DESCRIPTION:
         if (whole / name).is_file():
             shutil.copyfile(whole / name, folder / name)
             files.append(folder / name)
+    remember(folder, files)
     return files, checked
 
 
@@ -137,12 +145,11 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
 
 def _write_hf(whole: Path, folder: Path) -> list[Path]:
     """Copy, open it the way everyone will, and only then give it its name."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise UsageError(f"{folder} holds something else.", "Choose another folder with --output DIR.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as staging:
         inner = Path(staging) / "model"
         shutil.copytree(whole, inner)
         open_with_transformers(inner)
+        remember(inner, [file for file in inner.iterdir() if file.is_file()])
         publish_folder(inner, folder)
-    return sorted(file for file in folder.iterdir() if file.is_file())
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != RECORD)

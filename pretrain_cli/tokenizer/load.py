@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError, first_line
-from pretrain_cli.storage import write_json
+from pretrain_cli.storage import user_path, write_json
 
 COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
 OLDER_FORMS = ("tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -140,7 +140,7 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
     if isinstance(source, Base) and source.kind != "folder":
         _save_from_base(source, folder)
         return
-    path = Path(source.location if isinstance(source, Base) else source).expanduser()
+    path = user_path(str(source.location if isinstance(source, Base) else source))
     if not path.exists():
         raise DataError(f"No tokenizer at {path}.", "Give a tokenizer.json, or a folder that holds one.")
     file = path / "tokenizer.json" if path.is_dir() else path

@@ -104,7 +104,7 @@ def test_a_push_makes_a_private_repository_with_every_file_of_the_export(hub: Hu
     folder = make_model(tmp_path / "tiny")
     result = export(Artifacts(tmp_path / "artifacts"), run=str(folder), push_to_hub="me/whale")
     assert hub.created[0]["name"] == "whale" and hub.created[0].get("private", hub.created[0].get("visibility"))
-    assert hub.files.keys() == {file.name for file in result.path.iterdir()}
+    assert hub.files.keys() == {file.name for file in result.files}
     assert hub.files["model.safetensors"] == (result.path / "model.safetensors").read_bytes()
     assert result.address.endswith("me/whale")
 

@@ -12,6 +12,7 @@ import xxhash
 from pretrain_cli.data.reading.files import STDIN, InputFile, is_url
 from pretrain_cli.data.reading.formats import COMPRESSIONS, ENDINGS, format_of
 from pretrain_cli.errors import DataError, MissingDependencyError
+from pretrain_cli.storage import user_path
 
 HOW_TO_OPEN = "http(s): pip install 'pretrain-cli[http]'; s3: pip install s3fs; gs: pip install gcsfs."
 VERSION_KEYS = (
@@ -65,7 +66,7 @@ def _expand(path: str, source: int) -> list[InputFile]:
         return [InputFile(path, -1, 0, "hub", source=source)]
     if is_url(path):
         return _expand_url(path, source)
-    local = Path(path.removeprefix("file://")).expanduser()
+    local = user_path(path.removeprefix("file://"))
     if local.is_dir():
         return _folder(local, source)
     if local.exists():

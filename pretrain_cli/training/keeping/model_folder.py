@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.artifacts import MODEL_FILES, Artifacts, RunFolder
 from pretrain_cli.run_record import RunRecord, TrainResult
 from pretrain_cli.storage import publish_folder, writing_to
 from pretrain_cli.training.rows.prepared import PreparedRows
@@ -29,7 +29,7 @@ def save_model(model: PreTrainedModel, run: RunFolder, artifacts: Artifacts, car
         model.save_pretrained(staging)
         copy_tokenizer_files(artifacts.tokenizer, staging)
         (staging / "README.md").write_text(card, encoding="utf-8")
-        publish_folder(staging, run.model)
+        publish_folder(staging, run.model, MODEL_FILES)
 
 
 def copy_tokenizer_files(source: Path, target: Path) -> None:

@@ -13,8 +13,9 @@ from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Auto, Config
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.errors import ConfigError, DataError
-from pretrain_cli.manifest import Manifest, RowLayout
+from pretrain_cli.manifest import Manifest, RowLayout, check_still
 from pretrain_cli.model.build import check_base_matches
+from pretrain_cli.storage import user_path
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 
 MASKED_LENGTH = 1024
@@ -100,7 +101,7 @@ def other_inputs(config: Config, manifest: Manifest) -> str:
     """
     prepared = [entry.path for entry in manifest.inputs]
     for named in config.data.inputs:
-        path = str(Path(named).expanduser())
+        path = str(user_path(named))
         if not any(
             name in (named, path) or Path(path) in Path(name).parents or fnmatch(name, path) for name in prepared
         ):
@@ -144,7 +145,7 @@ def open_prepared(config: Config, artifacts: Artifacts, manifest: Manifest, devi
     """Open the rows, masked as the config, or the cost on ``device``, says.
 
     Raises:
-        DataError: the tokenizer is not the one that made the rows.
+        DataError: the tokenizer is not the one that made the rows, or a prepare has replaced them meanwhile.
         ModelError: the base has another tokenizer.
     """
     tokenizer = prepared_tokenizer(artifacts, manifest)
@@ -152,12 +153,14 @@ def open_prepared(config: Config, artifacts: Artifacts, manifest: Manifest, devi
     length = PackedDataset(artifacts.train_rows, mask_documents=False).rows.sequence_length
     on_cpu = torch.device(device).type == "cpu"
     masked = keeps_apart(config.train.mask_documents, manifest.settings.packing, length, on_cpu)
+    train = PackedDataset(artifacts.train_rows, mask_documents=masked)
     held_out = PackedDataset(artifacts.validation_rows, mask_documents=masked) if manifest.validation.rows else None
+    check_still(artifacts, manifest)
     return PreparedRows(
         fingerprint=manifest.fingerprint,
         layout=manifest.settings,
         tokenizer=tokenizer,
-        train=PackedDataset(artifacts.train_rows, mask_documents=masked),
+        train=train,
         validation=held_out,
         sequence_length=length,
         masked=masked,

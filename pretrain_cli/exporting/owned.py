@@ -1,0 +1,99 @@
+"""Remembers which files of an export folder ptk wrote, so that nothing else there is ever replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import xxhash
+from pydantic import Field
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.errors import ModelError, PtkError, UsageError
+from pretrain_cli.records import VersionedRecord, read_versioned
+from pretrain_cli.storage import write_json
+
+RECORD = ".ptk-export.json"
+VERSION = 1
+BLOCK_BYTES = 1 << 22
+ANOTHER = "Choose another folder with --output DIR."
+
+
+class ExportRecord(VersionedRecord):
+    """The files that ptk wrote into an export folder: name → xxh3-128 of the bytes."""
+
+    version: int = VERSION
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+def check_output(folder: Path, artifacts: Artifacts) -> None:
+    """An export may be written to ``folder``: it is not part of what the other commands keep.
+
+    Raises:
+        UsageError: it is inside the artifact folder's own folders, or holds the artifact folder.
+    """
+    place, root = folder.resolve(), artifacts.root.resolve()
+    own = (artifacts.runs, artifacts.data, artifacts.tokenizer, artifacts.bases)
+    if place == root or place in root.parents:
+        raise UsageError(f"{folder} holds the artifact folder: an export can't be written over it.", ANOTHER)
+    for kept in (path.resolve() for path in own):
+        if place == kept or kept in place.parents:
+            raise UsageError(
+                f"{folder} is inside {kept.name}/ of the artifact folder, which ptk itself keeps.", ANOTHER
+            )
+
+
+def check_all_ours(folder: Path) -> None:
+    """Every file in ``folder`` is one that ptk exported, unchanged since, so that the folder may be replaced.
+
+    Raises:
+        UsageError: one isn't; nothing was touched.
+    """
+    if folder.is_dir():
+        _check(folder, sorted(entry.name for entry in folder.iterdir() if entry.name != RECORD))
+
+
+def check_ours(folder: Path, names: Iterable[str]) -> None:
+    """Those of ``names`` that are in ``folder`` are files that ptk exported, unchanged since.
+
+    Raises:
+        UsageError: one isn't; nothing was touched.
+    """
+    _check(folder, sorted(name for name in names if (folder / name).exists()))
+
+
+def remember(folder: Path, files: Iterable[Path]) -> None:
+    """Add ``files``, just written, to the record of ``folder``."""
+    written = {file.name: _hash(file) for file in files}
+    record = ExportRecord(files={**_recorded(folder), **written})
+    write_json(folder / RECORD, record.model_dump(mode="json"))
+
+
+def _check(folder: Path, names: list[str]) -> None:
+    recorded = _recorded(folder)
+    for name in names:
+        if name not in recorded:
+            raise UsageError(f"{folder} holds {name}, and no record says that ptk wrote it: it would be lost.", ANOTHER)
+        if not (folder / name).is_file() or _hash(folder / name) != recorded[name]:
+            raise UsageError(
+                f"{folder / name} was changed since ptk exported it: the change would be lost.",
+                f"Move the file. Or: {ANOTHER[0].lower()}{ANOTHER[1:]}",
+            )
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """What ptk wrote there; nothing where there is no record that can be read."""
+    if not (folder / RECORD).is_file():
+        return {}
+    try:
+        return read_versioned(folder / RECORD, ExportRecord, VERSION, VERSION, ModelError, ANOTHER).files
+    except PtkError:
+        return {}
+
+
+def _hash(file: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with open(file, "rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+    return str(digest.hexdigest())

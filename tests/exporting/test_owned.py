@@ -1,0 +1,71 @@
+"""An export replaces what ptk exported before, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.errors import UsageError
+from pretrain_cli.exporting.run import export
+from tests.support.tiny import make_model
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(make_model(tmp_path / "tiny"))
+
+
+def test_a_second_export_replaces_the_first(tmp_path: Path, model: str) -> None:
+    artifacts, out = Artifacts(tmp_path / "artifacts"), tmp_path / "out"
+    first = export(artifacts, run=model, output=out)
+    assert export(artifacts, run=model, output=out).files == first.files
+    assert not [file for file in first.files if file.name.startswith(".")]
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_a_folder_with_other_files_is_left_as_it_is(tmp_path: Path, model: str, to: str) -> None:
+    out = tmp_path / "mine"
+    (out / ".git").mkdir(parents=True)
+    for name in (".git/HEAD", "config.json", "train.py", "README.md", "Modelfile"):
+        (out / name).write_text(f"my {name}")
+    before = everything(out)
+    with pytest.raises(UsageError, match="no record says that ptk wrote it") as caught:
+        export(Artifacts(tmp_path / "artifacts"), run=model, output=out, to=to)
+    assert everything(out) == before and "--output DIR" in caught.value.hint
+
+
+def test_notes_in_an_earlier_export_and_changes_to_its_card_are_kept(tmp_path: Path, model: str) -> None:
+    artifacts, out = Artifacts(tmp_path / "artifacts"), tmp_path / "out"
+    export(artifacts, run=model, output=out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"notes\.txt, and no record says"):
+        export(artifacts, run=model, output=out)
+    (out / "notes.txt").unlink()
+    (out / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"tokenizer_config\.json was changed since ptk exported it"):
+        export(artifacts, run=model, output=out)
+    assert (out / "tokenizer_config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("inside", ["runs/a/model", "runs", "data/train", "tokenizer", "bases/x", ""])
+def test_no_export_is_written_over_what_the_other_commands_keep(tmp_path: Path, model: str, inside: str) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts")
+    make_model(artifacts.run("a").model)
+    before = everything(artifacts.root)
+    with pytest.raises(UsageError, match="artifact folder"):
+        export(artifacts, run=model, output=artifacts.root / inside)
+    assert everything(artifacts.root) == before
+
+
+def test_two_quantizations_share_a_folder(tmp_path: Path, model: str) -> None:
+    pytest.importorskip("gguf")
+    artifacts, out = Artifacts(tmp_path / "artifacts"), tmp_path / "out"
+    for quantization in ("f16", "q8_0", "f16"):
+        export(artifacts, run=model, output=out, to="gguf", quantization=quantization)
+    assert sorted(file.name for file in out.glob("*.gguf")) == ["tiny-f16.gguf", "tiny-q8_0.gguf"]
