@@ -33,7 +33,9 @@ PROMPT = "The whale"
 @command(examples=("ptk demo", "ptk demo --artifacts somewhere-else"))
 def demo(
     session: Session,
-    minutes: Annotated[float, typer.Option("--minutes", metavar="X", help="Minutes of training.")] = 1.0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="X", min=0.05, max=10_000, help="Minutes of training.")
+    ] = 1.0,
 ) -> None:
     """Prepare, train, evaluate and generate, on chapters of Moby Dick that ship with ptk.
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
+from pretrain_cli.config.model import LARGEST
 from pretrain_cli.formatting import byte_size, count, count_of, exact, percent
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ STYLES = ("cyan", "green", "magenta", "yellow")
 @command(examples=("ptk inspect", "ptk inspect --random --tokens", "ptk inspect --stats --json"))
 def inspect(
     session: Session,
-    row: Annotated[int, typer.Option("--row", metavar="N", help="Row to show.")] = 0,
+    row: Annotated[int, typer.Option("--row", metavar="N", min=0, max=LARGEST, help="Row to show.")] = 0,
     random: Annotated[bool, typer.Option("--random", help="Show a random row.")] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show where each token ends, and its id.")] = False,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train or validation.")] = "train",

@@ -38,10 +38,12 @@ def plan(
         str, typer.Option("--for", metavar="MACHINE", help="Plan for another machine, such as h100x8.")
     ] = "",
     hourly_rate: Annotated[
-        float | None, typer.Option("--hourly-rate", metavar="X", min=0, help="Price of the whole machine per hour.")
+        float | None,
+        typer.Option("--hourly-rate", metavar="X", min=0, max=1e9, help="Price of the whole machine per hour."),
     ] = None,
     watts: Annotated[
-        float | None, typer.Option("--watts", metavar="X", min=0, help="Power draw of the whole machine in watts.")
+        float | None,
+        typer.Option("--watts", metavar="X", min=0, max=1e12, help="Power draw of the whole machine in watts."),
     ] = None,
     mfu: Annotated[
         float | None,
@@ -52,7 +54,11 @@ def plan(
     measure: Annotated[
         float,
         typer.Option(
-            "--measure", metavar="SECONDS", min=0, help="Time real steps on this machine for this long. 0: don't."
+            "--measure",
+            metavar="SECONDS",
+            min=0,
+            max=86_400,
+            help="Time real steps on this machine for this long. 0: don't.",
         ),
     ] = 20.0,
 ) -> None:

@@ -13,6 +13,7 @@ from pretrain_cli.cli.help import add_command, group
 from pretrain_cli.cli.options import command, words
 from pretrain_cli.cli.session import Session
 from pretrain_cli.cli.stage_view import sparkline
+from pretrain_cli.config.model import LARGEST
 from pretrain_cli.errors import UsageError
 from pretrain_cli.evaluation_report import PAGE
 from pretrain_cli.formatting import byte_size, count, count_of, duration, rate, score
@@ -84,7 +85,8 @@ def remove(
     session: Session,
     runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Runs to delete.")] = None,
     keep_best: Annotated[
-        int | None, typer.Option("--keep-best", metavar="N", help="Remove all runs except the N best.")
+        int | None,
+        typer.Option("--keep-best", metavar="N", min=1, max=LARGEST, help="Remove all runs except the N best."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:

@@ -9,7 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pretrain_cli.config.escapes import decode_escapes
 
 Auto = Literal["auto"]
-Positive = Annotated[int, Field(gt=0)]
+LARGEST = 10**15
+"""Above any real number of steps, tokens or rows, and exact as a float."""
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Amount = Annotated[float, Field(gt=0, le=1e9)]
+Strength = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -36,7 +43,7 @@ class SourceConfig(Section):
 
     path: str
     """File, folder, glob or fsspec URL, as for `ptk prepare`."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Amount = 1.0
     """How often each document is used, relative to the other sources: 2.0 uses each twice, 0.5 every second one."""
     name: str = ""
     """Name in the ledger and in the loss per source. Empty: the path."""
@@ -57,7 +64,7 @@ class DataConfig(Section):
     """Share of the text that is held out for validation: whole documents, or the end of a single one. `data.split` says which."""
     split: Literal["auto", "tail", "hash"] = "auto"
     """Which documents are held out. `tail`: the last ones; `hash`: chosen by a seeded hash of each text, so that they stay the same when files are added. `auto`: hash from 1,000 documents on."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the hash split, the draws of a mixture and the tokenizer's sample."""
     exact_dedup: bool = True
     """Leave out documents that repeat the whole text of an earlier one."""
@@ -129,23 +136,23 @@ class TrainConfig(Section):
 
     max_steps: Positive | None = None
     """Maximum optimizer steps."""
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Amount | None = None
     """Maximum passes over the training rows."""
     max_tokens: Positive | None = None
     """Maximum training tokens."""
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    max_minutes: Amount | None = None
     """Maximum minutes, including loading and saving. The schedule follows the clock. With no budget at all, ptk chooses one and says so at the start."""
-    learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
+    learning_rate: Rate | Auto = "auto"
     """Peak learning rate; with muon, of the head and the norms. `auto`: by size and optimizer."""
-    matrix_learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
+    matrix_learning_rate: Rate | Auto = "auto"
     """Peak learning rate of the matrices with muon."""
-    embedding_learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
+    embedding_learning_rate: Rate | Auto = "auto"
     """Peak learning rate of an input embedding that isn't tied to the head."""
     schedule: Literal["auto", "linear", "cosine", "wsd", "constant"] = "auto"
     """Shape of the learning rate after warm-up. wsd: stable, then a 1-sqrt cooldown over the last fifth. `auto`: linear."""
     min_learning_rate_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Learning rate at the end, as a share of the peak."""
-    warmup_steps: Annotated[int, Field(ge=0)] | Auto = "auto"
+    warmup_steps: Count | Auto = "auto"
     """Steps from 0 to the peak learning rate. `auto`: 2% of the run, at most 1,000."""
     batch_tokens: Positive | Auto = "auto"
     """Tokens per optimizer step, over all processes. Micro-batch and accumulation follow from it."""
@@ -155,11 +162,11 @@ class TrainConfig(Section):
     """Micro-batches per optimizer step. `auto`: from batch_tokens."""
     optimizer: str = "auto"
     """`adamw`, `muon` (Muon for matrices, AdamW for the rest), or any optimizer name of transformers. `auto`: muon from scratch, adamw with a base."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    weight_decay: Strength = 0.1
     """Decoupled weight decay of the matrices. Norms, biases and embeddings have none."""
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    max_grad_norm: Strength = 1.0
     """Maximum global norm of the gradient; larger gradients are clipped. 0: off."""
-    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    z_loss: Strength = 0.0
     """Weight of the squared log-partition term that keeps logits small (PaLM, arXiv 2204.02311)."""
     adam_beta1: Fraction | Auto = "auto"
     """AdamW's decay of the first moment. `auto`: 0.8 with muon, else 0.9."""
@@ -171,11 +178,11 @@ class TrainConfig(Section):
     """`auto`, `cpu`, `cuda`, `cuda:1` or `mps`."""
     threads: Positive | Auto = "auto"
     """CPU threads for torch. `auto`: one per core, or a single one if the machine is busy."""
-    workers: Annotated[int, Field(ge=0)] | Auto = "auto"
+    workers: Count | Auto = "auto"
     """Processes that load batches. `auto`: 0, unless making a batch takes more than 3% of a step."""
     processes: Positive | Auto = "auto"
     """Training processes on this machine. `auto`: one per GPU, or one on a CPU."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initialization, row order and dropout."""
     mask_documents: bool | Auto = "auto"
     """Keep documents that share a row from attending to each other. `auto`: on with best-fit packing, on a GPU or in rows of up to 1,024 tokens."""
@@ -193,19 +200,19 @@ class TrainConfig(Section):
     """Compute matrix products in fp8 with torchao. `auto`: on Ada, Hopper or newer GPUs, if torchao is installed, from 1B weights on."""
     shard_model: bool = False
     """Shard the parameters over the processes (FSDP2), for models that don't fit on one device."""
-    save_steps: Annotated[int, Field(ge=0)] | Auto = "auto"
+    save_steps: Count | Auto = "auto"
     """Steps between checkpoints. 0: only at the end. `auto`: about ten in a run."""
-    eval_steps: Annotated[int, Field(ge=0)] | Auto = "auto"
+    eval_steps: Count | Auto = "auto"
     """Steps between validations. 0: only at the end. `auto`: about ten in a run."""
     eval_rows: Positive = 64
     """Maximum rows per validation during training. The validation at the end uses up to ten times as many."""
     logging_steps: Positive | Auto = "auto"
     """Steps between lines of metrics.jsonl. `auto`: every step up to 2,000, then every tenth."""
-    keep: Annotated[int, Field(ge=1)] = 2
+    keep: Positive = 2
     """Number of newest checkpoints to keep, in addition to the one with the best validation loss."""
     on_divergence: Literal["stop", "rewind"] = "stop"
     """After several non-finite or exploding losses in a row: `stop` with exit code 5, or `rewind` once and leave those rows out."""
-    early_stopping: Annotated[int, Field(ge=0)] = 0
+    early_stopping: Count = 0
     """Stop after this many validations without improvement. 0: off."""
     sample_prompts: tuple[str, ...] = ()
     """Prompts to continue at every validation; the texts are shown and recorded."""
@@ -235,17 +242,17 @@ class EvaluateConfig(Section):
     """Tokens per window, the same for all models. `auto`: the shortest row length of the runs, or 1,024 for models not trained here, never more than a model supports."""
     batch_tokens: Positive | Auto = "auto"
     """Tokens that go through the model at once. `auto`: 8,192; on a CPU one window or 1,024 tokens per core, whichever is more."""
-    sample: Annotated[int, Field(ge=0)] = 0
+    sample: Count = 0
     """Score at most about this many bytes of each text, in documents drawn by seed. 0: all."""
     against_base: bool = True
     """Score the base too, if the run has one."""
     memorization: bool = False
     """Also count the passages that the model continues word for word."""
-    samples: Annotated[int, Field(ge=0)] = 2
+    samples: Count = 2
     """Number of prompts that each model continues in the report: the run's `train.sample_prompts`, or openings of the texts."""
     tasks: tuple[str, ...] = ()
     """lm-eval tasks to run as well (extra `lm-eval`): names, or folders with your own tasks, which need no network."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the samples and of the bootstrap."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Precision of the forward pass. With fp32, scores are comparable across machines."""
@@ -258,19 +265,19 @@ class GenerateConfig(Section):
 
     max_tokens: Positive = 128
     """Maximum tokens to write."""
-    temperature: Annotated[float, Field(ge=0)] = 0.8
+    temperature: Annotated[float, Field(ge=0, le=1000)] = 0.8
     """Divides the logits. 0: greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Sample from the most probable tokens whose probabilities add up to this."""
-    top_k: Annotated[int, Field(ge=0)] = 50
+    top_k: Count = 50
     """Sample from this many most probable tokens. 0: all."""
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Sample from tokens that are at least this probable, relative to the most probable one."""
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    repetition_penalty: Rate = 1.0
     """Divides the logits of tokens that have already appeared. 1: off."""
     greedy: bool = False
     """Always take the most probable token."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sampling; sample i uses seed + i."""
     samples: Positive = 1
     """Texts per prompt."""
