@@ -9,7 +9,7 @@ from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.state import RunState
 from pretrain_cli.training.measuring.clock import RunClock
-from pretrain_cli.training.measuring.samples import Sampler
+from pretrain_cli.training.measuring.samples import SampleWriter
 from pretrain_cli.training.rows.order import RowOrder
 
 
@@ -33,7 +33,7 @@ class Attempt:
     clock: RunClock
     metrics: Metrics
     reports: tuple[Callable[[int, Mapping[str, float]], None], ...]
-    sampler: Sampler | None
+    sampler: SampleWriter | None
 
     def sample(self) -> None:
         """Write samples of this step, where they are asked for."""

@@ -33,7 +33,7 @@ from pretrain_cli.training.keeping.tracking import (
     wants_wandb,
 )
 from pretrain_cli.training.measuring.clock import RunClock
-from pretrain_cli.training.measuring.samples import Sampler
+from pretrain_cli.training.measuring.samples import SampleWriter
 from pretrain_cli.training.processes.agreement import same
 from pretrain_cli.training.processes.sharding import WEIGHTS_SHARDED, shard, zero_stage
 from pretrain_cli.training.rows.order import RowOrder
@@ -170,14 +170,14 @@ def _attempt(context: TrainingContext, state: RunState, metrics: Metrics, tracke
     return Attempt(context, state, order, clock, metrics, tuple(reports), _sampler(context, tracker))
 
 
-def _sampler(context: TrainingContext, tracker: WandbTracker | None) -> Sampler | None:
+def _sampler(context: TrainingContext, tracker: WandbTracker | None) -> SampleWriter | None:
     prompts, rows = context.config.train.sample_prompts, context.rows
     if not prompts or context.rank != 0:
         return None
     if context.config.train.shard_model:
         context.progress.warn("No samples are written while training: each process holds only some of the weights.")
         return None
-    return Sampler(
+    return SampleWriter(
         context.model,
         open_tokenizer(rows.tokenizer.file),
         prompts,

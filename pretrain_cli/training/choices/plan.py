@@ -234,7 +234,7 @@ def _shape(facts: Facts, flops: float, token_limit: float, size: str, layers: in
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchPlan:
     """Rows at once on each process, micro-batches of an optimizer step, and its tokens over all processes."""
 
     micro: int
@@ -242,7 +242,7 @@ class Batch:
     tokens: int
 
 
-def _batch(facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None) -> Choice[Batch]:
+def _batch(facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None) -> Choice[BatchPlan]:
     row, world = facts.sequence_length, facts.world_size
     given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
     if isinstance(train.batch_tokens, int):
@@ -279,7 +279,7 @@ def _batch(facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None)
         )
     pieces = f"{micro} {'row' if micro == 1 else 'rows'} of {row}" + (f" × {accumulation}" if accumulation > 1 else "")
     told = f"{total:,} tokens ({pieces}{f' on {world} processes' if world > 1 else ''}): {reason}"
-    return Choice(Batch(micro, accumulation, total), told)
+    return Choice(BatchPlan(micro, accumulation, total), told)
 
 
 def _divisor(rows: int, limit: int) -> int:

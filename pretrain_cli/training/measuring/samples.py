@@ -21,7 +21,7 @@ from pretrain_cli.progress import Progress
 SAMPLE_TOKENS = 40
 
 
-class Sampler:
+class SampleWriter:
     """Continues the same prompts at several steps: on the screen, in samples.jsonl, and in a tracker's table.
 
     Args:
