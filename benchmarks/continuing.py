@@ -22,7 +22,7 @@ import torch
 from ablation import Course, Variation, begin, learn
 from learning import prepared
 
-from pretrain_cli.evaluation.texts import read_general
+from pretrain_cli.evaluation.reading import read_general
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.tokenizer.load import open_tokenizer

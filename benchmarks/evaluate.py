@@ -79,19 +79,19 @@ def ours(folder: str, text: str, precision: str) -> tuple[float, float]:
 
     from pretrain_cli.artifacts import Artifacts
     from pretrain_cli.evaluation.metrics import bits_per_byte
-    from pretrain_cli.evaluation.opening import open_model
+    from pretrain_cli.evaluation.models import open_model
     from pretrain_cli.evaluation.scoring import score_text
-    from pretrain_cli.evaluation.texts import Document, Text
+    from pretrain_cli.evaluation.text_documents import Text, TextDocument
     from pretrain_cli.model.names import find_model
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     with tempfile.TemporaryDirectory() as spare:
         artifacts = Artifacts(Path(spare))
         model = open_model(find_model(folder, artifacts), artifacts, "cpu", dtype, CONTEXT)
-    whole = Text("text", lambda: iter([Document.of("text", text)]), len(text.encode("utf-8")), 1)
+    whole = Text("text", lambda: iter([TextDocument.whole("text", text)]), len(text.encode("utf-8")), 1)
     started = time.perf_counter()
-    tally = score_text(model, whole, stride=STRIDE, batch_tokens=CONTEXT)
-    return time.perf_counter() - started, float(bits_per_byte(tally.blocks().sum(axis=0)))
+    sums = score_text(model, whole, stride=STRIDE, batch_tokens=CONTEXT)
+    return time.perf_counter() - started, float(bits_per_byte(sums.blocks().sum(axis=0)))
 
 
 def strided_recipe(folder: str, text: str) -> tuple[float, float]:

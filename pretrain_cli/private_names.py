@@ -30,7 +30,7 @@ class PrivateName:
 TRAINER = "transformers.Trainer"
 TRAINER_FILE = "training/trainer.py"
 MODEL_FILE = "training/processes/sharding.py"
-KERNELS_FILE = "evaluation/kernels.py"
+KERNELS_FILE = "evaluation/cpu_kernels.py"
 MKLDNN = "torch.ops.mkldnn"
 
 PRIVATE_NAMES = (

@@ -1,7 +1,7 @@
-"""How do figures, tables and curves become one HTML file that opens from disk, with no network and no script?
+"""Writes figures, tables and curves as one HTML file that opens from disk, without network or scripts.
 
-Charts are matplotlib's SVG, inlined: about 10 kB each, where plotly's offline script alone is 4 MB. Their text is text,
-in the page's own font and colour, so that it can be read on a phone and in the dark.
+Charts are matplotlib's SVG, inlined: about 10 kB each, while plotly's offline script alone is 4 MB. Their text stays
+text, in the page's own font and color, so that it can be read on a phone and in dark mode.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-COLOURS = ("#2f7ed8", "#e0851b", "#3aa35a", "#b04fc4", "#d0443c", "#7a8290")
+COLORS = ("#2f7ed8", "#e0851b", "#3aa35a", "#b04fc4", "#d0443c", "#7a8290")
 INK = "#000001"
-"""Becomes the page's text colour, whichever that is."""
+"""Replaced by the text color of the page."""
 
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882;--better:#1a8f3c;--worse:#d0342c}
@@ -46,7 +46,7 @@ summary{cursor:pointer;margin:.6rem 0}
 
 Curve = Sequence[tuple[float, float]]
 Cell = str | tuple[str, str]
-"""A table's cell: its text, or its text and a smaller line under it."""
+"""A cell of a table: its text, or its text and a smaller line below it."""
 
 
 def document(title: str, parts: Iterable[str]) -> str:
@@ -60,7 +60,7 @@ def document(title: str, parts: Iterable[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell] | str]) -> str:
-    """A table that scrolls by itself where it is wider than the page; a row that is one string heads a group."""
+    """A table that scrolls where it is wider than the page; a row that is one string is the heading of a group."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = []
     for row in rows:
@@ -72,7 +72,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell] | str]) -> str:
 
 
 def facts(values: Mapping[str, object]) -> str:
-    """Names and values below each other."""
+    """Names and values, one pair a row."""
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>" for name, value in values.items()
     )
@@ -80,20 +80,20 @@ def facts(values: Mapping[str, object]) -> str:
 
 
 def charts(figures: Iterable[str]) -> str:
-    """Charts side by side, below each other on a phone."""
+    """Charts side by side; on a phone, one above the other."""
     found = list(figures)
     return f'<div class="charts">{"".join(found)}</div>' if found else ""
 
 
 def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarithmic: bool = False) -> str:
-    """Curves of (x, y) by name in one chart; a single curve needs no name. ``logarithmic``: the x axis."""
+    """Curves of (x, y) by name in one chart; a single curve needs no name. ``logarithmic`` is about the x axis."""
     figure, axes = _axes(title)
-    for (name, points), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+    for (name, points), color in zip(curves.items(), _colors(len(curves)), strict=True):
         few = len(points) < 12
         axes.plot(
             [x for x, _ in points],
             [y for _, y in points],
-            color=colour,
+            color=color,
             linewidth=1.6,
             marker="o" if few else None,
             markersize=3.5,
@@ -109,19 +109,19 @@ def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarit
 
 
 def interval_chart(title: str, x_label: str, values: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
-    """(value, low, high) by row and, within it, by name, each as a point with its interval."""
+    """Points with their intervals, as (value, low, high) by row and, within a row, by name."""
     names = list(dict.fromkeys(name for row in values.values() for name in row))
     figure, axes = _axes(title, height=1.1 + 0.32 * sum(map(len, values.values())))
     place, ticks = 0.0, []
     for row in values.values():
         first = place
         for name, (value, low, high) in row.items():
-            colour = _colours(len(names))[names.index(name)]
+            color = _colors(len(names))[names.index(name)]
             known = low == low and high == high
             error = [[max(0.0, value - low)], [max(0.0, high - value)]] if known else None
             seen = name in [drawn.get_label() for drawn in axes.containers]
             axes.errorbar(
-                [value], [place], xerr=error, fmt="o", color=colour, markersize=5, capsize=3,
+                [value], [place], xerr=error, fmt="o", color=color, markersize=5, capsize=3,
                 label="_" + name if seen else name,
             )  # fmt: skip
             place += 1
@@ -149,7 +149,7 @@ def _axes(title: str, height: float = 2.6) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any, title: str) -> str:
-    """The figure's SVG, its words as text in the page's font and colour."""
+    """The figure's SVG, its words as text in the page's font and color."""
     import matplotlib as mpl
 
     file = io.StringIO()
@@ -162,8 +162,8 @@ def _svg(figure: Any, title: str) -> str:
     return f'<figure role="img" aria-label="{html.escape(title)}">{svg}</figure>'
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[place % len(COLOURS)] for place in range(count)]
+def _colors(count: int) -> list[str]:
+    return [COLORS[place % len(COLORS)] for place in range(count)]
 
 
 def _cell(cell: Cell) -> str:

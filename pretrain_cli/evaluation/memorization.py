@@ -1,4 +1,4 @@
-"""How much of a text does the model continue word for word? 32 tokens of prompt, 32 to match, greedily."""
+"""Measures how much of a text a model continues word for word: 32 tokens of prompt, 32 to match, greedily."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.evaluation.opening import OpenModel
+from pretrain_cli.evaluation.models import OpenModel
 from pretrain_cli.evaluation.results import Memorization
-from pretrain_cli.evaluation.texts import Text
+from pretrain_cli.evaluation.text_documents import Text
 from pretrain_cli.progress import Progress
 
 PROMPT_TOKENS = 32
@@ -18,20 +18,20 @@ MATCH_TOKENS = 32
 PASSAGES = 64
 BATCH = 8
 READ_CHARACTERS = 20_000
-"""Of a document longer than this only the beginning gives passages."""
+"""Only this much of the beginning of a document gives passages."""
 
 
 def measure_memorization(
     model: OpenModel, texts: list[Text], artifacts: Artifacts, seed: int, progress: Progress
 ) -> dict[str, Memorization]:
-    """Share of passages, by text and for the training rows, that greedy decoding repeats (arXiv 2202.07646)."""
+    """Share of passages that greedy decoding repeats, by text and for the training rows (arXiv 2202.07646)."""
     passages = {text.name: _passages(model, text, seed) for text in texts}
     if artifacts.train_rows.is_dir() and (artifacts.tokenizer / "tokenizer.json").is_file():
         passages["training"] = _training_passages(model, artifacts, seed)
     shares = {}
     for name, rows in passages.items():
         if rows:
-            progress.stage(f"memorisation of {name} by {model.name}", len(rows), "rows")
+            progress.stage(f"memorization of {name} by {model.name}", len(rows), "rows")
             repeated = 0
             for start in range(0, len(rows), BATCH):
                 repeated += _repeated(model, torch.tensor(rows[start : start + BATCH]))
@@ -45,8 +45,8 @@ def measure_memorization(
 def _repeated(model: OpenModel, rows: torch.Tensor) -> int:
     """Rows int64[n, 64] whose second half is the greedy continuation of their first.
 
-    Greedy decoding repeats a passage exactly when each token is the most probable one after the true ones before
-    it: one forward pass tells.
+    Greedy decoding repeats a passage exactly when each token is the most probable one after the true tokens before
+    it, so one forward pass is enough.
     """
     rows = rows.to(model.device)
     logits = model.model(input_ids=rows, use_cache=False).logits[:, PROMPT_TOKENS - 1 : -1]
@@ -59,7 +59,7 @@ def _cut(ids: list[int]) -> list[list[int]]:
 
 
 def _passages(model: OpenModel, text: Text, seed: int) -> list[list[int]]:
-    """Up to PASSAGES passages, each document's as likely as another's, by reservoir (Vitter 1985)."""
+    """Up to PASSAGES passages, each equally likely, by reservoir sampling (Vitter 1985)."""
     generator = random.Random(seed)
     kept: list[list[int]] = []
     seen = 0
@@ -75,7 +75,7 @@ def _passages(model: OpenModel, text: Text, seed: int) -> list[list[int]]:
 
 
 def _training_passages(model: OpenModel, artifacts: Artifacts, seed: int) -> list[list[int]]:
-    """A passage from the longest piece of each of some rows, drawn by seed, in the model's own tokens."""
+    """A passage from the longest piece of each of some rows drawn by seed, in the model's own tokens."""
     from tokenizers import Tokenizer
 
     from pretrain_cli.data.rows.store import open_rows

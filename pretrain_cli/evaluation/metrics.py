@@ -1,4 +1,4 @@
-"""The figures a reader sees, each from sums over scored tokens: this is the file to add a metric to."""
+"""Computes each metric from sums over scored tokens; a new metric goes here."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pretrain_cli.evaluation.tally import Sums
+from pretrain_cli.evaluation.sums import Sums
 
 Metric = Callable[[Sums], Sums]
-"""sums float64[..., 5] in the order of tally.COLUMNS -> value float64[...]"""
+"""sums float64[..., 5] in the order of sums.COLUMNS → value float64[...]"""
 
 
 def bits_per_byte(sums: Sums) -> Sums:
-    """Bits the model needs for each byte of text: comparable across tokenizers (The Pile, arXiv 2101.00027)."""
+    """Bits that the model needs for each byte of text; compares across tokenizers (The Pile, arXiv 2101.00027)."""
     return np.asarray(sums[..., 0] / math.log(2) / sums[..., 4])
 
 
 def loss(sums: Sums) -> Sums:
-    """Nats per token: comparable for one tokenizer only."""
+    """Nats per token; compares only models with the same tokenizer."""
     return np.asarray(sums[..., 0] / sums[..., 1])
 
 
@@ -30,12 +30,12 @@ def perplexity(sums: Sums) -> Sums:
 
 
 def accuracy(sums: Sums) -> Sums:
-    """Share of tokens that the model would have written next."""
+    """Share of tokens that were the model's most probable one."""
     return np.asarray(sums[..., 2] / sums[..., 1])
 
 
 def accuracy_top5(sums: Sums) -> Sums:
-    """Share of tokens among the model's five most probable."""
+    """Share of tokens that were among the model's five most probable ones."""
     return np.asarray(sums[..., 3] / sums[..., 1])
 
 

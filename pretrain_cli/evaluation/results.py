@@ -1,4 +1,4 @@
-"""What an evaluation found: plain records that the command line, report.json and report.html all show."""
+"""What an evaluation gives: plain records that the command line, report.json and report.html show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TextScore:
-    """One model on one text. Intervals are 95 %, (low, high), None where there is too little text for one."""
+    """One model on one text. Intervals are 95%, (low, high); None where there is too little text for one."""
 
     name: str
     bits_per_byte: float
@@ -31,7 +31,7 @@ class TextScore:
 
 @dataclass(frozen=True)
 class ScoredDocument:
-    """One model on one document; the hardest stand first."""
+    """One model on one document."""
 
     name: str
     source: str
@@ -42,7 +42,7 @@ class ScoredDocument:
 
 @dataclass(frozen=True)
 class Memorization:
-    """The share of so many passages that a model continues word for word."""
+    """The share of ``passages`` passages that a model continues word for word."""
 
     share: float
     passages: int
@@ -72,6 +72,7 @@ class ChangedDocument:
 
     @property
     def change(self) -> float:
+        """Of the first model against the second."""
         return self.first - self.second
 
 
@@ -85,7 +86,7 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class SampleTexts:
-    """A prompt, and how each model goes on: model -> text."""
+    """A prompt, and how each model continues it: model → text."""
 
     prompt: str
     texts: dict[str, str]
@@ -93,9 +94,9 @@ class SampleTexts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Bits per byte of ``first`` minus ``second`` on one text; below 0, the first is better.
+    """Bits per byte of ``first`` minus ``second`` on one text; below 0 the first is better.
 
-    ``metrics``: the other metrics' differences, where both models cut the text into the same number of tokens.
+    ``metrics``: the differences of the other metrics, where both models cut the text into the same tokens.
     """
 
     text: str
@@ -110,7 +111,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The verdict in words, with its figures."""
-        how_sure = f", 95 % interval {self.interval[0]:+.4f} to {self.interval[1]:+.4f}" if self.interval else ""
+        how_sure = f", 95% interval {self.interval[0]:+.4f} to {self.interval[1]:+.4f}" if self.interval else ""
         return (
             f"{self.text}: {self.first} against {self.second}: {self.verdict} "
             f"({self.difference:+.4f} bits per byte{how_sure})"
@@ -119,7 +120,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """All of it. ``report`` is the folder's report.json, ``page`` its report.html."""
+    """Everything. ``report`` is report.json, ``page`` report.html."""
 
     models: list[ModelScores]
     comparison: list[Comparison]
@@ -130,7 +131,7 @@ class EvaluateResult:
     samples: list[SampleTexts] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values only, as in report.json; what isn't finite is None, as JSON has no word for it."""
+        """Plain values only, as in report.json; what isn't finite is None, since JSON can't write it."""
         value = {
             "models": [asdict(model) for model in self.models],
             "comparison": [asdict(entry) | {"sentence": entry.sentence} for entry in self.comparison],

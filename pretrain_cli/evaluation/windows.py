@@ -1,4 +1,4 @@
-"""Which stretches of a long document go through the model, and which of their tokens count?"""
+"""Cuts a long document into windows that go through the model, each token scored once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Columns = NDArray[np.int64]
-"""A stretch of a sequence, int64[k, n]: the ids, and k - 1 facts about each."""
+"""A part of a sequence, int64[k, n]: the ids, and k - 1 facts about each."""
 
 
 @dataclass(frozen=True)
-class Window:
-    """A stretch of a document's sequence, ``columns`` int64[k, length]; its tokens from ``scored_from`` on count.
+class TokenWindow:
+    """A part of a document's sequence, ``columns`` int64[k, length]; its tokens from ``scored_from`` on are scored.
 
-    The first token of a sequence (BOS, or what stands for it) is never scored: it belongs to no byte.
+    The first token of a sequence (BOS, or what replaces it) is never scored: it belongs to no byte.
     """
 
     columns: Columns
@@ -24,18 +24,20 @@ class Window:
 
     @property
     def length(self) -> int:
+        """Tokens."""
         return int(self.columns.shape[1])
 
     @property
     def scored(self) -> int:
+        """Tokens that are scored."""
         return self.length - self.scored_from
 
 
-def slide(pieces: Iterable[Columns], context: int, stride: int) -> Iterator[Window]:
+def slide(pieces: Iterable[Columns], context: int, stride: int) -> Iterator[TokenWindow]:
     """Windows of at most ``context`` tokens over a sequence that comes in pieces, scoring all but its first token once.
 
-    Each window after the first moves on by ``stride`` tokens, scores only the new ones, and has those before them
-    to look at: the strided perplexity of the transformers guide. Holds one piece and one window.
+    Each window after the first advances by ``stride`` tokens and scores only the new ones; those before them are
+    context. This is the strided perplexity of the transformers guide. Holds one piece and one window.
 
     Raises:
         ValueError: context below 2, or a stride outside 1 to ``context`` - 1.
@@ -46,17 +48,17 @@ def slide(pieces: Iterable[Columns], context: int, stride: int) -> Iterator[Wind
     scored_from = 1
     for piece in pieces:
         held = piece if held is None else np.concatenate([held, piece], axis=1)
-        # A window is full, and not the last one, once a token stands behind it.
+        # A window is full, and not the last one, once a token follows it.
         while held.shape[1] > context:
-            yield Window(held[:, :context], scored_from)
+            yield TokenWindow(held[:, :context], scored_from)
             held = held[:, stride:]
             scored_from = context - stride
     if held is not None and held.shape[1] > scored_from:
-        yield Window(held, scored_from)
+        yield TokenWindow(held, scored_from)
 
 
 def window_lengths(n_tokens: int, context: int, stride: int) -> int:
-    """Tokens that go through the model for a sequence of ``n_tokens``: the lengths of its windows together."""
+    """Tokens that go through the model for a sequence of ``n_tokens``: the sum of its windows' lengths."""
     if n_tokens < 2:
         return 0
     full = max(0, -(-(n_tokens - context) // stride))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import DataError, ModelError
-from pretrain_cli.evaluation.run import _look_at, evaluate
+from pretrain_cli.evaluation.run import evaluate, weights_at_hand
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import Progress
 from pretrain_cli.storage import write_json
@@ -154,7 +154,7 @@ def test_a_damaged_second_model_is_named_before_the_first_is_scored(tmp_path: Pa
 def test_the_time_that_is_announced_counts_each_model_by_its_size(tmp_path: Path, model: Path) -> None:
     larger = make_model(tmp_path / "larger", hidden_size=256)
     named = [find_model(str(folder), Artifacts(tmp_path)) for folder in (model, larger)]
-    sizes = [_look_at(entry, Artifacts(tmp_path)) for entry in named]
+    sizes = [weights_at_hand(entry, Artifacts(tmp_path)) for entry in named]
     counted = [AutoModelForCausalLM.from_pretrained(folder).num_parameters() for folder in (model, larger)]
     assert sizes == counted and sizes[1] > 2 * sizes[0]
 
@@ -171,7 +171,7 @@ def test_a_long_document_in_parts_gives_the_figures_of_the_whole(
     text = SAMPLE * 60
     whole = evaluate_file(tmp_path, model, text, context=64).models[0].texts[0]
     monkeypatch.setattr("pretrain_cli.data.encoding.encoder.PIECE_CHARACTERS", 500)
-    monkeypatch.setattr("pretrain_cli.evaluation.scoring.PIECE_CHARACTERS", 500)
+    monkeypatch.setattr("pretrain_cli.evaluation.encoding.PIECE_CHARACTERS", 500)
     monkeypatch.setattr("pretrain_cli.data.reading.files.BLOCK_BYTES", 700)
     parts = evaluate_file(tmp_path, model, text, context=64).models[0].texts[0]
     assert (parts.tokens, parts.bytes, parts.documents) == (whole.tokens, whole.bytes, 1)

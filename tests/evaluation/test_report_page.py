@@ -21,7 +21,7 @@ LINES = [
 ]  # fmt: skip
 HEADINGS = [
     "Before and after", "Training", "By source, in bits per byte", "By position and by token frequency",
-    "By document, in bits per byte", "Samples before and after", "Samples while it learned", "Memorisation", "Settings",
+    "By document, in bits per byte", "Samples before and after", "Samples during training", "Memorization", "Settings",
     "Machine",
 ]  # fmt: skip
 
@@ -66,4 +66,4 @@ def test_a_browser_shows_the_page_whole(page: Path, tmp_path: Path, width: int) 
     assert len(shown["charts"]) == 10
     assert all(wide >= min(250, width - 60) and high > 100 and words > 20 for wide, high, words in shown["charts"])
     assert shown["small"] == 0 and shown["loaded"] == 0
-    assert "learning rate" in shown["text"] and "95 % interval" in shown["text"]
+    assert "learning rate" in shown["text"] and "95% interval" in shown["text"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pretrain_cli.evaluation.kernels import ATTENTION, speed_up
+from pretrain_cli.evaluation.cpu_kernels import ATTENTION, speed_up
 from tests.support.tiny import make_model
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -34,7 +34,7 @@ def test_a_model_that_the_fast_way_changes_is_put_back(tmp_path: Path, monkeypat
     ids = torch.randint(0, 300, (1, 160))
     with torch.inference_mode():
         before = model(input_ids=ids, use_cache=False).logits
-    monkeypatch.setattr("pretrain_cli.evaluation.kernels.PackedLinear.forward", lambda self, x: x[..., :1] * 0)
+    monkeypatch.setattr("pretrain_cli.evaluation.cpu_kernels.PackedLinear.forward", lambda self, x: x[..., :1] * 0)
     assert not speed_up(model, ids)
     assert model.config._attn_implementation == "sdpa"
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What does each model write after the same few words?"""
+"""Lets each model continue the same prompts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain_cli.evaluation.opening import OpenModel
-from pretrain_cli.evaluation.texts import Text
+from pretrain_cli.evaluation.models import OpenModel
+from pretrain_cli.evaluation.text_documents import Text
 from pretrain_cli.model.greedy import greedy_ids
 
 SAMPLE_TOKENS = 48
 PROMPT_WORDS = 8
+OPENING_CHARACTERS = 400
 
 
 def choose_prompts(given: Sequence[str], texts: list[Text], count: int) -> list[str]:
-    """``count`` of the ``given`` prompts, or the first words of the first documents, the texts taking turns."""
+    """``count`` of the ``given`` prompts, or else the first words of the first documents, from each text in turn."""
     if given or not count:
         return list(given[:count])
     prompts: list[str] = []
@@ -40,13 +41,13 @@ def write_sample(model: OpenModel, prompt: str) -> str:
 
     written = greedy_ids(read, ids, min(SAMPLE_TOKENS, model.context - len(ids)), model.end_ids, model.device)
     text: str = model.tokenizer.decode(written)
-    return text.rstrip("\ufffd")  # half a character at the end stays out
+    return text.rstrip("\ufffd")  # half a character at the end is left out
 
 
 def _openings(text: Text, count: int) -> list[str]:
     found = []
     for document in text.read():
-        opening, _ = document.opening(400)
+        opening, _ = document.opening(OPENING_CHARACTERS)
         words = opening.split()[:PROMPT_WORDS]
         if len(words) == PROMPT_WORDS:
             found.append(" ".join(words))

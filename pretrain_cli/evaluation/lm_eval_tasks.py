@@ -1,4 +1,4 @@
-"""How does the model do on lm-eval's tasks?"""
+"""Runs lm-eval's tasks on an opened model."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_cli.errors import DataError, MissingDependencyError, UsageError, first_line
-from pretrain_cli.evaluation.opening import OpenModel
+from pretrain_cli.evaluation.models import OpenModel
 from pretrain_cli.progress import Progress
 
 
 def require_lm_eval() -> None:
-    """Raise MissingDependencyError where lm-eval isn't installed: before a text is scored, not after."""
+    """Raise MissingDependencyError where lm-eval isn't installed: before texts are scored, not after."""
     if importlib.util.find_spec("lm_eval") is None:
         raise MissingDependencyError(
-            "Tasks are run by lm-eval, which isn't installed.", "Install it: pip install 'pretrain-cli[lm-eval]'"
+            "Tasks need lm-eval, which isn't installed.", "Install it: pip install 'pretrain-cli[lm-eval]'"
         )
 
 
 def run_tasks(model: OpenModel, tasks: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """lm-eval's results by task; an entry that is a folder stands for the tasks defined in it, and works offline.
+    """lm-eval's results by task; an entry that is a folder means the tasks defined in it, and works offline.
 
     Raises:
         UsageError: there is no such task, or a folder defines none.
-        DataError: a task's data can't be had.
+        DataError: a task's data can't be loaded.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -43,18 +43,18 @@ def run_tasks(model: OpenModel, tasks: Sequence[str], progress: Progress) -> dic
         names += found
     progress.stage(f"lm-eval on {model.name}: {', '.join(names)}")
     try:
-        # It prints, and its results belong to the report alone.
+        # It prints its results, which belong only in the report.
         with contextlib.redirect_stdout(io.StringIO()):
             wrapped = HFLM(pretrained=model.model, tokenizer=_tokenizer(model), prefix_token_id=model.first_id)
             results = lm_eval.simple_evaluate(
                 model=wrapped, tasks=names, task_manager=manager, log_samples=False, bootstrap_iters=1000
             )
     except KeyError as error:
-        raise UsageError(f"lm-eval knows no task {error}.", "See its list: lm-eval ls tasks") from error
+        raise UsageError(f"lm-eval has no task {error}.", "See its list: lm-eval ls tasks") from error
     except OSError as error:
         raise DataError(
-            f"The data of {', '.join(names)} can't be had: {first_line(error)}.",
-            "Most tasks load theirs from a hub; a folder with tasks of your own over local files needs no network.",
+            f"The data of {', '.join(names)} can't be loaded: {first_line(error)}.",
+            "Most tasks load theirs from the Hub; a folder with your own tasks on local files needs no network.",
         ) from error
     progress.end_stage()
     return dict(results["results"])

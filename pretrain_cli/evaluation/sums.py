@@ -1,4 +1,4 @@
-"""What is kept of the scored tokens: sums per block of text, per position and per token, never logits."""
+"""Sums up scored tokens by block of text, by position and by token; logits are never kept."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_BYTES = 1024
-"""Size of the blocks that a long document is cut into for intervals."""
+"""Size of the blocks that a document is cut into for intervals."""
 
 OPENING_CHARACTERS = 160
 
 POSITION_EDGES = (1, 4, 16, 64, 256, 1024, 4096)
-"""Lower edges of the buckets by how many tokens a prediction could look at."""
+"""Lower edges of the buckets, in tokens that a prediction could see."""
 
 COLUMNS = ("nats", "tokens", "top1", "top5", "bytes")
 
 Sums = NDArray[np.float64]
+"""float64[..., 5] in the order of COLUMNS, or any float64 array that is added up."""
 
 
 @dataclass
-class DocumentTally:
-    """One document's sums in blocks of its bytes; the bytes are the text's own, and known before a token is scored."""
+class DocumentSums:
+    """One document's sums, in blocks of its bytes; the bytes are those of the text, known before a token is scored."""
 
     name: str
     source: str
@@ -33,11 +34,11 @@ class DocumentTally:
 
     @property
     def blocks(self) -> Sums:
-        """float64[n_blocks, 5] in the order of COLUMNS; a view, sums can be added to it."""
+        """float64[n_blocks, 5] in the order of COLUMNS; a view that sums can be added to."""
         return self._room[: max(1, math.ceil(self.n_bytes / BLOCK_BYTES))]
 
     def grow(self, text: str) -> None:
-        """The document goes on with ``text``."""
+        """Count ``text`` as the next part of the document."""
         if len(self.opening) < OPENING_CHARACTERS:
             self.opening = " ".join((self.opening + " " + text[:OPENING_CHARACTERS]).split())[:OPENING_CHARACTERS]
         self.n_bytes += len(text.encode("utf-8"))
@@ -51,11 +52,11 @@ class DocumentTally:
 
 
 @dataclass
-class Tally:
-    """All sums of one model on one text. Grows with documents and vocabulary, not with tokens."""
+class TextSums:
+    """All sums of one model on one text. They grow with documents and vocabulary, not with tokens."""
 
     vocab_size: int
-    documents: list[DocumentTally] = field(default_factory=list)
+    documents: list[DocumentSums] = field(default_factory=list)
     unencoded_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -64,22 +65,22 @@ class Tally:
         self.position_nats: Sums = np.zeros(len(POSITION_EDGES))
         self.position_counts: Sums = np.zeros(len(POSITION_EDGES))
 
-    def open_document(self, name: str, source: str) -> DocumentTally:
+    def open_document(self, name: str, source: str) -> DocumentSums:
         """Start a document."""
-        document = DocumentTally(name, source)
+        document = DocumentSums(name, source)
         self.documents.append(document)
         return document
 
     def add(
         self,
-        document: DocumentTally,
+        document: DocumentSums,
         block_index: NDArray[np.int64],
         token_ids: NDArray[np.int64],
         context: NDArray[np.int64],
         nats: Sums,
         rank: NDArray[np.int64],
     ) -> None:
-        """Add scored tokens, all arrays [n]: their block, id, tokens before them, loss and rank among all logits."""
+        """Add scored tokens, arrays [n]: their block, id, tokens before them, loss in nats, rank among all logits."""
         per_token = np.stack([nats, np.ones_like(nats), rank < 1, rank < 5], axis=1)
         np.add.at(document.blocks[:, :4], block_index, per_token)
         np.add.at(self.token_nats, token_ids, nats)
@@ -89,11 +90,11 @@ class Tally:
         np.add.at(self.position_counts, bucket, 1)
 
     def blocks(self) -> Sums:
-        """Every document's blocks below each other, float64[n, 5]: the units that intervals draw from."""
+        """The blocks of all documents, float64[n, 5]: the units that intervals draw from."""
         return np.concatenate([document.blocks for document in self.documents])
 
     def by_position(self) -> list[dict[str, float]]:
-        """Loss in nats per token by how many tokens the prediction could look at."""
+        """Loss in nats per token, by how many tokens the prediction could see."""
         return [
             {"from": edge, "tokens": count, "loss": nats / count}
             for edge, count, nats in zip(
@@ -103,7 +104,7 @@ class Tally:
         ]
 
     def by_frequency(self) -> list[dict[str, float]]:
-        """Loss in nats per token by how often the token occurs in this text."""
+        """Loss in nats per token, by how often the token occurs in this text."""
         rows = []
         for low, high in ((1, 1), (2, 9), (10, 99), (100, 999), (1000, math.inf)):
             inside = (self.token_counts >= low) & (self.token_counts <= high)

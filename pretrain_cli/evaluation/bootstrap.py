@@ -1,4 +1,4 @@
-"""How sure is a figure? Bootstrap intervals over blocks of text, and a verdict on a paired difference."""
+"""Says how certain a figure is, by bootstrap over pieces of text; for a paired difference with a verdict."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_cli.evaluation.metrics import Metric
-from pretrain_cli.evaluation.tally import Sums
+from pretrain_cli.evaluation.sums import Sums
 
 RESAMPLES = 2000
 LOWEST_UNITS = 4
-"""Below this many units a bootstrap says nothing, and no interval is given."""
+"""With fewer units a bootstrap says nothing, and no interval is given."""
+ENOUGH_DOCUMENTS = 20
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval; NaN ends where there was too little text for one."""
+    """A 95% interval; NaN ends where there was too little text for one."""
 
     low: float
     high: float
 
     @property
     def known(self) -> bool:
+        """Whether there was enough text."""
         return not math.isnan(self.low)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second model, with its interval and what can be said about it."""
+    """First minus second model, with its interval, and what that shows."""
 
     value: float
     interval: Interval
@@ -38,18 +40,18 @@ class Difference:
 
 
 def units(documents: list[Sums]) -> Sums:
-    """The independent pieces to draw from, float64[n, 5]: documents, or blocks where documents are few.
+    """The pieces to draw from, float64[n, 5]: documents, or blocks where there are few documents.
 
-    Neighbouring blocks of one document are alike, so an interval over blocks is a little too narrow:
-    documents are taken wherever there are enough.
+    Neighboring blocks of a document are alike, so an interval over blocks is slightly too narrow: documents are used
+    wherever there are enough.
     """
-    if len(documents) >= 20:
+    if len(documents) >= ENOUGH_DOCUMENTS:
         return np.stack([blocks.sum(axis=0) for blocks in documents])
     return np.concatenate(documents)
 
 
 def interval(metric: Metric, sums: Sums, seed: int = 0) -> Interval:
-    """95 % percentile bootstrap of ``metric`` over the rows of ``sums`` (Efron 1979)."""
+    """95% percentile bootstrap of ``metric`` over the rows of ``sums`` (Efron 1979)."""
     if len(sums) < LOWEST_UNITS:
         return Interval(math.nan, math.nan)
     values = metric(_resample(sums, seed))
@@ -58,7 +60,7 @@ def interval(metric: Metric, sums: Sums, seed: int = 0) -> Interval:
 
 
 def difference(metric: Metric, first: Sums, second: Sums, seed: int = 0) -> Difference:
-    """``metric`` of first minus second over the same units, lower being better.
+    """``metric`` of first minus second over the same units; lower is better.
 
     Raises:
         ValueError: the two don't have the same units.
@@ -75,7 +77,7 @@ def difference(metric: Metric, first: Sums, second: Sums, seed: int = 0) -> Diff
 
 
 def _resample(sums: Sums, seed: int) -> Sums:
-    """Sums of RESAMPLES draws with replacement, float64[RESAMPLES, 5]; the same draws for the same seed and size."""
+    """Sums of draws with replacement, float64[RESAMPLES, 5]; the same draws for the same seed and size."""
     generator = np.random.default_rng(seed)
     n = len(sums)
     counts: NDArray[np.int64] = generator.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)

@@ -1,9 +1,8 @@
-"""report.html: the verdict first, then figures, curves, where it changed, samples, settings, machine."""
+"""Writes report.html: the verdict first, then figures, curves, where it changed, samples, settings and machine."""
 
 from __future__ import annotations
 
 import html
-import os
 import platform
 from typing import Any
 
@@ -11,7 +10,9 @@ from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
 from pretrain_cli.evaluation.texts import GENERAL
+from pretrain_cli.formatting import byte_size, count_of, duration, exact
 from pretrain_cli.model.names import base_name
+from pretrain_cli.processes import available_cores
 from pretrain_cli.run_record import RunRecord, read_run_record
 from pretrain_cli.storage import read_lines, write_text
 from pretrain_cli.webpage import charts, document, facts, interval_chart, line_chart, table
@@ -22,7 +23,9 @@ CURVES = {
     "tokens_per_second": "tokens per second",
     "memory_mb": "memory (MB)",
 }
+BUCKETS = (("by_position", "tokens before it, at least"), ("by_frequency", "occurrences in the text, at least"))
 HARDEST = 10
+OPENING_CHARACTERS = 70
 
 
 def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) -> None:
@@ -40,12 +43,12 @@ def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) ->
         *_section("By position and by token frequency", charts(_buckets(result.models))),
         *_documents(result),
         *_samples(result.samples, result.models, continued),
-        *_while_it_learned(run),
+        *_training_samples(run),
         *_memorization(result.models),
         *_tasks(result.models),
         "<h2>Settings</h2>",
         facts(_settings(result.models)),
-        _folded("The whole config", f"<pre>{html.escape(config.model_dump_json(indent=2))}</pre>"),
+        _folded("All settings of the evaluation", f"<pre>{html.escape(config.model_dump_json(indent=2))}</pre>"),
         "<h2>Machine</h2>",
         facts(_machine(run, result)),
     ]
@@ -61,7 +64,7 @@ def _folded(summary: str, content: str) -> str:
 
 
 def _continues(run: RunFolder | None, names: list[str]) -> bool:
-    """Whether the second of two models is what ``run``, the first, began from."""
+    """Whether the second of two models is the base that ``run``, the first, continued from."""
     return run is not None and len(names) == 2 and names[1] in ("base", "untrained", base_name(run))
 
 
@@ -79,15 +82,15 @@ def _verdicts(result: EvaluateResult, continued: bool) -> str:
 def _verdict(entry: Comparison, continued: bool) -> str:
     kind = entry.verdict if entry.verdict in ("better", "worse") else ""
     what = " (what it forgot)" if continued and entry.text == GENERAL and entry.verdict == "worse" else ""
-    sure = f"; 95 % interval {entry.interval[0]:+.4f} to {entry.interval[1]:+.4f}" if entry.interval else ""
-    told = f"{entry.first} against {entry.second}: {entry.difference:+.4f} bits per byte{sure}"
+    sure = f"; 95% interval {entry.interval[0]:+.4f} to {entry.interval[1]:+.4f}" if entry.interval else ""
+    told = f"{entry.first} compared with {entry.second}: {entry.difference:+.4f} bits per byte{sure}"
     heading = f"{entry.verdict.capitalize()} on {entry.text}{what}"
     return f'<div class="verdict {kind}"><b>{html.escape(heading)}</b>{html.escape(told)}</div>'
 
 
 def _between(text: TextScore) -> str:
     found = text.bits_per_byte_interval
-    return f"95 % interval {found[0]:.4f} to {found[1]:.4f}" if found else "too little text for an interval"
+    return f"95% interval {found[0]:.4f} to {found[1]:.4f}" if found else "too little text for an interval"
 
 
 def _before_and_after(result: EvaluateResult, continued: bool) -> list[str]:
@@ -95,8 +98,8 @@ def _before_and_after(result: EvaluateResult, continued: bool) -> list[str]:
     rows: list[Any] = []
     values: dict[str, dict[str, tuple[float, float, float]]] = {}
     for place, first in enumerate(models[0].texts):
-        rows.append(f"{first.name}: {first.bytes:,} bytes, {first.documents:,} document{'s'[: first.documents != 1]}")
-        for model in reversed(models):  # what was before stands first
+        rows.append(f"{first.name}: {exact(first.bytes)} bytes, {count_of(first.documents, 'document')}")
+        for model in reversed(models):  # what came before is shown first
             text = model.texts[place]
             low_high = text.bits_per_byte_interval
             small = f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "too little text"
@@ -109,7 +112,7 @@ def _before_and_after(result: EvaluateResult, continued: bool) -> list[str]:
                 *(low_high or (float("nan"), float("nan"))),
             )
     header = ("model", "bits per byte", "perplexity", "top-1", "top-5")
-    chart = interval_chart("Bits per byte, with 95 % intervals", "less is better", values)
+    chart = interval_chart("Bits per byte, with 95% intervals", "lower is better", values)
     heading = "Before and after" if continued else "Scores"
     return [f"<h2>{heading}</h2>", table(header, rows), charts([chart])]
 
@@ -139,7 +142,7 @@ def _curves(lines: list[dict[str, Any]]) -> list[str]:
 def _buckets(models: list[ModelScores]) -> list[str]:
     found = []
     for place, text in enumerate(models[0].texts):
-        for field, label in (("by_position", "tokens before it, from"), ("by_frequency", "times in the text, from")):
+        for field, label in BUCKETS:
             curves = {
                 model.name: [(row["from"], row["loss"]) for row in getattr(model.texts[place], field)]
                 for model in reversed(models)
@@ -153,21 +156,21 @@ def _documents(result: EvaluateResult) -> list[str]:
     for entry in result.comparison:
         if len(entry.changed) > 1:
             rows = [
-                ((changed.name, changed.opening[:70]), f"{changed.second:.3f}", f"{changed.first:.3f}",
+                ((changed.name, changed.opening[:OPENING_CHARACTERS]), f"{changed.second:.3f}", f"{changed.first:.3f}",
                  f"{changed.change:+.3f}")
                 for changed in entry.changed
             ]  # fmt: skip
             parts += [
-                f"<h3>{html.escape(entry.text)}: the {len(rows)} that changed most</h3>",
+                f"<h3>{html.escape(entry.text)}: the {len(rows)} documents that changed most</h3>",
                 table(("document", entry.second, entry.first, "change"), rows),
             ]
     for text in result.models[0].texts:
         if text.documents > 1:
             hardest = [
-                ((one.name, one.opening[:70]), f"{one.bytes:,}", f"{one.bits_per_byte:.3f}")
+                ((one.name, one.opening[:OPENING_CHARACTERS]), exact(one.bytes), f"{one.bits_per_byte:.3f}")
                 for one in text.by_document[:HARDEST]
             ]
-            summary = f"{text.name}: the hardest for {result.models[0].name}"
+            summary = f"{text.name}: the hardest documents for {result.models[0].name}"
             parts.append(_folded(summary, table(("document", "bytes", "bits per byte"), hardest)))
     return _section("By document, in bits per byte", "\n".join(parts))
 
@@ -181,7 +184,7 @@ def _samples(samples: list[SampleTexts], models: list[ModelScores], continued: b
     return _section(heading, "<br>".join(parts))
 
 
-def _while_it_learned(run: RunFolder | None) -> list[str]:
+def _training_samples(run: RunFolder | None) -> list[str]:
     lines = [line for line in read_lines(run.samples) if "text" in line] if run else []
     prompts = dict.fromkeys(str(line.get("prompt", "")) for line in lines)
     parts = []
@@ -190,7 +193,7 @@ def _while_it_learned(run: RunFolder | None) -> list[str]:
         ends = [told[0], told[-1]] if len(told) > 1 else told
         quotes = "".join(_quote(f"step {line['step']}", prompt, str(line["text"])) for line in ends)
         parts.append(f'<div class="texts">{quotes}</div>')
-    return _section("Samples while it learned", "<br>".join(parts))
+    return _section("Samples during training", "<br>".join(parts))
 
 
 def _quote(who: str, prompt: str, text: str) -> str:
@@ -207,8 +210,8 @@ def _memorization(models: list[ModelScores]) -> list[str]:
         for name in names
     ]  # fmt: skip
     header = ("passages of", *(model.name for model in reversed(models)))
-    note = '<p class="note">Passages whose second 32 tokens the model writes word for word after the first 32.</p>'
-    return _section("Memorisation", table(header, rows) + note if rows else "")
+    note = '<p class="note">Passages of 64 tokens whose second half the model writes word for word after the first.</p>'
+    return _section("Memorization", table(header, rows) + note if rows else "")
 
 
 def _tasks(models: list[ModelScores]) -> list[str]:
@@ -237,30 +240,33 @@ def _task_value(found: dict[str, Any], metric: str) -> str:
 def _settings(models: list[ModelScores]) -> dict[str, object]:
     shown: dict[str, object] = {}
     for model in reversed(models):
-        shown[model.name] = f"{model.parameters:,} parameters, {model.location}"
+        shown[model.name] = f"{count_of(model.parameters, 'parameter')}, {model.location}"
     settings = models[0].settings
     return shown | {name.replace("_", " "): value for name, value in settings.items()}
 
 
-def _machine(run: RunFolder | None, result: EvaluateResult) -> dict[str, object]:
+def _machine(run: RunFolder | None, result: EvaluateResult) -> dict[str, str]:
     import psutil
     import torch
 
-    shown: dict[str, object] = {}
+    shown: dict[str, str] = {}
     record = read_run_record(run) if run is not None else None
     if record is not None:
-        shown["trained on"] = f"{record.device or '?'}, {record.precision or '?'}, {_threads(record)}"
-        shown["training"] = f"{record.steps:,} steps, {record.tokens:,} tokens, from {record.started or '?'}"
+        shown["trained on"] = ", ".join(word for word in (record.device, record.precision, _threads(record)) if word)
+        shown["training"] = f"{count_of(record.steps, 'step')}, {count_of(record.tokens, 'token')}"
+        if record.started:
+            shown["training"] += f", started {record.started.replace('T', ' ')}"
         shown["with"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     shown["evaluated on"] = (
-        f"{platform.platform()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "
-        f"{torch.get_num_threads()} threads"
+        f"{platform.platform()}, {count_of(available_cores(), 'core')}, "
+        f"{byte_size(psutil.virtual_memory().total)} of memory, "
+        f"{count_of(torch.get_num_threads(), 'thread')}"
     )
     shown["evaluated with"] = f"Python {platform.python_version()}, torch {torch.__version__}"
-    shown["evaluation took"] = f"{result.seconds:.0f} s"
+    shown["evaluation took"] = duration(result.seconds)
     return shown
 
 
 def _threads(record: RunRecord) -> str:
-    threads = "?" if record.threads is None else record.threads
-    return f"{threads} threads" + (f", {record.world_size} processes" if record.world_size != 1 else "")
+    threads = "an unknown number of threads" if record.threads is None else count_of(record.threads, "thread")
+    return threads + (f", {count_of(record.world_size, 'process', 'processes')}" if record.world_size != 1 else "")

@@ -1,0 +1,97 @@
+"""Reads documents to score: the held-out rows, the general text of the package, and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.model import DataConfig
+from pretrain_cli.data.reading.documents import Batch, Record, Rejected, place
+from pretrain_cli.data.reading.files import InputFile, Span
+from pretrain_cli.data.reading.read import read
+from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.errors import DataError
+from pretrain_cli.evaluation.text_documents import TextDocument
+from pretrain_cli.manifest import Manifest, check_still
+
+
+def read_general() -> Iterator[TextDocument]:
+    """The documents of the general English text in the package: novels, satire, technical and informal prose."""
+    lines = resources.files("pretrain_cli.texts").joinpath("general.jsonl").read_text(encoding="utf-8")
+    for record in map(json.loads, lines.splitlines()):
+        yield TextDocument.whole(record["from"], record["text"], record["source"])
+
+
+def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[TextDocument]:
+    """The held-out documents as text: what the stored ids say, without the BOS and EOS around them.
+
+    Raises:
+        DataError: a prepare has replaced the rows that ``manifest`` describes.
+    """
+    from tokenizers import Tokenizer
+
+    from pretrain_cli.data.rows.store import iterate_documents
+    from pretrain_cli.tokenizer.load import read_tokenizer
+
+    info = read_tokenizer(artifacts.tokenizer)
+    tokenizer = Tokenizer.from_file(str(info.file))
+    source_names = list(manifest.sources)
+    for number, stored in enumerate(iterate_documents(artifacts.validation_rows)):
+        if number == 0:  # the rows are open now
+            check_still(artifacts, manifest)
+        ids = stored.ids.tolist()
+        if ids and ids[0] == info.bos_id:
+            ids = ids[1:]
+        if ids and ids[-1] == info.eos_id:
+            ids = ids[:-1]
+        text = tokenizer.decode(ids, skip_special_tokens=False)
+        if text:
+            source = source_names[stored.source] if 0 <= stored.source < len(source_names) else ""
+            yield TextDocument.whole(f"document {stored.index}", text, source)
+
+
+def read_files(files: list[InputFile], data: DataConfig) -> Iterator[TextDocument]:
+    """The documents of files in every format that `ptk prepare` reads; a plain text comes part by part.
+
+    Raises:
+        DataError: a file that can't be read, or a record without text.
+    """
+    for file in files:
+        records = read(Span(file), ReadSettings.of(data))
+        number = 0
+        for record in records:
+            if isinstance(record, Rejected):
+                _refuse(record)
+                continue
+            texts = record.texts if isinstance(record, Batch) else [record.text]
+            if isinstance(record, Batch) or record.final:
+                for text in texts:
+                    number += 1
+                    yield TextDocument.whole(f"{Path(file.path).name} {number}", text)
+                continue
+            number += 1
+            document = TextDocument(f"{Path(file.path).name} {number}", _rest(record.text, records))
+            yield document
+            document.read_to_end()
+
+
+def _rest(first: str, records: Iterator[Record]) -> Iterator[str]:
+    """The parts of a long document: its first, and the records up to its final one."""
+    yield first
+    for record in records:
+        assert not isinstance(record, (Batch, Rejected))
+        yield record.text
+        if record.final:
+            return
+
+
+def _refuse(record: Rejected) -> None:
+    """Raise DataError for a record without text, unless it is empty."""
+    if record.reason not in ("empty", "no_text_found"):
+        raise DataError(
+            f"{place(record)}: {record.reason.replace('_', ' ')}.",
+            "Fix the record, or name its text field with --set data.text_column=NAME.",
+        )
