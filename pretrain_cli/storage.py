@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -75,43 +76,92 @@ def write_text(path: Path, text: str) -> None:
         sync_folder(path.parent)
 
 
-def publish_folder(staging: Path, final: Path, ours: Sequence[str] = ("*",)) -> None:
-    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``.
+@dataclass(frozen=True)
+class Replacement:
+    """A finished file or folder that takes a name, on the same file system.
 
-    Args:
-        staging: the finished folder, on the same file system.
-        final: its name. What is in an older one and isn't ``ours`` is moved into the new one.
-        ours: patterns of the names that the stage itself writes, as `fnmatch` reads them.
+    Attributes:
+        staging: the finished one.
+        final: its name. What is in an older folder and isn't ``ours`` is moved into the new one.
+        ours: patterns of the names that the stage itself writes into a folder, as `fnmatch` reads them.
     """
-    for entry in sorted(staging.rglob("*")):
+
+    staging: Path
+    final: Path
+    ours: Sequence[str] = ("*",)
+
+    @property
+    def old(self) -> Path:
+        """Where an older one waits until the new one is in place."""
+        return self.final.with_name(f".old-{self.final.name}")
+
+
+def publish_folder(staging: Path, final: Path, ours: Sequence[str] = ("*",)) -> None:
+    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``."""
+    publish_all([Replacement(staging, final, ours)])
+
+
+def publish_all(replacements: Sequence[Replacement]) -> None:
+    """Give all their names, or, where the system refuses, none: what was there before is put back.
+
+    The first is the first to leave its name and the last to take it: a record that says that the others are complete.
+    One whose staging is missing was already moved, by a process that was killed after that.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    waiting = [replacement for replacement in replacements if replacement.staging.exists()]
+    for replacement in waiting:
+        _sync_tree(replacement.staging)
+        _clear_old(replacement)  # of a process that was killed here
+    done: list[tuple[Path, Path]] = []
+
+    def move(source: Path, target: Path) -> None:
+        os.replace(source, target)
+        done.append((source, target))
+
+    try:
+        for replacement in waiting:
+            if replacement.final.exists():
+                move(replacement.final, replacement.old)
+        for replacement in reversed(waiting):
+            move(replacement.staging, replacement.final)
+    except OSError:
+        for source, target in reversed(done):
+            os.replace(target, source)
+        raise
+    for folder in {replacement.final.parent for replacement in replacements}:
+        sync_folder(folder)
+    for replacement in replacements:
+        _clear_old(replacement)
+
+
+def _sync_tree(path: Path) -> None:
+    """fsync a file, or every file and folder in a folder, and let everybody read them."""
+    for entry in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if entry.is_file():
             entry.chmod(entry.stat().st_mode | 0o644 & ~umask())
             with open(entry, "rb+") as file:
                 os.fsync(file.fileno())
         else:
             sync_folder(entry)
-    sync_folder(staging)
-    old = final.with_name(f".old-{final.name}")
-    _keep_foreign(old, final, ours)  # of a process that was killed here
-    if final.exists():
-        os.replace(final, old)
-    os.replace(staging, final)
-    sync_folder(final.parent)
-    _keep_foreign(old, final, ours)
+    if path.is_dir():
+        sync_folder(path)
 
 
-def _keep_foreign(old: Path, new: Path, ours: Sequence[str]) -> None:
-    """Remove ``old``, but first move what ptk didn't write there into ``new``."""
+def _clear_old(replacement: Replacement) -> None:
+    """Remove the older one, but first move what ptk didn't write there into the new one."""
+    old, new, ours = replacement.old, replacement.final, replacement.ours
+    if old.is_file():
+        old.unlink()
     if not old.is_dir():
         return
-    for entry in sorted(old.iterdir()):
-        if any(fnmatch(entry.name, pattern) for pattern in ours):
-            continue
+    foreign = [entry for entry in sorted(old.iterdir()) if not any(fnmatch(entry.name, each) for each in ours)]
+    for entry in foreign:
         new.mkdir(exist_ok=True)
         if not (new / entry.name).exists():
             os.replace(entry, new / entry.name)
-    left = [entry for entry in old.iterdir() if not any(fnmatch(entry.name, pattern) for pattern in ours)]
-    if not left:
+    if not any(entry.exists() for entry in foreign):
         shutil.rmtree(old, ignore_errors=True)
 
 

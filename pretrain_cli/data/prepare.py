@@ -69,6 +69,7 @@ def _prepare(
     hashes = hash_files(sources.files, progress)
     request = make_request(config, sources, hashes)
     if previous := matching_output(artifacts, request, progress):
+        _remove_work(artifacts)  # of a prepare that failed while it published this output
         return result_of(previous, artifacts, started, reused=True)
 
     messages, work = Messages(progress, artifacts.manifest), _work_folder(artifacts)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from pretrain_cli.artifacts import ROW_FILES, TOKENIZER_FILES, Artifacts
 from pretrain_cli.manifest import Manifest, write_manifest
-from pretrain_cli.storage import publish_folder, sync_folder
+from pretrain_cli.storage import Replacement, publish_all
 
 
 class Staging:
@@ -44,17 +43,19 @@ class Staging:
         self.finish()
 
     def finish(self) -> None:
-        """Move what is staged, if it is complete; each step may have been done by a prepare that was killed."""
+        """Move what is staged, if it is complete; a prepare that was killed may have moved some of it.
+
+        Raises:
+            OSError: the system refuses; the last output is in its place again.
+        """
         if not self.manifest.is_file():
             return
-        places: list[tuple[Path, tuple[str, ...]]] = [(self.artifacts.tokenizer, TOKENIZER_FILES)]
-        places += [(folder, ROW_FILES) for folder in (self.artifacts.train_rows, self.artifacts.validation_rows)]
-        for place, ours in places:
-            if (self.folder / place.name).is_dir():
-                self.artifacts.manifest.unlink(missing_ok=True)
-                publish_folder(self.folder / place.name, place, ours)
-        if self.rejected.is_file():
-            os.replace(self.rejected, self.artifacts.rejected)
-        os.replace(self.manifest, self.artifacts.manifest)
-        sync_folder(self.artifacts.data)
+        pieces = [
+            Replacement(self.manifest, self.artifacts.manifest),  # first to go and last to come
+            Replacement(self.rejected, self.artifacts.rejected),
+            Replacement(self.folder / "tokenizer", self.artifacts.tokenizer, TOKENIZER_FILES),
+            Replacement(self.split("train"), self.artifacts.train_rows, ROW_FILES),
+            Replacement(self.split("validation"), self.artifacts.validation_rows, ROW_FILES),
+        ]
+        publish_all(pieces)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding import encode_text
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.rows.store import iterate_documents, open_rows
+from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.manifest import Unwritable, read_manifest
 from pretrain_cli.progress import Progress
@@ -536,36 +537,41 @@ def test_a_failing_prepare_leaves_the_last_output_whole(preparing: Preparing, tm
     assert row_bytes(artifacts) == before and artifacts.manifest.read_bytes() == manifest
 
 
-@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("step", range(12))
 def test_a_prepare_killed_while_it_publishes_is_finished_by_the_next(
     preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    from pretrain_cli.data import staging as publish
-
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(50)])
     _, whole = preparing(path, sequence_length=64, into="whole")
     preparing(path)
     moves: list[object] = []
+    replace, finish = os.replace, Staging.finish
 
     class Killed(BaseException):
         """Not an Exception: nothing gets to clean up, as after SIGKILL."""
 
-    def dying(move: object) -> object:
-        def run(*given: object) -> None:
-            if len(moves) == step:
-                raise Killed
-            moves.append(given)
-            move(*given)  # type: ignore[operator]
+    def dying(source: Path, target: Path) -> None:
+        if len(moves) == step:
+            raise Killed
+        moves.append(target)
+        replace(source, target)
 
-        return run
+    def finish_and_die(self: Staging) -> None:
+        with monkeypatch.context() as renames:
+            renames.setattr(os, "replace", dying)
+            finish(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "publish_folder", dying(publish.publish_folder))
-        with pytest.raises(Killed):
+        patch.setattr(Staging, "finish", finish_and_die)
+        try:
             preparing(path, sequence_length=64)
+            assert step >= len(moves) >= 5
+        except Killed:
+            assert len(moves) == step
     result, artifacts = preparing(path, sequence_length=64)
     assert result.reused, "the new output was complete: nothing is done twice"
     assert row_bytes(artifacts) == row_bytes(whole)
+    assert not list(artifacts.data.glob(".old-*")) and not list(artifacts.root.glob(".old-*"))
 
 
 @pytest.mark.parametrize(("split", "many", "cleaning"), [("tail", 400, []), ("hash", 400, []), ("auto", 1100, ["nfc"])])

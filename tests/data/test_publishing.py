@@ -1,0 +1,100 @@
+"""A prepare that fails while it publishes leaves the last output as it was, and the next one finishes it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.load import changed
+from pretrain_cli.config.model import Config
+from pretrain_cli.data.inspect import inspect_row
+from pretrain_cli.data.prepare import prepare
+from pretrain_cli.data.staging import Staging
+from pretrain_cli.manifest import read_manifest
+from pretrain_cli.storage import NoSpaceError
+
+MOST_RENAMES = 14
+
+
+def config(text: Path, length: int) -> Config:
+    settings: dict[str, Any] = {
+        "data__inputs": (str(text),),
+        "data__sequence_length": length,
+        "data__workers": 1,
+        "tokenizer__vocab_size": 300,
+        "tokenizer__engine": "tokenizers",
+    }
+    return changed(Config(), **settings)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("point", range(MOST_RENAMES))
+def test_a_full_disk_at_any_rename_of_a_publish_leaves_the_old_rows_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: int
+) -> None:
+    text, artifacts = tmp_path / "text.txt", Artifacts(tmp_path / "artifacts")
+    text.write_text("Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60)
+    prepare(config(text, 32), artifacts)
+    folders = (artifacts.train_rows, artifacts.validation_rows, artifacts.tokenizer)
+    before = [contents(folder) for folder in folders]
+    fingerprint = read_manifest(artifacts).fingerprint
+    replace, publish = os.replace, Staging.finish
+    renames: list[Any] = []
+
+    def full(source: Any, target: Any, **keywords: Any) -> None:
+        renames.append(target)
+        if len(renames) == point + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target, **keywords)
+
+    def finish(self: Staging) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", full)
+            publish(self)
+
+    monkeypatch.setattr(Staging, "finish", finish)
+    try:
+        prepare(config(text, 64), artifacts)
+    except NoSpaceError:
+        assert [contents(folder) for folder in folders] == before
+        assert read_manifest(artifacts).fingerprint == fingerprint
+        assert inspect_row(artifacts, 0) is not None
+    else:
+        assert point >= len(renames)
+    monkeypatch.undo()
+    result = prepare(config(text, 64), artifacts)
+    undisturbed = Artifacts(tmp_path / "undisturbed")
+    prepare(config(text, 64), undisturbed)
+    assert result.reused and read_manifest(artifacts).fingerprint == read_manifest(undisturbed).fingerprint
+    assert contents(artifacts.train_rows) == contents(undisturbed.train_rows)
+    left = [entry.name for entry in artifacts.data.iterdir() if entry.is_dir()]
+    assert sorted(left) == ["train", "validation"]
+
+
+def test_the_sweep_reaches_every_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, artifacts = tmp_path / "text.txt", Artifacts(tmp_path / "artifacts")
+    text.write_text("Call me Ishmael.\n" * 200)
+    prepare(config(text, 32), artifacts)
+    replace, publish = os.replace, Staging.finish
+    renames: list[Any] = []
+
+    def counted(source: Any, target: Any, **keywords: Any) -> None:
+        renames.append(target)
+        replace(source, target, **keywords)
+
+    def finish(self: Staging) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", counted)
+            publish(self)
+
+    monkeypatch.setattr(Staging, "finish", finish)
+    prepare(config(text, 64), artifacts)
+    assert 5 <= len(renames) < MOST_RENAMES
