@@ -10,6 +10,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.fingerprint import hash_tokenizer
 from pretrain_cli.data.reading.sources import Sources
+from pretrain_cli.data.rows.store import open_rows
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import count_of, exact
 from pretrain_cli.manifest import Manifest, read_manifest
@@ -56,9 +57,10 @@ def matching_output(artifacts: Artifacts, request: Request, progress: Progress) 
 
 
 def _is_complete(artifacts: Artifacts, manifest: Manifest) -> bool:
-    if not all((folder / "state.json").is_file() for folder in (artifacts.train_rows, artifacts.validation_rows)):
-        return False
+    splits = ((artifacts.train_rows, manifest.train), (artifacts.validation_rows, manifest.validation))
     try:
+        if any(len(open_rows(folder)) != split.rows for folder, split in splits):
+            return False
         return read_tokenizer(artifacts.tokenizer).fingerprint == manifest.tokenizer.fingerprint
     except Exception:  # whatever is wrong with it, it is made again
         return False

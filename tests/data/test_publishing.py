@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,25 @@ def test_the_sweep_reaches_every_rename(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Staging, "finish", finish)
     prepare(config(text, 64), artifacts)
     assert 5 <= len(renames) < MOST_RENAMES
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "no state", "no validation", "empty tokenizer"])
+def test_rows_that_are_missing_or_cut_are_made_again(tmp_path: Path, damage: str) -> None:
+    text, artifacts = tmp_path / "text.txt", Artifacts(tmp_path / "artifacts")
+    text.write_text("Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60)
+    prepare(config(text, 32), artifacts)
+    before = contents(artifacts.train_rows), contents(artifacts.validation_rows)
+    arrow = next(artifacts.train_rows.glob("*.arrow"))
+    if damage == "missing":
+        arrow.unlink()
+    elif damage == "cut":
+        arrow.write_bytes(arrow.read_bytes()[: arrow.stat().st_size // 2])
+    elif damage == "no state":
+        (artifacts.train_rows / "state.json").unlink()
+    elif damage == "no validation":
+        shutil.rmtree(artifacts.validation_rows)
+    else:
+        (artifacts.tokenizer / "tokenizer.json").write_text("")
+    assert not prepare(config(text, 32), artifacts).reused
+    assert (contents(artifacts.train_rows), contents(artifacts.validation_rows)) == before
+    assert prepare(config(text, 32), artifacts).reused
