@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError
-from pretrain_cli.records import Record, VersionedRecord, read_versioned
+from pretrain_cli.records import FileRecord, Record, VersionedRecord, damaged_files, read_versioned
 from pretrain_cli.storage import write_json
 
 VERSION = 2
@@ -156,6 +156,7 @@ class Manifest(VersionedRecord):
         ledger: where every byte and token went.
         request: every key of the config that shapes the rows, as it was asked for, with the inputs' hashes.
         warnings, notes: what was said while preparing.
+        files: path in the artifact folder → record, of every published file; none for data prepared by 0.1.0.
         fingerprint: names the rows: equal fingerprints mean equal rows.
         seconds: that prepare took.
     """
@@ -174,6 +175,7 @@ class Manifest(VersionedRecord):
     request: dict[str, JsonValue] = {}
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    files: dict[str, FileRecord] = {}
     fingerprint: str
     seconds: float = 0.0
 
@@ -190,11 +192,26 @@ def read_manifest(artifacts: Artifacts) -> Manifest:
     return read_versioned(artifacts.manifest, Manifest, VERSION, VERSION, DataError, hint)
 
 
-def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
-    """The data that has been opened is what ``manifest`` describes: no prepare has replaced it meanwhile.
+def damages(artifacts: Artifacts, manifest: Manifest, *, read: bool) -> list[str]:
+    """What differs from the published data: sizes, and with ``read`` every byte."""
+    return damaged_files(artifacts.root, manifest.files, read=read)
+
+
+def check_sizes(artifacts: Artifacts, manifest: Manifest) -> None:
+    """Every published file has the size that it was written with.
 
     Raises:
-        DataError: one has, or is doing it now.
+        DataError: one hasn't, or is missing.
+    """
+    if found := damages(artifacts, manifest, read=False):
+        raise DataError(f"The prepared data is damaged: {found[0]}.", "Prepare the text again: ptk prepare")
+
+
+def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
+    """The data that has been opened is what ``manifest`` describes: whole, and not replaced by a prepare meanwhile.
+
+    Raises:
+        DataError: a file is damaged, or a prepare has replaced it, or is doing it now.
     """
     try:
         same = read_manifest(artifacts).fingerprint == manifest.fingerprint
@@ -205,6 +222,7 @@ def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
             f"The prepared data in {artifacts.root} was replaced while it was being opened.",
             "Run the command again once no ptk prepare is running there.",
         )
+    check_sizes(artifacts, manifest)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

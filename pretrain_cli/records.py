@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pretrain_cli.errors import PtkError
-from pretrain_cli.storage import read_json
+from pretrain_cli.storage import file_hash, read_json
 
 
 class Record(BaseModel):
     """A part of a record: frozen, and tolerant of fields that it doesn't know."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class FileRecord(Record):
+    """One published file: its size in bytes, and the xxh3-128 of them."""
+
+    size: int
+    hash: str
+
+
+def record_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, FileRecord]:
+    """Name → record, of the files in ``folder`` (None: of all that aren't hidden)."""
+    if names is None:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return {name: FileRecord(size=(folder / name).stat().st_size, hash=file_hash(folder / name)) for name in names}
+
+
+def damaged_files(folder: Path, files: Mapping[str, FileRecord], *, read: bool) -> list[str]:
+    """What differs from the records, one line for each file.
+
+    Args:
+        folder: that the names are in.
+        files: name → record.
+        read: compare the bytes as well as the sizes.
+    """
+    found = []
+    for name, record in files.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != record.size:
+                found.append(f"{path} has {size:,} bytes instead of {record.size:,}")
+            elif read and file_hash(path) != record.hash:
+                found.append(f"{path} has other bytes than were written")
+        except FileNotFoundError:
+            found.append(f"{path} is missing")
+        except OSError as error:
+            found.append(f"{path} can't be read: {error.strerror}")
+    return found
 
 
 class VersionedRecord(Record):

@@ -12,11 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import xxhash
 
 from pretrain_cli.errors import DataError, PtkError, UsageError
 from pretrain_cli.formatting import byte_size
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+HASH_BLOCK = 1 << 22
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 """The disk is full, or the user's quota is used up."""
 
@@ -163,6 +169,53 @@ def _clear_old(replacement: Replacement) -> None:
             os.replace(entry, new / entry.name)
     if not any(entry.exists() for entry in foreign):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def file_hash(path: Path) -> str:
+    """The xxh3-128 of a file's bytes, 32 hex digits.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return str(digest.hexdigest())
+
+
+class HashedFile:
+    """A new file for writing that counts and hashes its bytes on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        self._digest = xxhash.xxh3_128()
+        self.size = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    @property
+    def hash(self) -> str:
+        """The xxh3-128 of what was written so far."""
+        return str(self._digest.hexdigest())
+
+    def write(self, data: Buffer) -> int:
+        """Write all of ``data``."""
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        self.size += len(view)
+        while view:  # an unbuffered file may take less
+            view = view[self._file.write(view) :]
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def sync_folder(path: Path) -> None:

@@ -11,6 +11,7 @@ from pretrain_cli.data.packed import PackedText
 from pretrain_cli.data.reading.sources import Sources
 from pretrain_cli.data.request import Request
 from pretrain_cli.manifest import InputRecord, Ledger, Manifest, RowLayout, SplitRecord, TokenizerRecord
+from pretrain_cli.records import FileRecord
 
 
 def build_manifest(
@@ -23,6 +24,7 @@ def build_manifest(
     ledger: Ledger,
     messages: Messages,
     seconds: float,
+    tokenizer_files: dict[str, FileRecord],
 ) -> Manifest:
     """All that the other stages may know; ``hashes`` of the sources' files, ``seconds`` since the start."""
     layout = _layout(config, text)
@@ -44,9 +46,15 @@ def build_manifest(
         request=request,
         warnings=tuple(messages.warnings),
         notes=tuple(messages.notes),
+        files=_files(text, tokenizer_files),
         fingerprint=_fingerprint(layout, tokenizer, train, validation, hashes),
         seconds=round(seconds, 3),
     )
+
+
+def _files(text: PackedText, tokenizer: dict[str, FileRecord]) -> dict[str, FileRecord]:
+    folders = {"tokenizer": tokenizer, "data/train": text.train.files, "data/validation": text.validation.files}
+    return {f"{folder}/{name}": record for folder, files in folders.items() for name, record in files.items()}
 
 
 def _layout(config: Config, text: PackedText) -> RowLayout:

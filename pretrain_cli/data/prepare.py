@@ -32,6 +32,7 @@ from pretrain_cli.formatting import count, count_of, exact
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import Ledger
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.records import record_files
 from pretrain_cli.storage import writing_to
 from pretrain_cli.tokenizer.load import TokenizerInfo
 
@@ -93,7 +94,9 @@ def _prepare(
     _warn_of_losses(config, ledger, text, messages)
     record = tokenizer_record(config, tokenizer, settings.encoder.engine, key)
     seconds = time.perf_counter() - started
-    manifest = build_manifest(config, sources, hashes, request, record, text, ledger, messages, seconds)
+    manifest = build_manifest(
+        config, sources, hashes, request, record, text, ledger, messages, seconds, record_files(tokenizer.folder)
+    )
     staging.publish(tokenizer.folder, manifest)
     _remove_work(artifacts)
     return result_of(manifest, artifacts, started, reused=False)

@@ -13,7 +13,7 @@ from pretrain_cli.data.reading.sources import Sources
 from pretrain_cli.data.rows.store import open_rows
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import count_of, exact
-from pretrain_cli.manifest import Manifest, read_manifest
+from pretrain_cli.manifest import Manifest, damages, read_manifest
 from pretrain_cli.progress import Progress
 from pretrain_cli.tokenizer.load import read_tokenizer
 
@@ -58,6 +58,8 @@ def matching_output(artifacts: Artifacts, request: Request, progress: Progress) 
 
 def _is_complete(artifacts: Artifacts, manifest: Manifest) -> bool:
     splits = ((artifacts.train_rows, manifest.train), (artifacts.validation_rows, manifest.validation))
+    if damages(artifacts, manifest, read=True):
+        return False
     try:
         if any(len(open_rows(folder)) != split.rows for folder, split in splits):
             return False

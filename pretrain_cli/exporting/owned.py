@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import xxhash
 from pydantic import Field
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ModelError, PtkError, UsageError
 from pretrain_cli.records import VersionedRecord, read_versioned
-from pretrain_cli.storage import write_json
+from pretrain_cli.storage import file_hash, write_json
 
 RECORD = ".ptk-export.json"
 VERSION = 1
-BLOCK_BYTES = 1 << 22
 ANOTHER = "Choose another folder with --output DIR."
 
 
@@ -64,7 +62,7 @@ def check_ours(folder: Path, names: Iterable[str]) -> None:
 
 def remember(folder: Path, files: Iterable[Path]) -> None:
     """Add ``files``, just written, to the record of ``folder``."""
-    written = {file.name: _hash(file) for file in files}
+    written = {file.name: file_hash(file) for file in files}
     record = ExportRecord(files={**_recorded(folder), **written})
     write_json(folder / RECORD, record.model_dump(mode="json"))
 
@@ -74,7 +72,7 @@ def _check(folder: Path, names: list[str]) -> None:
     for name in names:
         if name not in recorded:
             raise UsageError(f"{folder} holds {name}, and no record says that ptk wrote it: it would be lost.", ANOTHER)
-        if not (folder / name).is_file() or _hash(folder / name) != recorded[name]:
+        if not (folder / name).is_file() or file_hash(folder / name) != recorded[name]:
             raise UsageError(
                 f"{folder / name} was changed since ptk exported it: the change would be lost.",
                 f"Move the file. Or: {ANOTHER[0].lower()}{ANOTHER[1:]}",
@@ -89,11 +87,3 @@ def _recorded(folder: Path) -> dict[str, str]:
         return read_versioned(folder / RECORD, ExportRecord, VERSION, VERSION, ModelError, ANOTHER).files
     except PtkError:
         return {}
-
-
-def _hash(file: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with open(file, "rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            digest.update(block)
-    return str(digest.hexdigest())

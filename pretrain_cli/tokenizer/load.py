@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tokenizers import Tokenizer
 
 from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError, first_line
-from pretrain_cli.storage import user_path, write_json
+from pretrain_cli.storage import read_json, user_path, write_json
 
 COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
 OLDER_FORMS = ("tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -199,7 +198,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            settings.update(json.loads((folder / name).read_text(encoding="utf-8")))
+            settings.update(read_json(folder / name))
     return settings
 
 

@@ -16,8 +16,9 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.inspect import inspect_row
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.staging import Staging
-from pretrain_cli.manifest import read_manifest
-from pretrain_cli.storage import NoSpaceError
+from pretrain_cli.errors import DataError
+from pretrain_cli.manifest import damages, read_manifest
+from pretrain_cli.storage import NoSpaceError, file_hash
 
 MOST_RENAMES = 14
 
@@ -121,3 +122,26 @@ def test_rows_that_are_missing_or_cut_are_made_again(tmp_path: Path, damage: str
     assert not prepare(config(text, 32), artifacts).reused
     assert (contents(artifacts.train_rows), contents(artifacts.validation_rows)) == before
     assert prepare(config(text, 32), artifacts).reused
+
+
+@pytest.mark.parametrize("place", ["data/train", "data/validation", "tokenizer"])
+def test_one_changed_byte_is_noticed_by_prepare_and_a_changed_size_by_all(tmp_path: Path, place: str) -> None:
+    text, artifacts = tmp_path / "text.txt", Artifacts(tmp_path / "artifacts")
+    text.write_text("Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60)
+    prepare(config(text, 32), artifacts)
+    manifest = read_manifest(artifacts)
+    assert set(contents(artifacts.root)) - {"data/rejected.jsonl"} >= set(manifest.files)
+    assert any(name.startswith(place) for name in manifest.files)
+    for name, record in manifest.files.items():
+        assert (record.size, record.hash) == ((artifacts.root / name).stat().st_size, file_hash(artifacts.root / name))
+    assert damages(artifacts, manifest, read=True) == []
+    file = artifacts.root / next(name for name in manifest.files if name.startswith(place))
+    original = file.read_bytes()
+    file.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    assert damages(artifacts, manifest, read=False) == []
+    assert damages(artifacts, manifest, read=True) == [f"{file} has other bytes than were written"]
+    assert not prepare(config(text, 32), artifacts).reused
+    assert file.read_bytes() == original
+    file.write_bytes(original + b"x")
+    with pytest.raises(DataError, match=r"is damaged: .* bytes instead of"):
+        inspect_row(artifacts, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +16,7 @@ from pretrain_cli.data.encoding.encoded import EncodedDocuments, Ints
 from pretrain_cli.data.rows.layout import RowSettings
 from pretrain_cli.data.rows.packing import PACKINGS, RowPlan, group_documents
 from pretrain_cli.data.rows.store import PackedBatch, RowWriter
+from pretrain_cli.records import FileRecord
 
 GROUP_TOKENS = 1 << 21
 CHUNK_TOKENS = 1 << 18
@@ -23,13 +24,14 @@ CHUNK_TOKENS = 1 << 18
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What went into a split's rows. ``tail``: tokens that filled no row."""
+    """What went into a split's rows. ``tail``: tokens that filled no row; ``files``: the record of each file."""
 
     rows: int
     tokens: int
     documents: int
     tail: int
     pieces: int
+    files: dict[str, FileRecord] = field(default_factory=dict)
 
 
 def write_split(
@@ -51,7 +53,7 @@ def write_split(
             done += int(group.sizes.sum())
             advance(done)
         placed += assembler.write(packer.finish())
-    return SplitCounts(writer.rows, placed, len(ranges.documents), packer.tail, assembler.pieces)
+    return SplitCounts(writer.rows, placed, len(ranges.documents), packer.tail, assembler.pieces, writer.files)
 
 
 class _WriterThread:

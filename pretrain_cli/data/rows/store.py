@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pretrain_cli.errors import DataError
+from pretrain_cli.records import FileRecord, record_files
+from pretrain_cli.storage import HashedFile
 
 BATCH_TOKENS = 1 << 20
 FILE_BYTES = 1 << 30
@@ -59,7 +61,7 @@ class RowWriter:
     """Writes rows as Arrow streams in the layout of ``datasets.save_to_disk``.
 
     Every record batch but the last has the same number of rows, so a reader finds a row by division; nothing that
-    is written depends on how the caller cut its batches.
+    is written depends on how the caller cut its batches. ``files`` has the record of each file once all are written.
     """
 
     def __init__(self, folder: Path, sequence_length: int, dtype: npt.DTypeLike) -> None:
@@ -68,7 +70,9 @@ class RowWriter:
         self.rows = 0
         self._held: list[PackedBatch] = []
         self._held_rows = 0
+        self.files: dict[str, FileRecord] = {}
         self._files: list[Path] = []
+        self._written: list[HashedFile] = []
         self._sink: Any = None
         self._writer: Any = None
         folder.mkdir(parents=True)
@@ -122,7 +126,8 @@ class RowWriter:
     def _open(self) -> None:
         path = self.folder / f"part-{len(self._files):05d}"
         self._files.append(path)
-        self._sink = pa.OSFile(str(path), "wb")
+        self._written.append(HashedFile(path))
+        self._sink = pa.PythonFile(self._written[-1], mode="w")
         self._writer = pa.ipc.new_stream(self._sink, _schema(self.sequence_length, self.dtype))
 
     def _close(self) -> None:
@@ -139,6 +144,9 @@ class RowWriter:
         names = [f"data-{index:05d}-of-{len(self._files):05d}.arrow" for index in range(len(self._files))]
         for path, name in zip(self._files, names, strict=True):
             os.replace(path, self.folder / name)
+        self.files = {
+            name: FileRecord(size=file.size, hash=file.hash) for name, file in zip(names, self._written, strict=True)
+        }
         state: dict[str, Any] = {
             "_data_files": [{"filename": name} for name in names],
             "_fingerprint": "ptk",
@@ -151,6 +159,7 @@ class RowWriter:
         (self.folder / "state.json").write_text(json.dumps(state, indent=2))
         info = {"features": _features(self.sequence_length, self.dtype.name)}
         (self.folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
+        self.files |= record_files(self.folder, ("state.json", "dataset_info.json"))
 
 
 def _arrow(values: npt.NDArray[Any], kind: Any) -> Any:

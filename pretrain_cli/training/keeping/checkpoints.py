@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
 from safetensors import SafetensorError, safe_open
 
 from pretrain_cli.artifacts import CHECKPOINT_NAME, RunFolder
 from pretrain_cli.errors import ModelError
-from pretrain_cli.storage import publish_folder, sync_folder, umask, write_json
+from pretrain_cli.storage import file_hash, publish_folder, sync_folder, umask, write_json
 
 MANIFEST = "manifest.json"
 STAGING = ".staging-"
@@ -95,7 +94,7 @@ def fault(folder: Path) -> str:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes of {size}"
-        if _hash(path) != digest:
+        if file_hash(path) != digest:
             return f"{name} was changed after it was written"
     return ""
 
@@ -187,12 +186,4 @@ def keep_model_only(folder: Path) -> None:
 
 def _hashes(folder: Path) -> dict[str, list[object]]:
     files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
-    return {str(entry.relative_to(folder)): [entry.stat().st_size, _hash(entry)] for entry in files}
-
-
-def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return str(digest.hexdigest())
+    return {str(entry.relative_to(folder)): [entry.stat().st_size, file_hash(entry)] for entry in files}
