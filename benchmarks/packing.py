@@ -29,7 +29,7 @@ import numpy as np
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import prepare
-from pretrain_cli.data.rows.store import open_rows
+from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.manifest import read_manifest
 
 PACKINGS = ("best-fit", "concat")

@@ -47,7 +47,7 @@ def run_ptk(text: Path, tokenizer: Path, out: Path) -> Iterator[Any]:
     from pretrain_cli.artifacts import Artifacts
     from pretrain_cli.config.model import Config
     from pretrain_cli.data.prepare import prepare
-    from pretrain_cli.data.rows.store import open_rows
+    from pretrain_cli.data.rows.reader import open_rows
 
     data = {"inputs": [str(text)], "sequence_length": LENGTH}
     result = prepare(Config.model_validate({"data": data, "tokenizer": {"path": str(tokenizer)}}), Artifacts(out))

@@ -1,4 +1,4 @@
-"""Where the files of a base model are, given the name that the user typed."""
+"""Finds the files of a base model, given the name that the user typed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Base:
 
     Attributes:
         name: as typed.
-        kind: a folder in transformers' layout, one .gguf file, or a hub id.
-        location: the folder's or file's path, or the hub id.
+        kind: a folder in transformers' layout, one .gguf file, or a Hub id.
+        location: the folder's or file's path, or the Hub id.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Base:
 
 
 def find_base(name: str, artifacts: Artifacts) -> Base:
-    """Find base ``name``: `smollm2`, a folder, a .gguf file, or a hub id, which is asked for with a time-out.
+    """Find base ``name``: `smollm2`, a folder, a .gguf file, or a Hub id, which is looked up with a time-out.
 
     Raises:
-        ModelError: there is no such base, or the hub can't be asked.
+        ModelError: there is no such base, or the Hub can't be reached.
         MissingDependencyError: the package that ships it isn't installed.
     """
     if name in PACKAGED:
@@ -44,7 +44,7 @@ def find_base(name: str, artifacts: Artifacts) -> Base:
     if path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(
-                f"The base {name} is a file, but no .gguf file.", "Give a folder, a .gguf file or a hub id."
+                f"The base {name} is a file, but not a .gguf file.", "Give a folder, a .gguf file or a Hub id."
             )
         _need_gguf()
         return Base(name, "gguf", str(path.resolve()))
@@ -58,14 +58,14 @@ def find_base(name: str, artifacts: Artifacts) -> Base:
     if looks_like_path:
         raise ModelError(
             f"No base '{name}': no such folder or file.",
-            "Give a folder, a .gguf file, `smollm2`, or a hub id such as owner/name.",
+            "Give a folder, a .gguf file, `smollm2`, or a Hub id such as owner/name.",
         )
     return _on_hub(name)
 
 
 def _packaged(name: str) -> Base:
     package, install = PACKAGED[name]
-    found = importlib.util.find_spec(package)  # found, not imported: its own import pulls in a second toolkit
+    found = importlib.util.find_spec(package)  # found but not imported: its import would load a second toolkit
     folders = list(found.submodule_search_locations or []) if found else []
     files = sorted(path for folder in folders for path in Path(folder).rglob("*.gguf"))
     if not files:
@@ -93,22 +93,22 @@ def _on_hub(name: str) -> Base:
             return Base(name, "hub", name)
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
             raise ModelError(
-                f"{missing}, and the hub is switched off by HF_HUB_OFFLINE.", "Give a local folder or .gguf file."
+                f"{missing}, and HF_HUB_OFFLINE switches the Hub off.", "Give a local folder or .gguf file."
             )
         HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise ModelError(
-            f"{missing}, and the hub knows none of that name.", "Check the name; a private base needs: hf auth login"
+            f"{missing}, and no such model on the Hub.", "Check the name. A private base needs: hf auth login"
         ) from error
     except ModelError:
         raise
     except HfHubHTTPError as error:
         raise ModelError(
-            f"{missing}, and the hub refuses it: {first_line(error)}.", "Check the name and the login: hf auth login"
+            f"{missing}, and the Hub refuses it: {first_line(error)}.", "Check the name and the login: hf auth login"
         ) from error
-    except Exception as error:  # each HTTP library under the hub client has connection errors of its own
+    except Exception as error:  # each HTTP library under the Hub's client has its own connection errors
         raise ModelError(
-            f"{missing}, and the hub can't be reached ({type(error).__name__}).",
+            f"{missing}, and the Hub can't be reached ({type(error).__name__}).",
             "Check the network, or give a local folder, a .gguf file, or `smollm2`.",
         ) from error
     return Base(name, "hub", name)

@@ -27,11 +27,6 @@ class RowLayout(Record):
     split: str = ""
     validation_fraction: float = 0.0
 
-    @property
-    def marks_per_document(self) -> int:
-        """Tokens that mark the borders of a document: BOS, EOS, both or none."""
-        return self.add_bos + self.add_eos
-
 
 class InputRecord(Record):
     """One input file: its path as given, its size in bytes as stored, and the xxh3-128 of those bytes."""
@@ -82,7 +77,7 @@ class Statistics(Record):
     Attributes:
         fill: share of the rows' places that hold tokens.
         bytes_per_token: of the encoded text.
-        pieces_per_row: documents, or parts of one, in a row on average.
+        pieces_per_row: documents, or pieces of one, in a row on average.
         document_tokens: documents by the next power of two of their tokens, BOS and EOS counted.
     """
 
@@ -110,7 +105,10 @@ class ByteLedger(Record):
 
 
 class TokenLedger(Record):
-    """Tokens: ``made`` = ``encoded`` + ``marks`` + ``repeated`` = ``train`` + ``validation`` + ``dropped``."""
+    """Tokens: ``made`` = ``encoded`` + ``marks`` + ``repeated`` = ``train`` + ``validation`` + ``dropped``.
+
+    ``marks`` are BOS and EOS around each document.
+    """
 
     encoded: int
     marks: int

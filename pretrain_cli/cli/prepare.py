@@ -39,7 +39,7 @@ def prepare(
         list[str] | None,
         typer.Argument(metavar="INPUT", help="Files, folders, globs, hf:// or s3:// paths, or - for standard input."),
     ] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Pack the parts that were prepared with --shard.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Pack the shards that were encoded with --shard.")] = False,
 ) -> None:
     """Turn text into a tokenizer and packed rows.
 
@@ -58,7 +58,7 @@ def prepare(
     with session.progress() as progress:
         result = run_prepare(session.config, session.artifacts, progress, merge=merge)
     if session.config.data.shard:
-        _show_part(session, result)
+        _show_shards(session, result)
         return
     session.console.result(_title(result), _facts(result), result)
     for warning in result.warnings if result.reused else ():  # a run of prepare shows its warnings as they arise
@@ -66,11 +66,12 @@ def prepare(
     session.console.next("ptk train --device auto")
 
 
-def _show_part(session: Session, result: Any) -> None:
-    title = f"Part {session.config.data.shard}: {count_of(result.documents, 'document')}, {count(result.tokens)} tokens"
+def _show_shards(session: Session, result: Any) -> None:
+    documents, tokens = count_of(result.documents, "document"), count_of(result.tokens, "token")
+    title = f"Shards {session.config.data.shard}: {documents}, {tokens}"
     facts = [("time", _time(result)), ("in", str(result.path))]
     session.console.result(title, facts, result)
-    session.console.next("ptk prepare --merge (when all parts are done)")
+    session.console.next("ptk prepare --merge (when all shards are finished)")
 
 
 def _title(result: Any) -> str:

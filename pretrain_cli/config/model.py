@@ -79,7 +79,7 @@ class DataConfig(Section):
     executor: Literal["local", "ray"] = "local"
     """What runs the work: a pool of local processes, or a Ray cluster with a shared file system (extra `ray`)."""
     shard: Annotated[str, Field(pattern=r"^(\d+/\d+)?$")] = ""
-    """Prepare only part `i/n` of the work, from `0/8` to `7/8`. Then `ptk prepare --merge` packs all parts."""
+    """Encode only every `n`-th shard of the text, given as `i/n`, from `0/8` to `7/8`. Then `ptk prepare --merge` packs all shards."""
     document_separator: str = ""
     """Text that separates documents within a plain text file. Empty: each file is one document. The escapes `\\n`, `\\t`, `\\r`, `\\xNN` and `\\uNNNN` are understood; write two backslashes for one."""
     text_column: str = "auto"

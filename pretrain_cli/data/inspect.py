@@ -1,4 +1,4 @@
-"""Shows what is in the prepared rows: single rows decoded with their borders, and the figures of all."""
+"""Shows the prepared rows: one decoded, with the borders of its documents, or the figures of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.data.rows.store import open_rows
+from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.errors import UsageError
 from pretrain_cli.manifest import SourceRecord, SplitRecord, TokenizerRecord, check_still, read_manifest
 from pretrain_cli.records import Record
@@ -23,7 +23,7 @@ class TokenView:
 
 @dataclass(frozen=True)
 class PieceView:
-    """A document's piece in a row: ``start`` is its first token's place in the document."""
+    """A document's piece in a row: ``start``: tokens of the document before it."""
 
     document: int
     source: str
@@ -45,11 +45,11 @@ class RowView:
 def inspect_row(
     artifacts: Artifacts, index: int | None = None, split: str = "train", seed: int | None = None
 ) -> RowView:
-    """Row ``index`` of a split, or with ``index=None`` one drawn by ``seed`` (None: another every time).
+    """Row ``index`` of a split, or with ``index=None`` one drawn by ``seed`` (None: a different one each time).
 
     Raises:
         DataError: nothing is prepared.
-        UsageError: there is no such row.
+        UsageError: the split has no such row.
     """
     from tokenizers import Tokenizer
 
@@ -62,7 +62,7 @@ def inspect_row(
     if index is None:
         index = int(np.random.default_rng(seed).integers(len(rows)))
     if not 0 <= index < len(rows):
-        raise UsageError(f"There is no row {index}.", f"The {split} split has rows 0 to {len(rows) - 1}.")
+        raise UsageError(f"There is no row {index:,}.", f"The {split} split has rows 0 to {len(rows) - 1:,}.")
     tokenizer = Tokenizer.from_file(str(artifacts.tokenizer / "tokenizer.json"))
     ids = rows.input_ids[index].tolist()
     pieces, at = [], 0
@@ -105,7 +105,7 @@ def read_figures(artifacts: Artifacts) -> PreparedFigures:
     """The figures of the prepared data.
 
     Raises:
-        DataError: nothing is prepared, or by an older version.
+        DataError: nothing is prepared, or an older version prepared it.
     """
     manifest = read_manifest(artifacts)
     ledger, statistics = manifest.ledger, manifest.statistics

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
+from pretrain_cli.data.accounting.ledger import dropped_documents, make_ledger
+from pretrain_cli.data.accounting.manifest_building import build_manifest
+from pretrain_cli.data.accounting.packed_text import PackedText
 from pretrain_cli.data.choosing.ranges import DocumentRanges
 from pretrain_cli.data.choosing.selection import Selection, select
+from pretrain_cli.data.choosing.tokenizer_choice import find_tokenizer, tokenizer_key, tokenizer_record
 from pretrain_cli.data.encoding.encode_text import encode_text
 from pretrain_cli.data.encoding.encoded import EncodedDocuments, open_encoded
 from pretrain_cli.data.encoding.engine_choice import check_sample, choose_encoder
 from pretrain_cli.data.encoding.shard_files import collect_rejected
 from pretrain_cli.data.encoding.shards import ShardCounts, ShardSettings
-from pretrain_cli.data.encoding.tokenizer_choice import find_tokenizer, tokenizer_key, tokenizer_record
 from pretrain_cli.data.fingerprint import hash_files
-from pretrain_cli.data.ledger import dropped_documents, make_ledger
-from pretrain_cli.data.manifest_building import build_manifest
 from pretrain_cli.data.messages import Messages
-from pretrain_cli.data.packed import PackedText
 from pretrain_cli.data.reading.sources import Sources, find_sources, stdin_kept
 from pretrain_cli.data.request import make_request, matching_output
 from pretrain_cli.data.result import PrepareResult, result_of, result_of_shards

@@ -10,7 +10,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.fingerprint import hash_tokenizer
 from pretrain_cli.data.reading.sources import Sources
-from pretrain_cli.data.rows.store import open_rows
+from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import count_of, exact
 from pretrain_cli.manifest import Manifest, damages, read_manifest

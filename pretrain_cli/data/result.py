@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.data.accounting.ledger import add_up
 from pretrain_cli.data.encoding.shards import ShardCounts
-from pretrain_cli.data.ledger import add_up
 from pretrain_cli.formatting import exact
 from pretrain_cli.manifest import Manifest
 

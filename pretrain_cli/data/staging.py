@@ -13,7 +13,8 @@ from pretrain_cli.storage import Replacement, publish_all
 class Staging:
     """``data/.new``: the tokenizer, rows and lists of a prepare, complete once its manifest is there.
 
-    Until then the last output stands untouched. A prepare killed while it moves the pieces is finished by the next.
+    Until then the last output stays as it is. If a prepare is killed while it moves folders, the next one finishes the
+    move.
     """
 
     def __init__(self, artifacts: Artifacts) -> None:
@@ -37,7 +38,7 @@ class Staging:
         return self.folder / self.artifacts.manifest.name
 
     def publish(self, tokenizer: Path, manifest: Manifest) -> None:
-        """Take ``tokenizer`` in, write the manifest, and move all to their places."""
+        """Copy the tokenizer's folder in, write the manifest, and move everything to its place."""
         shutil.copytree(tokenizer, self.folder / "tokenizer")
         write_manifest(self.manifest, manifest)
         self.finish()

@@ -78,7 +78,7 @@ def _training_passages(model: OpenModel, artifacts: Artifacts, seed: int) -> lis
     """A passage from the longest piece of each of some rows drawn by seed, in the model's own tokens."""
     from tokenizers import Tokenizer
 
-    from pretrain_cli.data.rows.store import open_rows
+    from pretrain_cli.data.rows.reader import open_rows
 
     own = Tokenizer.from_file(str(artifacts.tokenizer / "tokenizer.json"))
     rows = open_rows(artifacts.train_rows)

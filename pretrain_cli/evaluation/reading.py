@@ -33,7 +33,7 @@ def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[TextDo
     """
     from tokenizers import Tokenizer
 
-    from pretrain_cli.data.rows.store import iterate_documents
+    from pretrain_cli.data.rows.documents import iterate_documents
     from pretrain_cli.tokenizer.load import read_tokenizer
 
     info = read_tokenizer(artifacts.tokenizer)

@@ -17,7 +17,7 @@ from pretrain_cli.model.gguf_writing import write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.storage import publish_folder, read_json, write_text
-from pretrain_cli.tokenizer.load import COMPANIONS
+from pretrain_cli.tokenizer.copy import COMPANIONS
 
 DESCRIPTION = ("README.md", "curves.png")
 FORMATS = ("hf", "gguf", "ollama")

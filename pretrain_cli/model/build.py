@@ -136,7 +136,8 @@ def check_base_matches(config: Config, manifest: Manifest, artifacts: Artifacts)
     """
     import tempfile
 
-    from pretrain_cli.tokenizer.load import copy_tokenizer, read_tokenizer
+    from pretrain_cli.tokenizer.copy import copy_tokenizer
+    from pretrain_cli.tokenizer.load import read_tokenizer
 
     base, prepared = config.model.base, manifest.base
     if not base or config.tokenizer.path or base == prepared:

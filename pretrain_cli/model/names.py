@@ -158,7 +158,7 @@ def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
             raise ModelError(f"{tokenizer} has no tokenizer.json.", "Put the model's tokenizer beside its weights.")
         return str(location), tokenizer
     from pretrain_cli.base import find_base
-    from pretrain_cli.tokenizer.load import copy_tokenizer
+    from pretrain_cli.tokenizer.copy import copy_tokenizer
 
     folder = artifacts.bases / (named.location.replace("/", "--") + "-tokenizer")
     if not (folder / "tokenizer.json").is_file():

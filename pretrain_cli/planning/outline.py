@@ -1,4 +1,4 @@
-"""Which rows, vocabulary and model would be trained, as far as can be known before anything is made?"""
+"""Outlines the rows, the vocabulary and the model that would be trained, from what is known before anything is made."""
 
 from __future__ import annotations
 
@@ -29,8 +29,17 @@ LONG_DOCUMENT_ROWS = 10
 class Outline:
     """What is known of the data and the model.
 
-    ``held_out`` counts the rows held out; ``model_config`` is the base's, None from scratch; ``prepared`` says whether
-    the rows are there, and ``pieces`` how many documents a row holds where they aren't.
+    Attributes:
+        rows: to train on.
+        sequence_length: tokens in a row.
+        vocabulary: number of ids.
+        packing: of the rows.
+        held_out: rows held out.
+        base: the base's name; empty from scratch.
+        model_config: transformers' config of the base, reshaped; None from scratch.
+        prepared: the rows exist.
+        pieces: documents in a row, if the rows don't exist.
+        assumptions: what was assumed, in sentences.
     """
 
     rows: int
@@ -74,7 +83,7 @@ def outline_of(config: Config, artifacts: Artifacts) -> Outline:
     if config.data.inputs or config.data.sources:
         return _from_text(config, artifacts)
     if not artifacts.manifest.is_file():
-        raise DataError("Nothing is prepared, and no text is named.", "Name it: ptk plan data.txt")
+        raise DataError("Nothing is prepared, and no text is named.", "Name a text: ptk plan data.txt")
     manifest = read_manifest(artifacts)
     base = config.model.base or manifest.base
     return Outline(
@@ -93,7 +102,7 @@ def _from_text(config: Config, artifacts: Artifacts) -> Outline:
     files = find_files([*data.inputs, *(source.path for source in data.sources)])
     size = sum(max(0, file.size) * (COMPRESSED if file.compression else 1.0) for file in files)
     if not size:
-        raise DataError("The text's size can't be known before it is read.", "Prepare it first: ptk prepare …")
+        raise DataError("The size of this text isn't known before it is read.", "Prepare it first: ptk prepare …")
     model_config = base_config(base, config, artifacts) if base else None
     wanted = config.tokenizer.vocab_size
     vocabulary = int(wanted) if wanted != "auto" else choose_vocab_size(int(size))
@@ -112,18 +121,18 @@ def _from_text(config: Config, artifacts: Artifacts) -> Outline:
         model_config=model_config,
         prepared=False,
         pieces=1 if _long_documents(config, [file.path for file in files], size / per_token, length) else 2,
-        assumptions=(f"The text isn't prepared yet: {per_token} bytes a token are assumed.",),
+        assumptions=(f"The text isn't prepared yet: {per_token} bytes per token are assumed.",),
     )
 
 
 def _long_documents(config: Config, paths: list[str], tokens: float, length: int) -> bool:
     """Whether most rows hold a piece of one document only: each file is one, and fills several rows."""
-    whole = not config.data.separator and all(path.lower().endswith(PLAIN) for path in paths)
-    return whole and tokens / max(1, len(paths)) >= LONG_DOCUMENT_ROWS * length
+    files_are_documents = not config.data.separator and all(path.lower().endswith(PLAIN) for path in paths)
+    return files_are_documents and tokens / max(1, len(paths)) >= LONG_DOCUMENT_ROWS * length
 
 
 def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
-    """transformers' config of the base, reshaped as ``model.init`` says; its weights aren't read.
+    """transformers' config of the base, reshaped as ``model.init`` says, without reading its weights.
 
     Raises:
         ModelError: there is no such base.

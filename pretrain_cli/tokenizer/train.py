@@ -16,18 +16,19 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""How text is parted before merging: as Qwen2 does. Digits one by one keep numbers from eating a small vocabulary.
+"""Splits text before merging, as Qwen2 does. Single digits keep numbers from filling a small vocabulary.
 
-Digits() before ByteLevel() would do nearly the same, but fastokens has a fast way for this pattern only: 200 MB/s
-against 13 on one core.
+Digits() before ByteLevel() would do nearly the same, but fastokens is fast for this pattern only: 200 MB/s on
+one core, against 13 MB/s.
 """
 
 
 def choose_vocab_size(corpus_bytes: int) -> int:
-    """Vocabulary for a text of this many bytes: a power of two from 512 to 16 384.
+    """Vocabulary for a text of this many bytes: a power of two from 512 to 16,384.
 
-    Measured on presidents' addresses (10.8 MB): 2k and 8k stay within 0.03 bits per byte of 4k, so only the order
-    of magnitude matters; a small text can't fill a large table, a large one would waste context on a small one.
+    Measured on presidents' addresses (10.8 MB), 2,048 and 8,192 entries stay within 0.03 bits per byte of 4,096, so
+    only the order of magnitude matters. A small text can't fill a large table, and a large text would waste context
+    with a small one.
     """
     for limit, size in ((50_000, 512), (200_000, 1024), (2_000_000, 2048), (50_000_000, 4096), (1_000_000_000, 8192)):
         if corpus_bytes < limit:
@@ -38,8 +39,8 @@ def choose_vocab_size(corpus_bytes: int) -> int:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
     """Train a byte-level BPE of at most ``vocab_size`` entries (Sennrich et al. 2016, arXiv 1508.07909) and save it.
 
-    Lossless: all 256 bytes are entries, nothing is normalised, no space is put in front. Entries 0, 1 and 2 are BOS,
-    EOS and padding. The folder opens with ``AutoTokenizer.from_pretrained``.
+    Lossless: all 256 bytes are entries, nothing is normalized, no space is added to the front. Entries 0, 1 and 2 are
+    BOS, EOS and padding. The folder opens with ``AutoTokenizer.from_pretrained``.
     """
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
@@ -74,8 +75,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
 
 
 def _interruptible(work: Callable[[], object]) -> None:
-    """Do ``work`` in a thread that dies with the process, so that Ctrl-C is heard: one call of `tokenizers` lasts
-    seconds, and the interpreter looks at signals between calls only."""
+    """Do ``work`` in a thread that dies with the process, so that Ctrl-C works: one call of `tokenizers` takes seconds,
+    and the interpreter handles signals only between calls."""
     failures: list[BaseException] = []
 
     def guarded() -> None:

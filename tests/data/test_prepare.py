@@ -23,7 +23,8 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding import encode_text
 from pretrain_cli.data.prepare import prepare
-from pretrain_cli.data.rows.store import iterate_documents, open_rows
+from pretrain_cli.data.rows.documents import iterate_documents
+from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.manifest import Unwritable, read_manifest
@@ -578,7 +579,7 @@ def test_a_prepare_killed_while_it_publishes_is_finished_by_the_next(
 def test_the_tokenizer_never_sees_held_out_text(
     tmp_path: Path, split: str, many: int, cleaning: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_cli.data.encoding import tokenizer_choice as vocabulary
+    from pretrain_cli.data.choosing import tokenizer_choice as vocabulary
 
     seen: list[str] = []
     train = vocabulary.train_tokenizer
@@ -595,7 +596,7 @@ def test_the_tokenizer_never_sees_held_out_text(
 def test_a_large_text_gives_the_tokenizer_a_bounded_sample_that_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_cli.data.encoding import tokenizer_choice as vocabulary
+    from pretrain_cli.data.choosing import tokenizer_choice as vocabulary
 
     class Notes(Progress):
         def note(self, text: str) -> None:
@@ -622,7 +623,7 @@ def test_a_large_text_gives_the_tokenizer_a_bounded_sample_that_is_told(
 def test_the_tokenizer_never_sees_the_held_out_tail_of_one_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_cli.data.encoding import tokenizer_choice as vocabulary
+    from pretrain_cli.data.choosing import tokenizer_choice as vocabulary
 
     seen: list[str] = []
     train = vocabulary.train_tokenizer

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pretrain_cli.data.reading.documents import Batch, Document
+from pretrain_cli.data.reading.documents import Document, DocumentBatch
 from pretrain_cli.data.reading.files import Span
 from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.data.reading.read import read
@@ -31,7 +31,7 @@ def documents(path: Path | str, **settings: str) -> list[str]:
     found, parts = [], ""
     for file in find_files([str(path)]):
         for record in read(Span(file), ReadSettings(**settings)):
-            if isinstance(record, Batch):
+            if isinstance(record, DocumentBatch):
                 found += record.texts
                 continue
             assert isinstance(record, Document)

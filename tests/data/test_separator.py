@@ -61,7 +61,7 @@ def test_prepare_and_evaluate_find_the_same_documents(
 def test_the_tokenizer_is_trained_on_text_without_the_separator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain_cli.data.encoding import tokenizer_choice
+    from pretrain_cli.data.choosing import tokenizer_choice
 
     seen: list[str] = []
     train = tokenizer_choice.train_tokenizer

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
 from pretrain_cli.errors import DataError, ModelError
-from pretrain_cli.tokenizer.load import copy_tokenizer, read_tokenizer
+from pretrain_cli.tokenizer.copy import copy_tokenizer
+from pretrain_cli.tokenizer.load import read_tokenizer
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
 from tests.support.tiny import SAMPLE, make_tokenizer
 

@@ -1,4 +1,4 @@
-"""Which documents nearly repeat an earlier one? MinHash signatures by `rensa`, compared through bands (LSH)."""
+"""Finds documents that nearly repeat an earlier one, by MinHash signatures (`rensa`) compared in bands (LSH)."""
 
 from __future__ import annotations
 

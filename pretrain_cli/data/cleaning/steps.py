@@ -1,4 +1,4 @@
-"""Which documents are kept, and what is changed in them? Steps by name; none by default."""
+"""Cleans documents by named steps, each of which keeps, changes or drops a text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Step = Callable[[str], Outcome]
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w")
 IP = re.compile(r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b")
 PHONE = re.compile(r"(?<![\w.,])[+(]?\d[\d ()/.-]{6,20}\d(?!\w)")
-NO_PHONE = re.compile(r"\d{4}-\d\d-\d\d|97[89][- ]|\d{1,3}( \d{3})+$|\d{4} ?- ?\d{4}\b|\d+\.\d+$")
+OTHER_NUMBER = re.compile(r"\d{4}-\d\d-\d\d|97[89][- ]|\d{1,3}( \d{3})+$|\d{4} ?- ?\d{4}\b|\d+\.\d+$")
 """A date, an ISBN, thousands, a span of years, a decimal number."""
 
 
 def ftfy(text: str) -> Outcome:
-    """Mend mojibake with `ftfy` (extra `documents`)."""
+    """Fix mojibake with `ftfy` (extra `documents`)."""
     try:
         import ftfy as library
     except ImportError as error:
@@ -28,7 +28,7 @@ def ftfy(text: str) -> Outcome:
 
 
 def nfc(text: str) -> Outcome:
-    """Unicode normalisation form C."""
+    """Unicode normalization form C."""
     return unicodedata.normalize("NFC", text), ""
 
 
@@ -38,7 +38,7 @@ def newlines(text: str) -> Outcome:
 
 
 def control(text: str) -> Outcome:
-    """Take out control characters other than tab and line ends."""
+    """Remove control characters other than tab and line ends."""
     return "".join(c for c in text if c in "\t\n\r" or unicodedata.category(c) != "Cc"), ""
 
 
@@ -48,7 +48,7 @@ def min_length(text: str) -> Outcome:
 
 
 def personal_data(text: str) -> Outcome:
-    """Replace e-mail addresses, IPv4 addresses and phone numbers by <email>, <ip>, <phone>."""
+    """Replace email addresses, IPv4 addresses and phone numbers with <email>, <ip> and <phone>."""
     text = EMAIL.sub("<email>", text)
     return PHONE.sub(_phone, IP.sub("<ip>", text)), ""
 
@@ -57,12 +57,12 @@ def _phone(found: re.Match[str]) -> str:
     """Nine to fifteen digits (E.164) in groups, or with a + or 0 in front, that aren't something else."""
     number = found.group()
     grouped = not number.isdecimal() or number.startswith("0")
-    is_phone = 9 <= sum(map(str.isdecimal, number)) <= 15 and grouped and not NO_PHONE.match(number)
+    is_phone = 9 <= sum(map(str.isdecimal, number)) <= 15 and grouped and not OTHER_NUMBER.match(number)
     return "<phone>" if is_phone else number
 
 
 def language(code: str) -> Step:
-    """Keep documents in one language (ISO 639-1), told by py3langid from the first 4 000 characters."""
+    """Keep documents in one language (ISO 639-1), told by py3langid from the first 4,000 characters."""
 
     def step(text: str) -> Outcome:
         try:
@@ -88,7 +88,7 @@ def find_step(name: str) -> Step:
     """The step called ``name``; ``language:de`` takes an argument.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such step.
     """
     if name.startswith("language:"):
         return language(name.partition(":")[2])
@@ -98,7 +98,7 @@ def find_step(name: str) -> Step:
 
 
 class Cleaner:
-    """Applies steps in order; stops at the first that drops."""
+    """Applies steps in order, up to the first that drops the document."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.steps = [find_step(name) for name in names]

@@ -1,4 +1,4 @@
-"""Which web pages read like text worth learning from? The published rules of Gopher, C4 and FineWeb."""
+"""Drops web pages that aren't worth learning from, by the published rules of Gopher, C4 and FineWeb."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def gopher_quality(text: str) -> Outcome:
 def gopher_repetition(text: str) -> Outcome:
     """Gopher's repetition rules (arXiv 2112.11446, table A1): lines, paragraphs, and n-grams of 2 to 10 words."""
     for name, separator in (("line", "\n"), ("paragraph", "\n\n")):
-        parts = [part.strip() for part in text.split(separator) if part.strip()]
-        counts = Counter(parts)
-        if len(parts) - len(counts) > 0.3 * len(parts):
+        passages = [passage.strip() for passage in text.split(separator) if passage.strip()]
+        counts = Counter(passages)
+        if len(passages) - len(counts) > 0.3 * len(passages):
             return text, f"gopher_repeated_{name}s"
-        if sum(len(part) * (times - 1) for part, times in counts.items()) > 0.2 * len(text):
+        if sum(len(passage) * (times - 1) for passage, times in counts.items()) > 0.2 * len(text):
             return text, f"gopher_repeated_{name}_characters"
     words = text.split()
     for n, share in TOP_GRAMS:
@@ -78,9 +78,9 @@ def _repeated_characters(words: Sequence[str], n: int) -> int:
 def c4(text: str) -> Outcome:
     """C4's rules (Raffel et al. 2020, arXiv 1910.10683, section 2.2), without the list of bad words.
 
-    Drops pages with placeholder text or braces; takes out citation marks, and lines that end without punctuation, have
-    fewer than three words, or speak of JavaScript, cookies and terms of use; drops what is left with fewer than five
-    sentences.
+    Drops pages with placeholder text or braces; removes citation marks, and lines that end without punctuation, have
+    fewer than three words, or mention JavaScript, cookies or terms of use; drops pages with fewer than five sentences
+    left.
     """
     lower = text.lower()
     if "lorem ipsum" in lower:

@@ -13,7 +13,7 @@ import numpy as np
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding.encoder import CUTS, Encoder, EncoderSettings, encode_fast, load_fast
 from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
-from pretrain_cli.data.reading.documents import Batch, Document
+from pretrain_cli.data.reading.documents import Document, DocumentBatch
 from pretrain_cli.data.reading.files import InputFile
 from pretrain_cli.data.reading.read import read_all
 from pretrain_cli.errors import DataError, first_line
@@ -115,7 +115,7 @@ def check_sample(files: list[InputFile], config: Config) -> list[str]:
         used = 0
         try:
             for record in read_all([file], config.data):
-                texts = record.texts if isinstance(record, Batch) else []
+                texts = record.texts if isinstance(record, DocumentBatch) else []
                 for text in [record.text] if isinstance(record, Document) else texts:
                     sample.append(text[:CHECK_CHARACTERS])
                     used += len(sample[-1])

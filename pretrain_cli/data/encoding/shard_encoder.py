@@ -20,7 +20,7 @@ from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.data.encoding.encoder import PIECE_CHARACTERS, Encoder
 from pretrain_cli.data.encoding.id_writer import IdWriter, Position
 from pretrain_cli.data.encoding.shards import DOCUMENT, ShardCounts, ShardSettings
-from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Batch, Document, Record, Rejected, bad_record
+from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Document, DocumentBatch, Record, Rejected, bad_record
 from pretrain_cli.data.reading.files import Span
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
@@ -115,14 +115,14 @@ class ShardEncoder:
             self.counts.bytes_in += record.size
             self.counts.documents_in += 1
             self._reject(record, record.size)
-        elif isinstance(record, Batch):
+        elif isinstance(record, DocumentBatch):
             self._take_batch(record, span)
         elif self._open is not None or not record.final:
             self._take_part(record, span)
         else:
             self._take_one(record.text, span)
 
-    def _take_batch(self, batch: Batch, span: Span) -> None:
+    def _take_batch(self, batch: DocumentBatch, span: Span) -> None:
         if self._judges_documents:
             for text in batch.texts:
                 self._take_one(text, span)
@@ -150,7 +150,7 @@ class ShardEncoder:
         if self._characters >= BATCH_CHARACTERS:
             self._flush()
 
-    def _without_blank(self, batch: Batch) -> Batch:
+    def _without_blank(self, batch: DocumentBatch) -> DocumentBatch:
         filled = [not blank for blank in map(str.isspace, batch.texts)]
         if all(filled):
             return batch
@@ -160,7 +160,7 @@ class ShardEncoder:
         self.counts.bytes_in += size
         self.counts.documents_in += many
         self.counts.drop("only_whitespace", size, many)
-        return Batch(texts, encoded, batch.path)
+        return DocumentBatch(texts, encoded, batch.path)
 
     def _take_one(self, text: str, span: Span) -> None:
         encoded = text.encode()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from pretrain_cli.data.reading.columns import COLUMN_NAMES, choose_column, missing_column, text_of
-from pretrain_cli.data.reading.documents import Batch, Record
+from pretrain_cli.data.reading.documents import DocumentBatch, Record
 from pretrain_cli.data.reading.files import Span, can_seek, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
 
@@ -31,7 +31,7 @@ def read_columnar(span: Span, settings: ReadSettings) -> Iterator[Record]:
         for batch in batches:
             texts = batch.column(batch.schema.get_field_index(column)).to_pylist()
             if texts and all(texts) and set(map(type, texts)) == {str}:
-                yield Batch(texts, list(map(str.encode, texts)), path)
+                yield DocumentBatch(texts, list(map(str.encode, texts)), path)
             else:
                 for place, text in enumerate(texts, number + 1):
                     yield text_of(text, column, path, place, 0, 0)

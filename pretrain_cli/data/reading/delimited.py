@@ -10,7 +10,7 @@ from typing import cast
 
 from pretrain_cli.data.reading.columns import choose_column, missing_column, text_of
 from pretrain_cli.data.reading.decoding import decode_stream
-from pretrain_cli.data.reading.documents import Batch, Record, Rejected
+from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected
 from pretrain_cli.data.reading.files import Span, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
 
@@ -38,7 +38,7 @@ def read_delimited(span: Span, settings: ReadSettings) -> Iterator[Record]:
         while block := list(itertools.islice(filled, ROWS_AT_ONCE)):
             texts = [row[place] if place < len(row) else None for row, _ in block]
             if all(texts):
-                yield Batch(cast("list[str]", texts), [cast(str, text).encode() for text in texts], path)
+                yield DocumentBatch(cast("list[str]", texts), [cast(str, text).encode() for text in texts], path)
                 continue
             for (row, line), text in zip(block, texts, strict=True):
                 yield text_of(text, column, path, line, 0, sum(map(len, row)))

@@ -40,7 +40,7 @@ class Rejected:
 
 
 @dataclass(slots=True)
-class Batch:
+class DocumentBatch:
     """Many whole documents, none empty, each with its UTF-8 bytes: what a reader finds in a block without a bad record.
 
     A million one-line documents as separate records would take more time than encoding them.
@@ -51,17 +51,17 @@ class Batch:
     path: str
 
 
-Record = Document | Batch | Rejected
+Record = Document | DocumentBatch | Rejected
 
 
-def make_batch(texts: list[str], path: str) -> Batch | None:
+def make_batch(texts: list[str], path: str) -> DocumentBatch | None:
     """The texts that aren't empty as one record; None if there are none.
 
     Raises:
         UnicodeEncodeError: a text holds half a surrogate pair.
     """
     texts = list(filter(None, texts))
-    return Batch(texts, list(map(str.encode, texts)), path) if texts else None
+    return DocumentBatch(texts, list(map(str.encode, texts)), path) if texts else None
 
 
 def place(record: Document | Rejected) -> str:

@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 from pretrain_cli.data.reading import files
 from pretrain_cli.data.reading.columns import choose_column, text_of
-from pretrain_cli.data.reading.documents import Batch, Record, Rejected, make_batch
+from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected, make_batch
 from pretrain_cli.data.reading.files import Span, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import first_line
@@ -64,7 +64,7 @@ def _line_blocks(stream: IO[bytes], limit: int, compressed: bool) -> Iterator[li
 _scan_json: Callable[[str, int], tuple[Any, int]] = cast(Any, json.JSONDecoder()).scan_once
 
 
-def _all_at_once(lines: list[bytes], column: str, path: str) -> tuple[str, Batch] | None:
+def _all_at_once(lines: list[bytes], column: str, path: str) -> tuple[str, DocumentBatch] | None:
     """(column, all texts) of lines without anything unusual, else None: no Python for each line but this."""
     try:
         decoded = list(map(bytes.decode, lines))

@@ -1,39 +1,37 @@
-"""How do packed rows become a ready batch of tensors?"""
+"""Makes ready batches of tensors from packed rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from pretrain_cli.data.rows.store import open_rows
+from pretrain_cli.data.rows.reader import open_rows
 
 IGNORED = -100
 T = TypeVar("T")
 
 
 class PackedDataset(Dataset[dict[str, torch.Tensor]]):
-    """Packed rows for a torch DataLoader: ``__getitems__`` gives the whole batch, ``collate`` passes it on.
+    """Packed rows for a torch DataLoader: ``__getitems__`` makes a batch at once, which ``collate`` passes on.
 
     Args:
         folder: a split's rows.
         mask_documents: also give ``position_ids`` that restart at each document piece, from which transformers
             builds a block-diagonal mask, and leave the first token of each piece out of the loss.
-        limit: only the first ``limit`` rows.
     """
 
-    def __init__(self, folder: Path, mask_documents: bool, limit: int | None = None) -> None:
+    def __init__(self, folder: Path, mask_documents: bool) -> None:
         self.folder, self.mask_documents = Path(folder), mask_documents
         self.rows = open_rows(self.folder)
-        self._length = len(self.rows) if limit is None else min(limit, len(self.rows))
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """One row: every tensor is int64 [L]."""
@@ -57,31 +55,19 @@ class PackedDataset(Dataset[dict[str, torch.Tensor]]):
             batch["position_ids"] = torch.from_numpy(positions)
         return batch
 
-    def source_ids(self, indices: Sequence[int]) -> torch.Tensor:
-        """The source of each token, int64 [B, L]; -1 at padding."""
-        out = np.full((len(indices), self.rows.sequence_length), -1, np.int64)
-        for row, index in enumerate(indices):
-            sources = np.repeat(self.rows.pieces(int(index), "piece_sources"), self.rows.pieces(int(index)))
-            out[row, : len(sources)] = sources
-        return torch.from_numpy(out)
 
-    def subset(self, rows: int) -> PackedDataset:
-        """The first ``rows`` rows."""
-        return PackedDataset(self.folder, self.mask_documents, min(rows, self._length))
-
-
-def _piece_starts(ends: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
-    """Where each piece begins, padding being the last one: ends [3, 5] of 8 give [0, 3, 5]."""
+def _piece_starts(ends: npt.NDArray[np.integer], length: int) -> npt.NDArray[np.integer]:
+    """Where each piece begins, padding counted as the last one: ends [3, 5] of 8 give [0, 3, 5]."""
     starts = np.concatenate([[0], ends])
     return starts[starts < length]
 
 
-def _positions(starts: npt.NDArray[Any], length: int) -> npt.NDArray[np.int64]:
+def _positions(starts: npt.NDArray[np.integer], length: int) -> npt.NDArray[np.int64]:
     """[L] positions that restart at 0 at each start."""
     sizes = np.diff(np.append(starts, length))
     return np.asarray(np.arange(length) - np.repeat(starts, sizes), np.int64)
 
 
 def collate(batch: T) -> T:
-    """Pass on what ``__getitems__`` has made: a batch already."""
+    """The batch itself: ``__getitems__`` has made it already."""
     return batch

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.encoding.tokenizer_sample import draw_sample
+from pretrain_cli.data.choosing.tokenizer_sample import draw_sample
 from pretrain_cli.data.fingerprint import fingerprint
 from pretrain_cli.data.reading.files import InputFile
 from pretrain_cli.errors import DataError
@@ -20,7 +20,8 @@ from pretrain_cli.formatting import byte_size
 from pretrain_cli.manifest import TokenizerRecord, read_manifest
 from pretrain_cli.progress import Progress
 from pretrain_cli.storage import publish_folder
-from pretrain_cli.tokenizer.load import TokenizerInfo, copy_tokenizer, read_tokenizer
+from pretrain_cli.tokenizer.copy import copy_tokenizer
+from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
 
 SHAPES_THE_SAMPLE = (

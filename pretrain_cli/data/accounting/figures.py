@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pretrain_cli.data.packed import PackedText
+from pretrain_cli.data.accounting.packed_text import PackedText
 from pretrain_cli.data.rows.assembly import SplitCounts
 from pretrain_cli.manifest import ByteLedger, Ledger, SourceRecord, SplitRecord, Statistics
 

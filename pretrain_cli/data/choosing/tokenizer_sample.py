@@ -11,7 +11,7 @@ import xxhash
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.choosing.split import choose_split, hold_out, same_text
 from pretrain_cli.data.cleaning.steps import Cleaner
-from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Batch, Document, bad_record
+from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Document, DocumentBatch, bad_record
 from pretrain_cli.data.reading.files import InputFile
 from pretrain_cli.data.reading.read import read_all
 
@@ -39,7 +39,7 @@ def draw_sample(files: list[InputFile], config: Config) -> TokenizerSample:
     """
     drawing = _Drawing(config, sum(max(0, file.size) for file in files))
     for record in read_all(files, config.data):
-        if isinstance(record, Batch):
+        if isinstance(record, DocumentBatch):
             for digest, encoded, text in zip(
                 map(xxhash.xxh3_128_digest, record.encoded), record.encoded, record.texts, strict=True
             ):

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from pretrain_cli.data.accounting.packed_text import PackedText
 from pretrain_cli.data.choosing.selection import Selection
 from pretrain_cli.data.encoding.shards import ShardCounts
-from pretrain_cli.data.packed import PackedText
 from pretrain_cli.manifest import ByteLedger, DocumentLedger, Ledger, TokenLedger, Unwritable
 
 LISTED = 100

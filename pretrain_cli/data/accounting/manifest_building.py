@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.figures import make_statistics, source_record, split_record
+from pretrain_cli.data.accounting.figures import make_statistics, source_record, split_record
+from pretrain_cli.data.accounting.ledger import add_up
+from pretrain_cli.data.accounting.packed_text import PackedText
 from pretrain_cli.data.fingerprint import fingerprint
-from pretrain_cli.data.ledger import add_up
 from pretrain_cli.data.messages import Messages
-from pretrain_cli.data.packed import PackedText
 from pretrain_cli.data.reading.sources import Sources
 from pretrain_cli.data.request import Request
 from pretrain_cli.manifest import InputRecord, Ledger, Manifest, RowLayout, SplitRecord, TokenizerRecord

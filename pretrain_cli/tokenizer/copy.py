@@ -1,0 +1,84 @@
+"""Copies a tokenizer from a folder, a file or a base into a folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from pretrain_cli.base import Base
+from pretrain_cli.errors import DataError, ModelError, first_line
+from pretrain_cli.storage import user_path, write_json
+from pretrain_cli.tokenizer.load import BOS_NAMES, EOS_NAMES, PAD_NAMES, shared_tokenizer
+
+COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
+OLDER_FORMS = ("tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
+    """Save the tokenizer of ``source`` (a folder, a tokenizer.json, or a base) into ``folder``.
+
+    Raises:
+        DataError: the path holds no tokenizer.
+        ModelError: the base has no tokenizer that can be loaded.
+    """
+    if isinstance(source, Base) and source.kind != "folder":
+        _save_from_base(source, folder)
+        return
+    path = user_path(str(source.location if isinstance(source, Base) else source))
+    if not path.exists():
+        raise DataError(f"No tokenizer at {path}.", "Give a tokenizer.json, or a folder that holds one.")
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        if isinstance(source, Base) and not any((path / name).is_file() for name in OLDER_FORMS):
+            # transformers would make up a tokenizer without a single entry from config.json
+            raise ModelError(f"The base {source.name} has no tokenizer.", "Give one with --tokenizer tokenizer.json.")
+        if isinstance(source, Base) or (path / "tokenizer_config.json").is_file():
+            _save_from_base(Base(str(path), "folder", str(path)), folder)  # transformers converts older formats
+            return
+        raise DataError(f"No tokenizer.json in {path}.", "Give a tokenizer.json, or a folder that holds one.")
+    tokenizer = shared_tokenizer(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, folder / "tokenizer.json")
+    for name in COMPANIONS:
+        if (file.parent / name).is_file():
+            shutil.copyfile(file.parent / name, folder / name)
+    if not (folder / "tokenizer_config.json").is_file():
+        _write_settings(folder, tokenizer)
+
+
+def _write_settings(folder: Path, tokenizer: Tokenizer) -> None:
+    """A config for a bare tokenizer.json, so that AutoTokenizer opens the folder and knows its BOS and EOS."""
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    settings: dict[str, object] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    for key, names in (("bos_token", BOS_NAMES), ("eos_token", EOS_NAMES), ("pad_token", PAD_NAMES)):
+        found = next((name for name in names if name in vocabulary), None)
+        if found:
+            settings[key] = found
+    write_json(folder / "tokenizer_config.json", settings)
+
+
+def _save_from_base(base: Base, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        if base.kind == "gguf":
+            path = Path(base.location)
+            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(base.location)
+    except Exception as error:  # transformers raises many kinds of errors
+        raise ModelError(
+            f"The tokenizer of {base.name} can't be loaded: {first_line(error)}.",
+            "Give one with --tokenizer tokenizer.json.",
+        ) from error
+    tokenizer.save_pretrained(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"The tokenizer of {base.name} can't be saved as a tokenizer.json.",
+            "Give one with --tokenizer tokenizer.json.",
+        )
