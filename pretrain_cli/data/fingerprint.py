@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import xxhash
 from pydantic import JsonValue
 
-from pretrain_cli.data.reading.files import InputFile, is_url
+from pretrain_cli.data.reading.input_files import InputFile, is_url
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import Progress
 from pretrain_cli.storage import user_path

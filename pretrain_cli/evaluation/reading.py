@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import DataConfig
-from pretrain_cli.data.reading.documents import Batch, Record, Rejected, place
-from pretrain_cli.data.reading.files import InputFile, Span
+from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected, place
+from pretrain_cli.data.reading.input_files import InputFile, Span
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError
@@ -33,7 +33,7 @@ def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[TextDo
     """
     from tokenizers import Tokenizer
 
-    from pretrain_cli.data.rows.documents import iterate_documents
+    from pretrain_cli.data.rows.unpacking import iterate_documents
     from pretrain_cli.tokenizer.load import read_tokenizer
 
     info = read_tokenizer(artifacts.tokenizer)
@@ -66,8 +66,8 @@ def read_files(files: list[InputFile], data: DataConfig) -> Iterator[TextDocumen
             if isinstance(record, Rejected):
                 _refuse(record)
                 continue
-            texts = record.texts if isinstance(record, Batch) else [record.text]
-            if isinstance(record, Batch) or record.final:
+            texts = record.texts if isinstance(record, DocumentBatch) else [record.text]
+            if isinstance(record, DocumentBatch) or record.final:
                 for text in texts:
                     number += 1
                     yield TextDocument.whole(f"{Path(file.path).name} {number}", text)
@@ -82,7 +82,7 @@ def _rest(first: str, records: Iterator[Record]) -> Iterator[str]:
     """The parts of a long document: its first, and the records up to its final one."""
     yield first
     for record in records:
-        assert not isinstance(record, (Batch, Rejected))
+        assert not isinstance(record, (DocumentBatch, Rejected))
         yield record.text
         if record.final:
             return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.reading.files import STDIN
+from pretrain_cli.data.reading.input_files import STDIN
 from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.errors import ConfigError, DataError
 from pretrain_cli.evaluation.excerpt import draw_excerpt

@@ -23,7 +23,7 @@ import numpy as np
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config, to_toml
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.rows.columns import PackedBatch
+from pretrain_cli.data.rows.schema import PackedBatch
 from pretrain_cli.data.rows.writer import RowWriter
 from pretrain_cli.errors import ModelError, PtkError
 from pretrain_cli.manifest import RowLayout

@@ -23,8 +23,8 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding import encode_text
 from pretrain_cli.data.prepare import prepare
-from pretrain_cli.data.rows.documents import iterate_documents
 from pretrain_cli.data.rows.reader import open_rows
+from pretrain_cli.data.rows.unpacking import iterate_documents
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.manifest import Unwritable, read_manifest
@@ -252,14 +252,14 @@ def test_a_long_document_in_parts_gives_the_ids_of_the_whole(
     preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_level: Path, sentencepiece_style: Path
 ) -> None:
     from pretrain_cli.data.encoding import encoder as tokens_module
-    from pretrain_cli.data.reading import files
+    from pretrain_cli.data.reading import input_files
 
     text = "".join(random.Random(1).choice(["a ", "b", "abc  ", "dé ", "\n", "bad cab "]) for _ in range(6000))
     (tmp_path / "long.txt").write_text(text)
     for number, file in enumerate((byte_level, sentencepiece_style)):
         _, whole = preparing(tmp_path / "long.txt", tokenizer=file, into=f"whole{number}")
         with monkeypatch.context() as patch:
-            patch.setattr(files, "BLOCK_BYTES", 1000)
+            patch.setattr(input_files, "BLOCK_BYTES", 1000)
             patch.setattr(tokens_module, "PIECE_CHARACTERS", 100)
             _, parts = preparing(tmp_path / "long.txt", tokenizer=file, into=f"parts{number}")
         assert row_bytes(whole) == row_bytes(parts)

@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from pretrain_cli.data.reading.documents import Document, DocumentBatch
-from pretrain_cli.data.reading.files import Span
+from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
@@ -109,11 +109,11 @@ def test_a_wrong_byte_in_utf8_is_an_error_and_no_other_encoding(tmp_path: Path) 
 
 
 def test_a_separator_parts_documents_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pretrain_cli.data.reading import files
+    from pretrain_cli.data.reading import input_files
 
     (tmp_path / "a.txt").write_text("<end>".join(TEXTS * 20), encoding="utf-8")
     for size in (1, 7, 64, 1 << 20):
-        monkeypatch.setattr(files, "BLOCK_BYTES", size)
+        monkeypatch.setattr(input_files, "BLOCK_BYTES", size)
         assert documents(tmp_path / "a.txt", separator="<end>", encoding="utf-8") == TEXTS * 20
 
 

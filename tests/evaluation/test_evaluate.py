@@ -172,7 +172,7 @@ def test_a_long_document_in_parts_gives_the_figures_of_the_whole(
     whole = evaluate_file(tmp_path, model, text, context=64).models[0].texts[0]
     monkeypatch.setattr("pretrain_cli.data.encoding.encoder.PIECE_CHARACTERS", 500)
     monkeypatch.setattr("pretrain_cli.evaluation.encoding.PIECE_CHARACTERS", 500)
-    monkeypatch.setattr("pretrain_cli.data.reading.files.BLOCK_BYTES", 700)
+    monkeypatch.setattr("pretrain_cli.data.reading.input_files.BLOCK_BYTES", 700)
     parts = evaluate_file(tmp_path, model, text, context=64).models[0].texts[0]
     assert (parts.tokens, parts.bytes, parts.documents) == (whole.tokens, whole.bytes, 1)
     assert parts.loss == pytest.approx(whole.loss, abs=1e-6)

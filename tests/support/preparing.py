@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.prepare import PrepareResult
-from pretrain_cli.data.rows.documents import iterate_documents
+from pretrain_cli.data.rows.unpacking import iterate_documents
 from pretrain_cli.manifest import read_manifest
 
 PROSE = "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in my purse, "

@@ -14,7 +14,7 @@ from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.choosing.tokenizer_sample import draw_sample
 from pretrain_cli.data.fingerprint import fingerprint
-from pretrain_cli.data.reading.files import InputFile
+from pretrain_cli.data.reading.input_files import InputFile
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.manifest import TokenizerRecord, read_manifest

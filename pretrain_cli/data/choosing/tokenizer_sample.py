@@ -12,7 +12,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.choosing.split import choose_split, hold_out, same_text
 from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Document, DocumentBatch, bad_record
-from pretrain_cli.data.reading.files import InputFile
+from pretrain_cli.data.reading.input_files import InputFile
 from pretrain_cli.data.reading.read import read_all
 
 DRAWN_CHARACTERS = 1 << 16

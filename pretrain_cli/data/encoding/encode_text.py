@@ -11,7 +11,7 @@ from pretrain_cli.data.encoding.shard_files import finished_shard
 from pretrain_cli.data.encoding.shard_plan import choose_shards, plan_shards
 from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
 from pretrain_cli.data.fingerprint import fingerprint
-from pretrain_cli.data.reading.files import InputFile
+from pretrain_cli.data.reading.input_files import InputFile
 from pretrain_cli.data.reading.inputs import check_unchanged
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import exact

@@ -14,7 +14,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding.encoder import CUTS, Encoder, EncoderSettings, encode_fast, load_fast
 from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
 from pretrain_cli.data.reading.documents import Document, DocumentBatch
-from pretrain_cli.data.reading.files import InputFile
+from pretrain_cli.data.reading.input_files import InputFile
 from pretrain_cli.data.reading.read import read_all
 from pretrain_cli.errors import DataError, first_line
 

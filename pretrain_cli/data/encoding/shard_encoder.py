@@ -21,7 +21,7 @@ from pretrain_cli.data.encoding.encoder import PIECE_CHARACTERS, Encoder
 from pretrain_cli.data.encoding.id_writer import IdWriter, Position
 from pretrain_cli.data.encoding.shards import DOCUMENT, ShardCounts, ShardSettings
 from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Document, DocumentBatch, Record, Rejected, bad_record
-from pretrain_cli.data.reading.files import Span
+from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError

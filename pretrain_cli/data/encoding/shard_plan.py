@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pretrain_cli.data.encoding.shards import Shard
-from pretrain_cli.data.reading.files import STDIN, InputFile, Span, is_url
+from pretrain_cli.data.reading.input_files import STDIN, InputFile, Span, is_url
 
 LEAST_SHARD_BYTES, MOST_SHARD_BYTES = 1 << 20, 16 << 20
 SHARDS_WANTED = 8

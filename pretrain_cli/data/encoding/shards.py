@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pretrain_cli.data.encoding.encoder import EncoderSettings
-from pretrain_cli.data.reading.files import Span
+from pretrain_cli.data.reading.input_files import Span
 
 DOCUMENT = np.dtype([("tokens", "<i8"), ("bytes", "<i8"), ("lost_bytes", "<i8"), ("hash", "<u8", 2), ("source", "<i2")])
 """An entry of a shard's table of documents. ``bytes`` are of UTF-8 text; ``lost_bytes`` of them have no token."""

@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterator
 from typing import IO, Any
 
-from pretrain_cli.data.reading.columns import COLUMN_NAMES, choose_column, missing_column, text_of
 from pretrain_cli.data.reading.documents import DocumentBatch, Record
-from pretrain_cli.data.reading.files import Span, can_seek, open_bytes
+from pretrain_cli.data.reading.input_files import Span, can_seek, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.text_column import COLUMN_NAMES, choose_column, missing_column, text_of
 
 ROWS_AT_ONCE = 1024
 

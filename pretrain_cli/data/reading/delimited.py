@@ -8,11 +8,11 @@ import itertools
 from collections.abc import Iterator
 from typing import cast
 
-from pretrain_cli.data.reading.columns import choose_column, missing_column, text_of
-from pretrain_cli.data.reading.decoding import decode_stream
 from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected
-from pretrain_cli.data.reading.files import Span, open_bytes
+from pretrain_cli.data.reading.input_files import Span, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.text_blocks import decode_stream
+from pretrain_cli.data.reading.text_column import choose_column, missing_column, text_of
 
 ROWS_AT_ONCE = 1024
 

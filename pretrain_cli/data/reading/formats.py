@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pretrain_cli.data.reading.columnar import read_columnar
 from pretrain_cli.data.reading.delimited import read_delimited
 from pretrain_cli.data.reading.documents import Record
-from pretrain_cli.data.reading.files import Span
-from pretrain_cli.data.reading.hub import read_hub
+from pretrain_cli.data.reading.hub_dataset import read_hub
+from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.json_records import read_json, read_jsonl
 from pretrain_cli.data.reading.plain_text import read_text
 from pretrain_cli.data.reading.rich_text import read_rich_text

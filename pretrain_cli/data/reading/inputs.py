@@ -9,8 +9,8 @@ from pathlib import Path
 
 import xxhash
 
-from pretrain_cli.data.reading.files import STDIN, InputFile, is_url
 from pretrain_cli.data.reading.formats import COMPRESSIONS, ENDINGS, format_of
+from pretrain_cli.data.reading.input_files import STDIN, InputFile, is_url
 from pretrain_cli.errors import DataError, MissingDependencyError
 from pretrain_cli.storage import user_path
 

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any, cast
 
-from pretrain_cli.data.reading import files
-from pretrain_cli.data.reading.columns import choose_column, text_of
+from pretrain_cli.data.reading import input_files
 from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected, make_batch
-from pretrain_cli.data.reading.files import Span, open_bytes
+from pretrain_cli.data.reading.input_files import Span, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.text_column import choose_column, text_of
 from pretrain_cli.errors import first_line
 
 LINES_AT_ONCE = 1024
@@ -50,7 +50,7 @@ def _line_blocks(stream: IO[bytes], limit: int, compressed: bool) -> Iterator[li
             if compressed:
                 lines += itertools.islice(stream, LINES_AT_ONCE)
             else:
-                lines = stream.readlines(min(files.BLOCK_BYTES, limit))
+                lines = stream.readlines(min(input_files.BLOCK_BYTES, limit))
         except (EOFError, OSError, ValueError):
             if lines:
                 yield lines

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pretrain_cli.data.reading import files
-from pretrain_cli.data.reading.decoding import decode_stream
+from pretrain_cli.data.reading import input_files
 from pretrain_cli.data.reading.documents import Document, Record, Rejected, make_batch
-from pretrain_cli.data.reading.files import Span, open_bytes
+from pretrain_cli.data.reading.input_files import Span, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.text_blocks import decode_stream
 
 
 def read_text(span: Span, settings: ReadSettings) -> Iterator[Record]:
@@ -50,7 +50,7 @@ def _separated(blocks: Iterator[str], path: str, settings: ReadSettings) -> Iter
         if batch := make_batch(texts, path):
             yield batch
         # Of a document longer than a block all but the end is a part: the end may be half a separator.
-        if len(held) > files.BLOCK_BYTES + len(separator):
+        if len(held) > input_files.BLOCK_BYTES + len(separator):
             cut = len(held) - len(separator) + 1
             yield Document(held[:cut], path, final=False)
             held, in_parts = held[cut:], True

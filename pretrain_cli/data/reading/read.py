@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.reading.documents import Record
-from pretrain_cli.data.reading.files import InputFile, Span
 from pretrain_cli.data.reading.formats import FORMATS
+from pretrain_cli.data.reading.input_files import InputFile, Span
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, first_line
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pretrain_cli.data.reading.documents import Document, Record, Rejected
-from pretrain_cli.data.reading.files import Span, open_bytes
+from pretrain_cli.data.reading.input_files import Span, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretrain_cli.config.model import DataConfig
-from pretrain_cli.data.reading.files import STDIN, InputFile
+from pretrain_cli.data.reading.input_files import STDIN, InputFile
 from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.errors import DataError
 

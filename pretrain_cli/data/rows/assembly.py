@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from pretrain_cli.data.choosing.ranges import DocumentRanges
 from pretrain_cli.data.encoding.encoded import EncodedDocuments, Ints
-from pretrain_cli.data.rows.columns import PackedBatch
 from pretrain_cli.data.rows.layout import RowSettings
 from pretrain_cli.data.rows.packing import PACKINGS, RowPlan, group_documents
+from pretrain_cli.data.rows.schema import PackedBatch
 from pretrain_cli.data.rows.writer import RowWriter
 from pretrain_cli.records import FileRecord
 

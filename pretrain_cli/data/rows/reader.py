@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pretrain_cli.data.rows.columns import PIECE_TYPES
+from pretrain_cli.data.rows.schema import PIECE_TYPES
 from pretrain_cli.errors import DataError
 
 Integers = npt.NDArray[np.integer]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pretrain_cli.data.rows.columns import PIECE_TYPES, PackedBatch, row_features, row_schema
+from pretrain_cli.data.rows.schema import PIECE_TYPES, PackedBatch, row_features, row_schema
 from pretrain_cli.records import FileRecord, record_files
 from pretrain_cli.storage import HashedFile
 

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterator
 from typing import IO
 
-from pretrain_cli.data.reading import files
+from pretrain_cli.data.reading import input_files
 from pretrain_cli.data.reading.charsets import Encoding, find_encoding
 from pretrain_cli.errors import DataError
 
@@ -22,10 +22,10 @@ def decode_stream(stream: IO[bytes], wanted: str, path: str) -> tuple[Encoding, 
     Raises:
         DataError: the bytes aren't text, or ``wanted`` isn't an encoding.
     """
-    head = files.read_fully(stream, files.BLOCK_BYTES)
+    head = input_files.read_fully(stream, input_files.BLOCK_BYTES)
     if not head:
         return None
-    encoding = find_encoding(head, wanted, path, len(head) < files.BLOCK_BYTES)
+    encoding = find_encoding(head, wanted, path, len(head) < input_files.BLOCK_BYTES)
     return encoding, _blocks(stream, head[encoding.mark_bytes :], encoding, path)
 
 
@@ -33,7 +33,7 @@ def _blocks(stream: IO[bytes], head: bytes, encoding: Encoding, path: str) -> It
     decoder = codecs.getincrementaldecoder(encoding.name)()
     block, offset = head, encoding.mark_bytes
     while True:
-        following = files.read_fully(stream, files.BLOCK_BYTES)
+        following = input_files.read_fully(stream, input_files.BLOCK_BYTES)
         try:
             text = decoder.decode(block, not following)
         except UnicodeDecodeError as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pretrain_cli.data.reading.columns import choose_column, text_of
 from pretrain_cli.data.reading.documents import Record
-from pretrain_cli.data.reading.files import Span
+from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.text_column import choose_column, text_of
 from pretrain_cli.errors import DataError
 
 
