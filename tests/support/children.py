@@ -56,20 +56,19 @@ class Nursery:
 def nursery() -> Iterator[Nursery]:
     """A process that forks trainings on request: a start costs no import."""
     root = Path(__file__).parents[2]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.support.children"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=root,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
-    )
-    try:
-        assert process.stdout is not None and process.stdout.readline() == READY
-        yield Nursery(process)
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == READY
+            yield Nursery(process)
+        finally:
+            process.kill()
 
 
 def serve() -> None:

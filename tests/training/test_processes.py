@@ -241,6 +241,7 @@ def test_a_killed_launcher_leaves_no_process_that_goes_on_writing(rows: Artifact
     size = run.metrics.stat().st_size
     time.sleep(0.5)
     assert run.metrics.stat().st_size == size
+    process.communicate(timeout=20)
 
 
 @pytest.mark.slow
@@ -251,6 +252,7 @@ def test_processes_that_are_orphaned_at_their_birth_end_too(rows: Artifacts) -> 
     process.kill()
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert not rows.run("stillborn").path.exists()
+    process.communicate(timeout=20)
 
 
 @pytest.mark.slow

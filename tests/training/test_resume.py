@@ -171,7 +171,7 @@ def test_a_second_signal_stops_at_once_even_where_failures_are_caught(rows) -> N
 
 
 def test_two_processes_cannot_train_one_run(rows) -> None:
-    held = subprocess.Popen(
+    with subprocess.Popen(
         [
             sys.executable,
             "-c",
@@ -181,14 +181,13 @@ def test_two_processes_cannot_train_one_run(rows) -> None:
         ],
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert held.stdout is not None and held.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match="already training"):
-            train(small(train__max_steps=1), rows, run_name="held")
-    finally:
-        held.kill()
-        held.wait()
+    ) as held:
+        try:
+            assert held.stdout is not None and held.stdout.readline() == "held\n"
+            with pytest.raises(UsageError, match="already training"):
+                train(small(train__max_steps=1), rows, run_name="held")
+        finally:
+            held.kill()
 
 
 @pytest.mark.parametrize("how", ["finished", "killed"])
