@@ -1,4 +1,4 @@
-"""What does each choice of the recipe gain? `python benchmarks/ablation.py FOLDER`, on rows that `ptk prepare` left.
+"""Measures what the choices of the recipe gain: `python benchmarks/ablation.py FOLDER`, on prepared rows.
 
 Each line changes one choice, and trains for the same CPU time on one thread: time that this process has computed, so
 that other work on the machine doesn't spoil it. Model, loss, optimizers, rates and rows are ptk's own; what ptk has no

@@ -1,4 +1,4 @@
-"""How should a base be continued? `python benchmarks/continuing.py NOVEL`: SmolLM2-135M on a novel and documentation.
+"""Compares ways to continue a base: `python benchmarks/continuing.py NOVEL`, SmolLM2-135M on a novel and documentation.
 
 Each line changes one choice and trains on the same number of tokens, on one thread, with ptk's own model, loss,
 optimizers, rates and rows; with --init the ways to begin from a base, for the same CPU time. "Domain" is the held-out

@@ -1,4 +1,4 @@
-"""How fast is scoring, and is it exact?
+"""Measures how fast scoring is, and that it is exact.
 
 `python benchmarks/evaluate.py MODEL_FOLDER TEXT_FILE [BYTES] [WAY,...]`, ways: recipe, ptk-fp32, ptk-bf16.
 Each way is a process of its own, and what is timed is the scoring without opening the model.

@@ -1,4 +1,4 @@
-"""How fast is greedy text, and are its ids those of transformers? `python benchmarks/generate.py --base smollm2`
+"""Measures greedy text, and that its ids are those of transformers: `python benchmarks/generate.py --base smollm2`
 
 Every figure is of a whole process, from its start to the arrival of the text: ptk's as the command is typed. The
 engines take turns, `--repeats` times; the table shows medians. `--base FOLDER` takes a model folder. `--products`: how

@@ -1,4 +1,4 @@
-"""What does a model learn in the time given? `python benchmarks/learning.py headline TEXT`, and what else is below.
+"""Measures what a model learns in the time given: `python benchmarks/learning.py headline TEXT`, and others.
 
 Each line is a real `ptk prepare` and `ptk train`, in a process of its own. Held-out bits per byte are those of the rows
 of the last 5 % of the text, each row alone; they compare across tokenizers and with a model of characters.

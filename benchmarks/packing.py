@@ -1,4 +1,4 @@
-"""Which packing is the better default? `python benchmarks/packing.py sotu.jsonl [--train-steps 150]`
+"""Compares packings by what a model learns from them: `python benchmarks/packing.py sotu.jsonl [--train-steps 150]`
 
 TEXT is jsonl. It is taken as it is (long documents), and cut at sentences into documents of 20 to some thousand
 characters (short ones, log-normal, the median 800). Of each packing's rows:

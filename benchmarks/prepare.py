@@ -1,4 +1,4 @@
-"""How fast does text become packed rows, in how much memory, beside the peers? `python benchmarks/prepare.py TEXT`
+"""Measures how fast text becomes packed rows, in how much memory, beside the peers: `python benchmarks/prepare.py TEXT`
 
 Each line is a process of its own, its start-up and imports included; memory is the most that it and its children held
 together. TEXT is repeated to the sizes given, as jsonl in two files. The tokenizers are trained on TEXT first: a

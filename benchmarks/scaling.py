@@ -1,4 +1,4 @@
-"""What does a second training process bring, and where does the rest go?
+"""Measures what a second training process brings, and where the rest goes.
 
     python benchmarks/scaling.py            two processes on this machine, measured
     python benchmarks/scaling.py --paper    1 to 1 024 accelerators, on paper

@@ -1,4 +1,4 @@
-"""Which batch and rates does a text want that is read in a few dozen steps? `python benchmarks/small_texts.py TEXT`.
+"""Compares batches and rates for a text that is read in a few dozen steps: `python benchmarks/small_texts.py TEXT`.
 
 Parts of the text's beginning are prepared as `ptk prepare` does; each is learned for as many passes as the dial takes,
 at some batches and rates. All are scored on the 200 kB that follow, since a twentieth of 50 kB says little.

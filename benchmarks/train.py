@@ -1,4 +1,4 @@
-"""How fast is training, and how much memory does it take?
+"""Measures how fast training is, and how much memory it takes.
 
 `python benchmarks/train.py loops|recipe|tinysolar|batch TEXT_FILE [STEPS]`, `… masking TEXT_FILE` or `… memory`.
 Loops that are compared (train_loops.py) are processes of their own that take turns, step by step, and medians are

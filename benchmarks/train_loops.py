@@ -1,4 +1,4 @@
-"""Which training loops does `benchmarks/train.py` time against each other? Each runs in a process of its own.
+"""Holds the training loops that `benchmarks/train.py` times against each other. Each runs in its own process.
 
 `python benchmarks/train_loops.py PART NAME FOLDER STEPS PIPE`: started by it, on the rows that it has prepared.
 """

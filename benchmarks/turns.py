@@ -1,4 +1,4 @@
-"""How are training loops timed fairly on a machine whose speed changes? They take turns, a few steps each.
+"""Times training loops fairly on a machine whose speed changes. They take turns, a few steps each.
 
 Each loop is a process of its own, as it is in use: its own threads, allocator and random state.
 """

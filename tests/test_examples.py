@@ -1,4 +1,4 @@
-"""Do the files under examples/ hold together: do they parse, and are their commands ptk's own?"""
+"""The files under examples/ parse, and their commands are ptk's own."""
 
 from __future__ import annotations
 

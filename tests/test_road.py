@@ -1,4 +1,4 @@
-"""The road through the real command, in an empty folder: text to a model that has learned from it."""
+"""The whole pipeline through the real command, in an empty folder: text to a model that has learned from it."""
 
 from __future__ import annotations
 

@@ -82,3 +82,10 @@ def test_every_file_states_what_it_does() -> None:
 
 def test_no_modules_import_each_other() -> None:
     assert structure.circles(structure.read_package(ROOT, "pretrain_cli")) == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "tests"])
+def test_scripts_and_tests_state_what_they_do(folder: str) -> None:
+    modules = structure.read_package(ROOT, folder)
+    sentences = {str(module.path): module.sentence for module in modules if module.lines}
+    assert [path for path, sentence in sentences.items() if not sentence or sentence.endswith("?")] == []

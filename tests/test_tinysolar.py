@@ -1,4 +1,4 @@
-"""Does preset tinysolar do what the published script does, to a model of its shape?"""
+"""Preset tinysolar does what the published script does, to a model of its shape."""
 
 from __future__ import annotations
 

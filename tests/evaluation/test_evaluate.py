@@ -1,3 +1,5 @@
+"""Scores of tiny models against plain references, and the comparison of models."""
+
 from __future__ import annotations
 
 import json

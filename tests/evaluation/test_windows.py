@@ -1,3 +1,5 @@
+"""Windows of a long document: each token counts once, with as much context as fits."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Exported models open with other libraries and compute what the run's model does."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Generation gives the tokens of transformers with every engine, and streams them whole."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Does each way to begin give the weights that it promises?"""
+"""Each way to begin gives the weights that it promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is what is wrong with a model said before it is used?"""
+"""What is wrong with a model is said before it is used."""
 
 from __future__ import annotations
 

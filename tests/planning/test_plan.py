@@ -1,4 +1,4 @@
-"""Does the plan say what training then takes?"""
+"""The plan says what training then takes."""
 
 from __future__ import annotations
 

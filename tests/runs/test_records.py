@@ -1,3 +1,5 @@
+"""What runs recorded about themselves is read and summed up."""
+
 from __future__ import annotations
 
 import json

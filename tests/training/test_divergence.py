@@ -1,4 +1,4 @@
-"""Is a step that isn't finite left out, and a run that left its course stopped?"""
+"""A step that isn't finite is left out, and a run that diverges is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a run that stops early leave the best model, and say so?"""
+"""A run that stops early leaves the best model, and says so."""
 
 from __future__ import annotations
 

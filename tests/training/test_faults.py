@@ -1,4 +1,4 @@
-"""Does a disk that is full or read-only cost anything beyond the checkpoint that it couldn't take?"""
+"""A disk that is full or read-only costs nothing but the checkpoint that it couldn't take."""
 
 from __future__ import annotations
 

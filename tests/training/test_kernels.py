@@ -1,4 +1,4 @@
-"""Are a GPU's faster ways taken where, and only where, its facts allow them?"""
+"""A GPU's faster kernels are used where its facts allow them, and nowhere else."""
 
 from __future__ import annotations
 

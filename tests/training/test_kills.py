@@ -1,4 +1,4 @@
-"""Does a run that is killed again and again give the weights and metrics of one that never was?"""
+"""A run that is killed again and again gives the weights and metrics of one that never was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the chunked loss the plain one, and do packed documents stay apart?"""
+"""The chunked loss equals the plain one, and packed documents stay apart."""
 
 from __future__ import annotations
 

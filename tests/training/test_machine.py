@@ -1,4 +1,4 @@
-"""Are threads, workers and compiling chosen by what the machine shows, and trouble with them said?"""
+"""Threads, workers and compiling follow from what the machine shows, and trouble with them is said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does each weight get the update that it should?"""
+"""Each weight gets the update that it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are all rows taken once an epoch, in the same order on any number of processes and from any step?"""
+"""All rows are taken once an epoch, in the same order on any number of processes and from any step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the plan follow from the facts, keep what was asked for, and say why?"""
+"""The plan follows from the facts, keeps what was asked for, and says why."""
 
 from __future__ import annotations
 

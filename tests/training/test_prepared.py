@@ -1,4 +1,4 @@
-"""Is a config that changed after prepare noticed before anything is trained?"""
+"""A config that changed after prepare is noticed before anything is trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do several processes train as one would, and do they end together, whatever happens to one of them?"""
+"""Several processes train as one would, and end together whatever happens to one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the range test find a rate that trains, and leave nothing else behind?"""
+"""The range test finds a rate that trains, and leaves nothing else behind."""
 
 from __future__ import annotations
 

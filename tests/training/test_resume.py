@@ -1,4 +1,4 @@
-"""Does a stopped run go on exactly, from the newest checkpoint that is whole?"""
+"""A stopped run resumes exactly, from the newest checkpoint that is whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are parameters really shared out, and does a checkpoint go on in any layout?"""
+"""Parameters are really sharded, and a checkpoint resumes in any layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a computed order a permutation, and does it stay small?"""
+"""A computed order is a permutation, and stays small."""
 
 from __future__ import annotations
 

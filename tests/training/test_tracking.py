@@ -1,4 +1,4 @@
-"""Does W&B get what it should, and never cost a run anything?"""
+"""W&B gets what it should, and never costs a run anything."""
 
 from __future__ import annotations
 

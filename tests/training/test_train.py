@@ -1,4 +1,4 @@
-"""Does `train` turn prepared rows into a model, a record and metrics?"""
+"""`train` turns prepared rows into a model, a record and metrics."""
 
 from __future__ import annotations
 
