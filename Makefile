@@ -21,3 +21,4 @@ format:
 
 docs:  ## Write the generated pages again from the code
 	$(PYTHON) docs/generate.py
+	$(PYTHON) docs/structure.py --write

@@ -21,3 +21,4 @@ check "format" "make format" "$programs/ruff" format --check
 check "types" "see the lines of mypy above" "$programs/mypy"
 check "import rules" "see docs/contributing/architecture.md, who may import whom" "$programs/lint-imports" --no-logo
 check "generated pages" "make docs" "$programs/python" docs/generate.py --check
+check "list of files" "make docs" "$programs/python" docs/structure.py --check

@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CALLS = ["ruff check", "ruff format --check", "mypy", "lint-imports --no-logo", "python docs/generate.py --check"]
-NAMES = ["style", "format", "types", "import rules", "generated pages"]
+CALLS = [
+    "ruff check",
+    "ruff format --check",
+    "mypy",
+    "lint-imports --no-logo",
+    "python docs/generate.py --check",
+    "python docs/structure.py --check",
+]
+NAMES = ["style", "format", "types", "import rules", "generated pages", "list of files"]
 
 needs_sh = pytest.mark.skipif(os.name == "nt", reason="tests/checks.sh needs a POSIX shell")
 
