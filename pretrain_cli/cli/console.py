@@ -150,6 +150,11 @@ def to_plain(value: Any) -> Any:
     return str(value)
 
 
+def labeled(label: str, texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Facts that share a label, which only the first one shows."""
+    return [("" if place else label, text) for place, text in enumerate(texts)]
+
+
 def shell(*words: str) -> str:
     """Words as one would type them."""
     return shlex.join(words)

@@ -7,9 +7,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -22,7 +23,14 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import count_of
 from pretrain_cli.manifest import read_manifest
+from pretrain_cli.progress import Progress
 from pretrain_cli.quiet import quiet_import
+
+if TYPE_CHECKING:
+    from pretrain_cli.data.result import PrepareResult
+    from pretrain_cli.evaluation.results import EvaluateResult
+    from pretrain_cli.generation.results import GenerateResult
+    from pretrain_cli.run_record import TrainResult
 
 TEXT = "demo.txt"
 SEPARATOR = "\n\n\n"
@@ -42,53 +50,35 @@ def demo(
     Takes about two minutes on two cores and needs no network. Writes to the same folder as the other commands.
     """
     _refuse_other_data(session.artifacts)
-    say = session.console.text
     with resources.as_file(resources.files("pretrain_cli.texts") / TEXT) as text:
         session = session.with_config(
             data__inputs=(str(text),), data__document_separator=SEPARATOR, train__max_minutes=minutes,
             tracking__report_to="none", generate__max_tokens=80,
         )  # fmt: skip
         with session.progress() as progress:
-            prepared, trained, scored, written = _walk(session.config, session.artifacts, progress, session.command)
-    scores = {model.name: model.texts[0].bits_per_byte for model in scored.models}
-    trained_bits, untrained_bits = scores[trained.run], scores["untrained"]
-    value = {
-        "prepare": prepared, "train": trained, "evaluate": scored, "generate": written,
-        "bits_per_byte": trained_bits, "untrained_bits_per_byte": untrained_bits,
-    }  # fmt: skip
-    text_size = f"{count_of(prepared.documents, 'chapter')}, {count_of(prepared.tokens, 'token')}"
-    work = f"{count_of(trained.steps, 'step')}, {count_of(trained.tokens, 'token')}"
-    facts = [
-        (
-            "prepared",
-            f"{text_size}, in {session.artifacts.data}",
-        ),
-        ("trained", f"{work}, in {trained.model}"),
-        (
-            "evaluated",
-            f"{trained_bits:.2f} bits per byte on chapters it has never seen; {untrained_bits:.2f} before training",
-        ),
-    ]
-    session.console.result("The whole pipeline, on chapters of Moby Dick", facts, value)
-    sample = written.samples[0]
-    out = session.console.out
+            walk = _walk(session.config, session.artifacts, progress, session.command)
+    session.console.result("The whole pipeline, on chapters of Moby Dick", _facts(walk, session.artifacts), walk)
     if session.console.speaks:
+        out, sample = session.console.out, walk.generate.samples[0]
         out.print(Text(f"\n{sample.prompt}{sample.text}\n"), soft_wrap=not out.is_terminal)
-    say("To do the same with your own text:\n")
-    if shutil.which("ptk") is None:  # the demo was run as .venv/bin/ptk
-        activate = Path(sys.executable).parent / "activate"
-        near = activate.is_relative_to(Path.cwd())
-        say(f"  . {shell(str(activate.relative_to(Path.cwd()) if near else activate))}")
-    for line in (
-        "ptk prepare data.txt --artifacts mine",
-        "ptk train --device auto --artifacts mine",
-        "ptk evaluate --artifacts mine",
-        'ptk generate "Once upon a time" --artifacts mine',
-    ):
-        say(f"  {line}")
+    session.console.text("To do the same with your own text:\n")
+    for line in _own_text():
+        session.console.text(f"  {line}")
 
 
-def _walk(config: Config, artifacts: Artifacts, progress: Any, typed: tuple[str, ...]) -> tuple[Any, Any, Any, Any]:
+@dataclass(frozen=True)
+class Walk:
+    """The results of the four stages, and the scores after and before training."""
+
+    prepare: PrepareResult
+    train: TrainResult
+    evaluate: EvaluateResult
+    generate: GenerateResult
+    bits_per_byte: float
+    untrained_bits_per_byte: float
+
+
+def _walk(config: Config, artifacts: Artifacts, progress: Progress, typed: tuple[str, ...]) -> Walk:
     """Run the four stages, one after the other."""
     from pretrain_cli.data.prepare import prepare
     from pretrain_cli.evaluation.run import evaluate
@@ -102,7 +92,31 @@ def _walk(config: Config, artifacts: Artifacts, progress: Any, typed: tuple[str,
     with _untrained(Path(trained.model)) as folder:
         scored = evaluate(config, artifacts, progress, models=[trained.run, str(folder)])
     written = generate(config, artifacts, progress, prompts=[PROMPT], model=trained.run)
-    return prepared, trained, scored, written
+    scores = {model.name: model.texts[0].bits_per_byte for model in scored.models}
+    return Walk(prepared, trained, scored, written, scores[trained.run], scores["untrained"])
+
+
+def _facts(walk: Walk, artifacts: Artifacts) -> list[tuple[str, str]]:
+    text = f"{count_of(walk.prepare.documents, 'chapter')}, {count_of(walk.prepare.tokens, 'token')}"
+    work = f"{count_of(walk.train.steps, 'step')}, {count_of(walk.train.tokens, 'token')}"
+    after, before = walk.bits_per_byte, walk.untrained_bits_per_byte
+    return [
+        ("prepared", f"{text}, in {artifacts.data}"),
+        ("trained", f"{work}, in {walk.train.model}"),
+        ("evaluated", f"{after:.2f} bits per byte on chapters it has never seen; {before:.2f} before training"),
+    ]
+
+
+def _own_text() -> Iterator[str]:
+    """The commands that do the same with the user's text."""
+    if shutil.which("ptk") is None:  # the demo was run as .venv/bin/ptk
+        activate = Path(sys.executable).parent / "activate"
+        near = activate.is_relative_to(Path.cwd())
+        yield f". {shell(str(activate.relative_to(Path.cwd()) if near else activate))}"
+    yield "ptk prepare data.txt --artifacts mine"
+    yield "ptk train --device auto --artifacts mine"
+    yield "ptk evaluate --artifacts mine"
+    yield 'ptk generate "Once upon a time" --artifacts mine'
 
 
 @contextmanager

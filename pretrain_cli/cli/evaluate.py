@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,6 +12,9 @@ from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.options import command, words
 from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import count, count_of, percent
+
+if TYPE_CHECKING:
+    from pretrain_cli.evaluation.results import EvaluateResult
 
 
 @command(
@@ -59,7 +62,7 @@ def evaluate(
     session.console.next('ptk generate "..."')
 
 
-def _show(console: Console, result: Any) -> None:
+def _show(console: Console, result: EvaluateResult) -> None:
     console.table(_table(console, result))
     for model in result.models:
         for name, found in model.memorization.items():
@@ -79,7 +82,7 @@ def _is_figure(key: str, value: object) -> bool:
     return isinstance(value, float) and "stderr" not in key
 
 
-def _table(console: Console, result: Any) -> Table:
+def _table(console: Console, result: EvaluateResult) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("text", "model"):
         table.add_column(column, overflow="fold")

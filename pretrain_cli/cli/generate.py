@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -20,6 +20,9 @@ from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import exact
+
+if TYPE_CHECKING:
+    from pretrain_cli.generation.results import GeneratedText, GenerateResult
 
 COLORS = (
     (0.1, "red", "below 10%"),
@@ -184,14 +187,14 @@ def _fits_side_by_side(session: Session, voices: list[tuple[str | None, str | No
     return len(voices) == 2 and out.is_terminal and out.width >= SIDE_BY_SIDE_WIDTH
 
 
-def _print_json(session: Session, voices: list[tuple[str | None, str | None]], results: list[Any]) -> None:
+def _print_json(session: Session, voices: list[tuple[str | None, str | None]], results: list[GenerateResult]) -> None:
     plain = [to_plain(result) for result in results]
     models = [{"model": _title(*voice), "samples": own["samples"]} for voice, own in zip(voices, plain, strict=True)]
     value = {name: [item for own in plain for item in own[name]] for name in ("samples", "warnings")}
     session.console.print_json({**value, **({"models": models} if len(models) > 1 else {})})
 
 
-def _show_one(session: Session, title: str, result: Any) -> None:
+def _show_one(session: Session, title: str, result: GenerateResult) -> None:
     """Print one model's texts, one below the other."""
     out = session.console.out
     if title:
@@ -216,7 +219,7 @@ def _explain_colors(session: Session) -> None:
         )
 
 
-def _side_by_side(titles: list[str], results: list[Any]) -> Table:
+def _side_by_side(titles: list[str], results: list[GenerateResult]) -> Table:
     """A table with one column per model and one row per sample."""
     table = Table(box=box.SIMPLE, expand=True, show_lines=True)
     for title in titles:
@@ -239,7 +242,7 @@ def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     return [sys.stdin.read().rstrip("\n") if prompt == "-" else prompt for prompt in prompts]
 
 
-def _text_of(sample: Any) -> Text:
+def _text_of(sample: GeneratedText) -> Text:
     """Prompt and text; with probabilities, each token is colored from red (a guess) to green (sure)."""
     if not sample.probabilities:
         return Text.assemble((sample.prompt, "bold"), sample.text)

@@ -7,9 +7,13 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pretrain_cli.cli.session import Session
+
+if TYPE_CHECKING:
+    from pretrain_cli.generation.conversation import Conversation
+    from pretrain_cli.generation.results import GeneratedText
 
 HISTORY_LINES = 1000
 HELP = "Type text, and the model continues all text so far. Empty line: continue. /new: start over. Ctrl-D: quit."
@@ -31,7 +35,7 @@ def converse(session: Session, typed: list[str], model: str | None, checkpoint: 
     if in_terminal:
         _edit_lines(session.artifacts.root / ".generate_history")
         session.console.err.print(f"[dim]{HELP}[/]", soft_wrap=True)
-    samples: list[Any] = []
+    samples: list[GeneratedText] = []
     for line in _lines(typed, in_terminal):
         if line == "/new":
             conversation.forget()
@@ -41,7 +45,7 @@ def converse(session: Session, typed: list[str], model: str | None, checkpoint: 
         session.console.print_json({"samples": samples})
 
 
-def _turn(session: Session, conversation: Any, line: str, in_terminal: bool) -> list[Any]:
+def _turn(session: Session, conversation: Conversation, line: str, in_terminal: bool) -> list[GeneratedText]:
     """The sample of one turn; none if Ctrl-C stopped it in a terminal."""
     try:
         sample = conversation.say(line, lambda piece: session.console.text(piece, end=""))

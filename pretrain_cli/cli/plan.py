@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretrain_cli.cli.console import shell
+from pretrain_cli.cli.console import labeled, shell
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import byte_size, count, count_of, duration, exact, rate
 from pretrain_cli.quiet import quiet_import
+
+if TYPE_CHECKING:
+    from pretrain_cli.planning.result import TrainingPlan
+    from pretrain_cli.training.measuring.forecast import Duration
 
 
 @command(
@@ -108,12 +112,12 @@ def _next(session: Session, inputs: list[str]) -> str:
     return f"{shell('ptk', 'prepare', *inputs, *base)} && {train}"
 
 
-def _title(result: Any) -> str:
+def _title(result: TrainingPlan) -> str:
     fits = "fits" if result.fits else "does NOT fit in memory"
     return f"{count(result.parameters)} parameters on {result.machine}: {duration(result.seconds)}, {fits}"
 
 
-def _facts(result: Any) -> list[tuple[str, str]]:
+def _facts(result: TrainingPlan) -> list[tuple[str, str]]:
     pieces = f"{count_of(result.micro_batch, 'row')} of {exact(result.sequence_length)}"
     pieces += f" × {result.accumulation}" if result.accumulation > 1 else ""
     pieces += f" on each of {exact(result.processes)} processes" if result.processes > 1 else ""
@@ -130,7 +134,7 @@ def _facts(result: Any) -> list[tuple[str, str]]:
         ("arithmetic", f"{_power(result.flops)} FLOPs, {result.precision}, {result.optimizer}"),
         ("memory", f"peak {byte_size(peak)} ({source}) of {room}"),
         ("", f"estimated: {parts}"),
-        *[("would fit", text) for text in result.fixes],
+        *labeled("would fit", result.fixes),
         ("disk", f"{byte_size(result.disk_bytes)} for checkpoints and model{_disk(result)}"),
         ("step", f"{_step(result.step_seconds)}, {rate(result.tokens_per_second, 'tokens')}: {result.step_source}"),
         ("time", f"{duration(result.seconds)}: {_pieces(result.duration)}"),
@@ -138,11 +142,11 @@ def _facts(result: Any) -> list[tuple[str, str]]:
     ]
     if result.price is not None:
         facts.append(("price", f"{result.price:,.2f} at {result.hourly_rate:g} per hour"))
-    chosen = [("chosen", f"{name} {reason}") for name, reason in result.choices.items()]
-    return [*facts, *chosen, *[("assumed", text) for text in result.assumptions]]
+    chosen = [f"{name} {reason}" for name, reason in result.choices.items()]
+    return [*facts, *labeled("chosen", chosen), *labeled("assumed", result.assumptions)]
 
 
-def _pieces(parts: Any) -> str:
+def _pieces(parts: Duration) -> str:
     named = {
         "start": parts.start,
         "steps": parts.stepping,
@@ -152,7 +156,7 @@ def _pieces(parts: Any) -> str:
     return ", ".join(f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds >= 0.05)
 
 
-def _disk(result: Any) -> str:
+def _disk(result: TrainingPlan) -> str:
     if result.disk_free_bytes is None:
         return ""
     lacking = "" if result.disk_bytes <= result.disk_free_bytes else "ONLY "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size, count, count_of, duration, percent, rate
+
+if TYPE_CHECKING:
+    from pretrain_cli.data.result import PrepareResult
 
 
 @command(
@@ -66,7 +69,7 @@ def prepare(
     session.console.next("ptk train --device auto")
 
 
-def _show_shards(session: Session, result: Any) -> None:
+def _show_shards(session: Session, result: PrepareResult) -> None:
     documents, tokens = count_of(result.documents, "document"), count_of(result.tokens, "token")
     title = f"Shards {session.config.data.shard}: {documents}, {tokens}"
     facts = [("time", _time(result)), ("in", str(result.path))]
@@ -74,13 +77,13 @@ def _show_shards(session: Session, result: Any) -> None:
     session.console.next("ptk prepare --merge (when all shards are finished)")
 
 
-def _title(result: Any) -> str:
+def _title(result: PrepareResult) -> str:
     verb = "Already prepared" if result.reused else "Prepared"
     size, tokens = byte_size(result.bytes), count_of(result.tokens, "token")
     return f"{verb}: {count_of(result.documents, 'document')}, {size}, {tokens}"
 
 
-def _facts(result: Any) -> list[tuple[str, str]]:
+def _facts(result: PrepareResult) -> list[tuple[str, str]]:
     documents = count_of(result.validation_documents, "document")
     facts = [
         ("tokenizer", result.tokenizer),
@@ -94,5 +97,5 @@ def _facts(result: Any) -> list[tuple[str, str]]:
     return [*facts, ("in", str(result.path))]
 
 
-def _time(result: Any) -> str:
+def _time(result: PrepareResult) -> str:
     return f"{duration(result.seconds)}, {rate(result.megabytes_per_second * 1e6, 'bytes')}"

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pretrain_cli.cli.console import Console, is_later_rank
-from pretrain_cli.cli.stage_view import StageView, SteadyLive, amount
+from pretrain_cli.cli.stage_view import StageView, SteadyLive, amount, share
 from pretrain_cli.cli.streams import Stderr
 from pretrain_cli.formatting import duration
 from pretrain_cli.progress import SILENT, Progress
@@ -63,12 +63,8 @@ class PlainProgress(Progress):
         if now - self._said < STAGE_INTERVAL_S or self._unit == "steps":
             return
         self._said = now
-        of = f" of {amount(self._total, self._unit)}" if self._total else ""
-        words = [
-            f"{self._name}: {amount(completed, self._unit)}{of}",
-            *(_pair(key, value) for key, value in facts.items()),
-        ]
-        self._print(" ".join(words))
+        pairs = (_pair(key, value) for key, value in facts.items())
+        self._print(" ".join([f"{self._name}: {share(completed, self._total, self._unit)}", *pairs]))
 
     def end_stage(self) -> None:
         if self._name:

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pretrain_cli.cli.console import Console, shell
+from pretrain_cli.cli.console import Console, labeled, shell
 from pretrain_cli.cli.help import add_command, group
 from pretrain_cli.cli.options import command, words
 from pretrain_cli.cli.session import Session
@@ -180,11 +180,11 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
     """What people ask about a run; --json has the rest."""
     summary, record, last = details.summary, details.record, details.last
     run = session.artifacts.run(summary.name)
-    figures = {"loss": summary.loss, "bits per byte": summary.bits_per_byte}
+    figures = {"loss": summary.loss, "bits/byte": summary.bits_per_byte}
     facts = [
         ("status", summary.status),
         ("command", shell(*record.command)),
-        ("started", summary.started.replace("T", " ")),
+        ("started", summary.started.replace("T", " ").replace("+00:00", " UTC")),
         ("time", duration(summary.seconds) if summary.seconds is not None else ""),
         ("base", summary.base or "from scratch"),
         ("parameters", count(record.parameters) if record.parameters else ""),
@@ -200,6 +200,6 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
         ("report", str(run.evaluation / PAGE) if (run.evaluation / PAGE).is_file() else ""),
         ("W&B", summary.wandb),
         ("disk", byte_size(summary.bytes_on_disk)),
-        *(("chosen" if place == 0 else "", choice) for place, choice in enumerate(record.choices)),
+        *labeled("chosen", record.choices),
     ]
     return [(label, text) for label, text in facts if text]

@@ -108,7 +108,7 @@ class StageView:
     def _beside(self, width: int) -> Iterator[str]:
         if self.total and self.unit != "seconds":
             of = f"{exact(self.completed)}/{exact(self.total)}" if self.unit in ("steps", "") else ""
-            yield of or f"{amount(self.completed, self.unit)} of {amount(self.total, self.unit)}"
+            yield of or share(self.completed, self.total, self.unit)
         elif self.completed and self.unit != "seconds":
             yield amount(self.completed, self.unit)
         if self.unit == "bytes" and self.completed:
@@ -221,3 +221,11 @@ def amount(value: float | None, unit: str) -> str:
     if unit == "seconds":
         return clock(value)
     return count_of(value, unit.removesuffix("s")) if unit else count(value)
+
+
+def share(completed: float, total: float | None, unit: str) -> str:
+    """How much is completed: "12.3 MB of 40 MB", "1 of 80 tokens", or without a total "1,204 rows"."""
+    if not total:
+        return amount(completed, unit)
+    done = count(completed) if unit not in ("bytes", "seconds") else amount(completed, unit)
+    return f"{done} of {amount(total, unit)}"

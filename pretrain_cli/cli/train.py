@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size, count_of, duration, exact, rate, score
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.quiet import quiet_import
+
+if TYPE_CHECKING:
+    from pretrain_cli.run_record import TrainResult
 
 NOT_MEASURED = "not measured"
 
@@ -117,12 +120,12 @@ def _find_rate(session: Session) -> None:
     session.console.next(f"ptk train --learning-rate {found.learning_rate:.2g}{matrices}")
 
 
-def _title(result: Any) -> str:
+def _title(result: TrainResult) -> str:
     work = f"{count_of(result.steps, 'step')}, {count_of(result.tokens, 'token')}, {duration(result.seconds)}"
     return f"Run {result.run} {result.status}: {work}"
 
 
-def _facts(result: Any) -> list[tuple[str, str]]:
+def _facts(result: TrainResult) -> list[tuple[str, str]]:
     validation = score(result.validation_loss, NOT_MEASURED)
     if result.validation_bits_per_byte is not None:
         validation = f"loss {validation}, {score(result.validation_bits_per_byte)} bits per byte"

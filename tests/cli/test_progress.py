@@ -9,7 +9,7 @@ from rich.console import Console as RichConsole
 
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.progress import LiveProgress, PlainProgress, make_progress
-from pretrain_cli.cli.stage_view import StageView, amount, sparkline
+from pretrain_cli.cli.stage_view import StageView, amount, share, sparkline
 from pretrain_cli.progress import SILENT
 
 VALUES = {
@@ -145,6 +145,12 @@ def test_what_holds_up_a_stage_is_shown_until_it_is_done() -> None:
 
 
 def test_an_amount_agrees_with_its_unit() -> None:
+    assert [share(1, 80, "tokens"), share(1, 1, "rows"), share(3, None, "rows")] == [
+        "1 of 80 tokens",
+        "1 of 1 row",
+        "3 rows",
+    ]
+    assert share(12.3e6, 40e6, "bytes") == "12.3 MB of 40 MB"
     assert [amount(1, "rows"), amount(1204, "rows"), amount(42, "seconds")] == ["1 row", "1,204 rows", "0:42"]
 
 
