@@ -57,6 +57,7 @@ PRIVATE_NAMES = (
     ),
     PrivateName(TRAINER, "_load_rng_state", TRAINER_FILE, "restores the random state", ("checkpoint",)),
     PrivateName(TRAINER, "_save_rng_state", TRAINER_FILE, "writes the random state of each process", ("output_dir",)),
+    PrivateName(TRAINER, "_load_scaler", TRAINER_FILE, "reads fp16's loss scale", ("checkpoint",)),
     PrivateName(TRAINER, "_save_scaler", TRAINER_FILE, "writes fp16's loss scale", ("output_dir",)),
     PrivateName(
         TRAINER, "_get_num_items_in_batch", TRAINER_FILE, "counts the labels that are scored, over all processes",

@@ -103,9 +103,9 @@ class Console:
         if self.speaks:
             self.err.print(f"[dim]Next:[/] {escape('   or   '.join(commands))}", soft_wrap=True)
 
-    def warn(self, text: str) -> None:
-        """Something the user may want to act on."""
-        if not (self.quiet or is_later_rank()):
+    def warn(self, text: str, *, even_quiet: bool = False) -> None:
+        """Something the user may want to act on; ``even_quiet``: has to know, with --quiet too."""
+        if not ((self.quiet and not even_quiet) or is_later_rank()):
             self.err.print(f"[yellow]Warning:[/] {escape(text)}", soft_wrap=True)
 
     def error(self, error: PtkError) -> None:

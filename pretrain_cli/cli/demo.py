@@ -129,7 +129,8 @@ def _untrained(model: Path) -> Iterator[Path]:
         folder = Path(parent) / "untrained"
         shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).save_pretrained(folder)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
         yield folder
 
 

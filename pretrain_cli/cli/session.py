@@ -74,4 +74,6 @@ def open_session(
     """
     resolved = load_config(file=config, preset=preset, assignments=assignments or (), flags=flags)
     quiet_environment(console.debug)
+    for note in resolved.notes:
+        console.warn(note, even_quiet=True)
     return Session(resolved, Artifacts(artifacts), console, ("ptk", *sys.argv[1:]))

@@ -21,6 +21,7 @@ from pretrain_cli.formatting import exact
 
 DEFAULT_FILE = "ptk.toml"
 PREFIX = "PTK_"
+TRUST = "model.trust_remote_code"
 OTHER_VARIABLES = {"PTK_ARTIFACTS", "PTK_CONFIG", "PTK_PRESET", "PTK_DEBUG"}
 
 
@@ -31,10 +32,12 @@ class Resolved:
     Attributes:
         config: all values.
         origins: dotted key → "default", "preset scratch", "ptk.toml", "PTK_TRAIN__SEED", "--set" or "--flag".
+        notes: what has to be said about trust that wasn't given on the command line.
     """
 
     config: Config
     origins: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def preset_names() -> list[str]:
@@ -82,6 +85,7 @@ def load_config(
         if value is not None:
             layers.append((f"--{key.rpartition('.')[2].replace('_', '-')}", _nested(key, value)))
 
+    untrusted = _take_trust_away(layers)
     merged: dict[str, object] = {}
     origins: dict[str, str] = {}
     for name, values in layers:
@@ -95,7 +99,32 @@ def load_config(
         raise _explain(error, origins) from error
     for key in [key for key in origins if key.startswith("trainer.")]:  # one value for `config show`
         origins["trainer"] = origins[key]
-    return Resolved(config, {key: origins.get(key, "default") for key, _ in flatten(config)})
+    all_origins = {key: origins.get(key, "default") for key, _ in flatten(config)}
+    return Resolved(config, all_origins, _about_trust(config, all_origins[TRUST], untrusted))
+
+
+def _take_trust_away(layers: Sequence[tuple[str, dict[str, object]]]) -> list[str]:
+    """Remove the trust in a base's own code from presets and from files other than the working folder's ptk.toml.
+
+    A run's config.toml, or one that came with a download, would otherwise decide what runs on this machine.
+    """
+    lost = []
+    for name, values in layers:
+        section = values.get("model")
+        may = name in (DEFAULT_FILE, "--set", "--trust-remote-code") or name.startswith(PREFIX)
+        if not may and isinstance(section, dict) and section.pop("trust_remote_code", False) is not False:
+            lost.append(name)
+    return lost
+
+
+def _about_trust(config: Config, origin: str, untrusted: Sequence[str]) -> tuple[str, ...]:
+    if config.model.trust_remote_code:
+        typed = origin.startswith("--")
+        return () if typed else (f"{origin} lets a base's own code run ({TRUST} = true).",)
+    return tuple(
+        f"{name} sets {TRUST}, which has no effect there. If you trust the base's code: --set {TRUST}=true"
+        for name in untrusted
+    )
 
 
 def known_keys() -> list[str]:

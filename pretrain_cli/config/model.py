@@ -128,7 +128,7 @@ class ModelConfig(Section):
     activation: Literal["silu", "relu2"] = "silu"
     """Activation of a model from scratch. Both learn alike; llama.cpp, GGUF and Ollama support only silu."""
     trust_remote_code: bool = False
-    """Run model code that comes with a base. Off: such a base is refused."""
+    """Run model code that comes with a base. Off: such a base is refused. Set it on the command line: `ptk.toml` and the environment can set it too, and ptk says so each time; in any other file it has no effect."""
 
 
 class TrainConfig(Section):

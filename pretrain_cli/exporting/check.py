@@ -28,7 +28,7 @@ def open_with_transformers(folder: Path) -> tuple[Any, Any]:
 
     model = load_model(folder)
     try:
-        return model, AutoTokenizer.from_pretrained(folder)
+        return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"The exported tokenizer doesn't open: {error}.", "Report this as a bug.") from error
 

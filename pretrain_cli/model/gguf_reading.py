@@ -38,10 +38,11 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
             model = AutoModelForCausalLM.from_pretrained(
                 str(file.parent),
                 gguf_file=file.name,
+                trust_remote_code=False,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(gguf_file=file.name, dequantize=True),
             )
-            tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+            tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{file} can't be read as GGUF: {error}.", "Give the model as a folder instead.") from error
     with tempfile.TemporaryDirectory(dir=artifacts.bases, prefix=".gguf-") as staging:

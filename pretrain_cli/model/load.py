@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from pretrain_cli.errors import ModelError, first_line
 from pretrain_cli.formatting import count_of
 from pretrain_cli.model.files import USE_ANOTHER, check_finite, check_vocabulary, check_weight_files
+from pretrain_cli.model.pickles import files_of, foreign, pickle_notes_ignored
 
 
 def load_model(
@@ -38,9 +40,15 @@ def load_model(
     if Path(folder).is_dir():
         check_weight_files(Path(folder))
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
+        with pickle_notes_ignored():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+            )
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ModelError(
+            f"{_foreign_weights(Path(folder)) or f'The weights of {name} are a Python pickle: they were not loaded'}.",
+            "Use a copy of the model whose weights are in safetensors files.",
+        ) from error
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise _explain(name, error) from error
     missing = sorted(report.get("missing_keys", ()))
@@ -54,6 +62,10 @@ def load_model(
     model.to(torch.device(device))
     model.eval()
     return model
+
+
+def _foreign_weights(folder: Path) -> str:
+    return next(filter(None, map(foreign, files_of(folder) if folder.is_dir() else ())), "")
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
@@ -73,11 +85,17 @@ def read_model_config(location: str, trust_remote_code: bool = False) -> PreTrai
         raise _explain(location, error) from error
 
 
+def runs_own_code(config: PreTrainedConfig) -> bool:
+    """Whether the config's class came with its model, and not with transformers: its code was trusted and has run."""
+    return type(config).__module__.startswith("transformers_modules")
+
+
 def _explain(name: str, error: Exception) -> ModelError:
     text = first_line(error)
     if "trust_remote_code" in str(error):
         return ModelError(
-            f"{name} comes with its own model code.", "If you trust it: --set model.trust_remote_code=true"
+            f"{name} comes with its own model code, which isn't run.",
+            "If you trust it, train on it with --set model.trust_remote_code=true.",
         )
     if "model type" in text:
         return ModelError(f"{name}: transformers doesn't know this architecture: {text}", "Use another model.")

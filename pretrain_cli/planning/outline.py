@@ -61,7 +61,9 @@ class Outline:
         """A model of that config with random weights."""
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_config(model_config)
+        from pretrain_cli.model.load import runs_own_code
+
+        return AutoModelForCausalLM.from_config(model_config, trust_remote_code=runs_own_code(model_config))
 
     def _build_scratch(self, shape: Any, model: ModelConfig) -> Any:
         from torch import device
@@ -144,7 +146,7 @@ def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
     base = find_base(name, artifacts)
     if base.kind == "gguf":
         path = Path(base.location)
-        found = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+        found = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
     else:
         found = read_model_config(base.location, config.model.trust_remote_code)
     layers = int(found.num_hidden_layers)

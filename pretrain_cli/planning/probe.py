@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.load import load_config, to_toml
+from pretrain_cli.config.load import to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.rows.schema import PackedBatch
 from pretrain_cli.data.rows.writer import RowWriter
@@ -134,7 +135,7 @@ def run(folder: Path, seconds: float) -> None:
     from pretrain_cli.training.run import train_on
 
     quiet_libraries()
-    config = load_config(file=folder / "config.toml", environ={}).config
+    config = Config.model_validate(tomllib.loads((folder / "config.toml").read_text("utf-8")))
     watch = Watch(seconds, config.train.compile is True)
     rows, artifacts = ProbeRows(**read_json(folder / ROWS)), Artifacts(folder)
     try:

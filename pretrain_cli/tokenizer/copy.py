@@ -68,9 +68,9 @@ def _save_from_base(base: Base, folder: Path) -> None:
     try:
         if base.kind == "gguf":
             path = Path(base.location)
-            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(base.location)
+            tokenizer = AutoTokenizer.from_pretrained(base.location, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds of errors
         raise ModelError(
             f"The tokenizer of {base.name} can't be loaded: {first_line(error)}.",

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from pretrain_cli.errors import MissingDependencyError
+from pretrain_cli.model.pickles import reading_tensors
 from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.keeping.saving import Saver
 from pretrain_cli.training.measuring.forecast import checkpoint_bytes
@@ -70,7 +71,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             self.validator.make_up(self.model_wrapped)
         batches = self.feed.take(num_batches)
         if self._resume_rng is not None:
-            super()._load_rng_state(self._resume_rng)
+            with reading_tensors(Path(self._resume_rng)):
+                super()._load_rng_state(self._resume_rng)
             self._resume_rng = None
         return batches, self._get_num_items_in_batch(batches, device)
 
@@ -256,7 +258,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self._sharded_at(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            with reading_tensors(Path(resume_from_checkpoint)):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def take_back(self, folder: Path) -> None:
         """The weights of checkpoint ``folder``, which may hold its model only."""
@@ -267,11 +270,20 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The optimizer's state; with a sharded model, or of one, the weights as well."""
-        if checkpoint is None or not self._sharded_at(checkpoint):
+        if checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        load_any(Path(checkpoint), self.model, self.optimizer.optimizer)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        with reading_tensors(Path(checkpoint)):
+            if not self._sharded_at(checkpoint):
+                super()._load_optimizer_and_scheduler(checkpoint)
+                return
+            load_any(Path(checkpoint), self.model, self.optimizer.optimizer)
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """The loss scale of fp16."""
+        with reading_tensors(Path(checkpoint)) if checkpoint is not None else contextlib.nullcontext():
+            super()._load_scaler(checkpoint)
 
     def _sharded_at(self, checkpoint: str) -> bool:
         return is_sharded(self.model) or (Path(checkpoint) / SHARDS).is_dir()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
-from pretrain_cli.config.load import changed, flatten
+from pretrain_cli.config.load import TRUST, changed, flatten
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
 from pretrain_cli.manifest import RowLayout
@@ -19,6 +19,7 @@ from pretrain_cli.training.keeping.state import RunState, Settings
 
 BUDGET = ("train.max_steps", "train.epochs", "train.max_tokens", "train.max_minutes")
 FREE = (
+    TRUST,
     *BUDGET,
     "train.micro_batch",
     "train.gradient_accumulation",
@@ -36,7 +37,7 @@ FREE = (
     "train.processes",
     "train.shard_model",
 )
-"""Keys under [train] that may change on a resume: the weights come out the same, up to rounding."""
+"""Keys that may change on a resume: the weights come out the same, up to rounding."""
 SHAPING = ("model.", "train.", "trainer")
 
 
@@ -72,13 +73,15 @@ def find_run(resume: str, artifacts: Artifacts) -> Resumed:
 
 
 def read_config(run: RunFolder) -> Config:
-    """The config that the run was started with.
+    """The config that the run was started with, without its trust in a base's code, which each command line gives anew.
 
     Raises:
         ModelError: it isn't there or is damaged.
     """
     try:
-        return Config.model_validate(tomllib.loads(run.config.read_text("utf-8")))
+        return changed(
+            Config.model_validate(tomllib.loads(run.config.read_text("utf-8"))), model__trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
 

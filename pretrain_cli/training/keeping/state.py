@@ -9,7 +9,7 @@ from pathlib import Path
 from pretrain_cli.run_record import RewindRecord
 from pretrain_cli.storage import read_json, write_json
 
-FILE = "ptk.json"
+FILE, TRAINERS_FILE = "ptk.json", "trainer_state.json"
 Settings = dict[str, str | int | bool]
 """What a resume must find unchanged."""
 
@@ -72,6 +72,12 @@ class RunState:
 
 
 def load_state(folder: Path) -> RunState:
-    """The state in checkpoint ``folder``."""
+    """The state in checkpoint ``folder``.
+
+    Raises:
+        DataError: a file that holds it, or Trainer's part of it, isn't JSON.
+    """
     values = read_json(folder / FILE)
+    if (folder / TRAINERS_FILE).is_file():
+        read_json(folder / TRAINERS_FILE)
     return RunState(**{name: values[name] for name in RunState.__dataclass_fields__ if name in values})

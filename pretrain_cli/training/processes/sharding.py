@@ -8,13 +8,16 @@ which reads a tensor's shards back whatever the number of processes was.
 from __future__ import annotations
 
 import json
+import pickle
 import socket
+import warnings
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -30,6 +33,8 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from pretrain_cli.errors import ConfigError, ModelError
+from pretrain_cli.model.load import runs_own_code
+from pretrain_cli.training.processes.shard_reading import PlainPlanner, PlainReader
 
 WEIGHTS_SHARDED = 3
 """The stage of DeepSpeed's ZeRO that shards the weights too (Rajbhandari et al. 2020, arXiv 1910.02054)."""
@@ -171,7 +176,9 @@ def _unsharded(model: PreTrainedModel) -> PreTrainedModel:
         return type(model)(model.config)  # from_config would share it out again, and wait for the others
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_config(model.config)  # sharding has changed the model's own class
+    return AutoModelForCausalLM.from_config(  # sharding has changed the model's own class
+        model.config, trust_remote_code=runs_own_code(model.config)
+    )
 
 
 def save_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -184,15 +191,30 @@ def load_any(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     """Read weights and optimizer state of checkpoint ``folder``, sharded or whole, into any layout."""
     if (folder / SHARDS).is_dir():
         weights, state = get_state_dict(model, optimizer)
-        load({"model": weights, "optimizer": state}, checkpoint_id=folder / SHARDS)
+        _read_shards(folder / SHARDS, {"model": weights, "optimizer": state})
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
         return
     from transformers import AutoModelForCausalLM
 
     whole = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(model, AutoModelForCausalLM.from_pretrained(folder).state_dict(), options=whole)
+    set_model_state_dict(
+        model, AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).state_dict(), options=whole
+    )
     saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
     set_optimizer_state_dict(model, optimizer, _by_name(saved, model, optimizer), options=whole)
+
+
+def _read_shards(folder: Path, into: dict[str, Any]) -> None:
+    """Fill the weights and the state ``into`` from the shards in ``folder``."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process reads all
+            load(into, storage_reader=PlainReader(folder), planner=PlainPlanner())
+    except (CheckpointException, pickle.UnpicklingError, OSError, EOFError) as error:
+        raise ModelError(
+            f"The shards in {folder} hold something else than a checkpoint's tensors: they were not loaded.",
+            "Use a checkpoint that this machine wrote, or start a new run: ptk train",
+        ) from error
 
 
 def _by_name(saved: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

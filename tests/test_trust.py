@@ -1,0 +1,275 @@
+"""A stranger's folder runs no code: trust comes from the command line, and files hold data only."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import pretrain_cli
+from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.config.load import load_config
+from pretrain_cli.errors import ModelError
+from pretrain_cli.training.keeping.checkpoints import MANIFEST, _hashes
+from pretrain_cli.training.run import train
+from tests.support.commands import ptk, refused
+from tests.support.runs import prepare_text, small
+from tests.support.tiny import make_model
+
+TRUST = "model.trust_remote_code"
+IN_A_FILE = "[model]\ntrust_remote_code = true\n"
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+
+Path({mark!r}).write_text("this code ran")
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def with_own_code(folder: Path, mark: Path, tokenizer_of: Path) -> Path:
+    """A base whose code writes the file ``mark`` as soon as it is imported, with the tokenizer of the rows."""
+    make_model(folder, vocab_size=400)
+    shutil.copyfile(tokenizer_of / "tokenizer.json", folder / "tokenizer.json")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "own", "architectures": ["OwnModel"]}
+    settings["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "own.py").write_text(CODE.format(mark=str(mark)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rows and a run of two steps."""
+    folder = tmp_path_factory.mktemp("trust")
+    artifacts = prepare_text(folder, "Call me Ishmael. Some years ago.\n\nNever mind how long precisely.\n\n" * 80)
+    train(small(train__max_steps=2, train__save_steps=1), artifacts, run_name="a")
+    return folder
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, first_run: Path) -> SimpleNamespace:
+    """The same folder after a stranger has made its run's config name a base with code, and trust it."""
+    folder, mark = tmp_path / "folder", tmp_path / "mark"
+    shutil.copytree(first_run, folder)
+    base = with_own_code(tmp_path / "base", mark, folder / "artifacts" / "tokenizer")
+    config = folder / "artifacts" / "runs" / "a" / "config.toml"
+    text = re.sub(r'base = ".*"', f'base = "{base}"', config.read_text())
+    config.write_text(text.replace("trust_remote_code = false", "trust_remote_code = true"))
+    assert str(base) in config.read_text() and "trust_remote_code = true" in config.read_text()
+    return SimpleNamespace(folder=folder, mark=mark, base=base, config=config)
+
+
+@pytest.mark.slow
+def test_a_resume_runs_no_code_that_the_run_itself_trusts(stranger: SimpleNamespace) -> None:
+    done = ptk(stranger.folder, "train", "--resume", "a", "--max-steps", "4")
+    refused(done, 4, "comes with its own model code", f"--set {TRUST}=true")
+    assert not stranger.mark.exists()
+
+
+@pytest.mark.slow
+def test_a_resume_runs_code_that_this_command_line_trusts(stranger: SimpleNamespace) -> None:
+    done = ptk(stranger.folder, "train", "--resume", "a", "--max-steps", "4", "--set", f"{TRUST}=true")
+    assert stranger.mark.exists(), done.stderr
+    assert "has no effect" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_file_given_with_config_trusts_nothing(stranger: SimpleNamespace) -> None:
+    done = ptk(stranger.folder, "train", "--config", str(stranger.config), "--run", "b", "--max-steps", "2")
+    refused(done, 4, "comes with its own model code")
+    assert f"sets {TRUST}, which has no effect there" in done.stderr
+    assert not stranger.mark.exists()
+
+
+@pytest.mark.slow
+def test_no_command_but_train_and_plan_opens_a_base_with_code(stranger: SimpleNamespace) -> None:
+    trusts = ("--set", f"{TRUST}=true")
+    for words in (["generate", "x", "--model"], ["evaluate"], ["export"], ["prepare", "text.txt", "--base"]):
+        ptk(stranger.folder, *words, str(stranger.base), *(trusts if words[0] == "prepare" else ()), stdin="y\n")
+        assert not stranger.mark.exists(), words
+
+
+def test_trust_comes_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(assignments=[f"{TRUST}=true"]).config.model.trust_remote_code
+    assert not load_config(assignments=[f"{TRUST}=true"]).notes
+    assert load_config(flags={TRUST: True}).config.model.trust_remote_code
+
+
+def test_trust_in_the_working_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ptk.toml").write_text(IN_A_FILE)
+    for found in (load_config(), load_config(file=Path("./ptk.toml"))):
+        assert found.config.model.trust_remote_code
+        assert found.notes == ("ptk.toml lets a base's own code run (model.trust_remote_code = true).",)
+    assert not load_config(assignments=[f"{TRUST}=false"]).notes
+    done = ptk(tmp_path, "config", "show", "--quiet", "--json")
+    assert done.returncode == 0 and "ptk.toml lets a base's own code run" in done.stderr
+
+
+def test_trust_in_the_environment_is_said() -> None:
+    found = load_config(environ={"PTK_MODEL__TRUST_REMOTE_CODE": "true"})
+    assert found.config.model.trust_remote_code
+    assert found.notes[0].startswith("PTK_MODEL__TRUST_REMOTE_CODE lets a base's own code run")
+
+
+@pytest.mark.parametrize("value", ["true", "1", '"yes"'])
+def test_trust_in_any_other_file_has_no_effect(tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for name in ("mine.toml", "sub/ptk.toml"):
+        (tmp_path / name).write_text(IN_A_FILE.replace("true", value))
+        found = load_config(file=Path(name))
+        assert not found.config.model.trust_remote_code
+        assert f"{name} sets {TRUST}, which has no effect there" in found.notes[0]
+        given = load_config(file=Path(name), assignments=[f"{TRUST}=true"])
+        assert given.config.model.trust_remote_code and not given.notes
+
+
+def test_every_opening_of_a_model_or_tokenizer_says_whether_it_trusts_code() -> None:
+    """Left out, transformers would ask on the terminal whether to run the code."""
+    found = []
+    for file in Path(pretrain_cli.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="from_pretrained" | "from_config")):
+                    if owner.startswith("Auto") and "trust_remote_code" not in {word.arg for word in node.keywords}:
+                        found.append(f"{file.name}:{node.lineno}")
+    assert not found
+
+
+class Asks:
+    """Pickled, it asks to write a file when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path, str]]:
+        return Path.write_text, (self.mark, "this pickle ran")
+
+
+def pickled(path: Path, mark: Path) -> None:
+    path.write_bytes(pickle.dumps(Asks(mark)))
+
+
+def in_torch_format(path: Path, mark: Path) -> None:
+    torch.save({"state": Asks(mark)}, path)
+
+
+def of_another_kind(path: Path, mark: Path) -> None:
+    path.write_text("no tensors at all")
+
+
+def other_tensors(path: Path, mark: Path) -> None:
+    torch.save([torch.ones(3)], path)
+
+
+@pytest.fixture
+def run(tmp_path: Path, first_run: Path) -> RunFolder:
+    shutil.copytree(first_run, tmp_path / "folder")
+    return Artifacts(tmp_path / "folder" / "artifacts").run("a")
+
+
+def resume_with(run: RunFolder, name: str) -> ModelError:
+    """Resume after the file ``name`` of the newest checkpoint was made to match its manifest."""
+    folder = run.checkpoint(run.checkpoint_steps()[-1])
+    manifest = json.loads((folder / MANIFEST).read_text())
+    hashes = _hashes(folder)
+    hashes.pop(MANIFEST)
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": hashes}))
+    with pytest.raises(ModelError) as caught:
+        train(small(train__max_steps=4), Artifacts(run.path.parents[1]), resume="a")
+    assert name in caught.value.message
+    assert "weights_only" not in str(caught.value) + caught.value.hint
+    return caught.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (pickled, "is a Python pickle, which could run code"),
+        (in_torch_format, "holds Python objects"),
+        (of_another_kind, "is not a file that torch wrote"),
+        (other_tensors, "don't fit each other or this model"),
+    ],
+)
+def test_a_foreign_file_in_a_checkpoint_is_refused_and_named(run, tmp_path, name, make, words) -> None:
+    mark = tmp_path / "mark"
+    make(run.checkpoint(run.checkpoint_steps()[-1]) / name, mark)
+    error = resume_with(run, "checkpoints/step-" if make is other_tensors else name)
+    assert words in error.message and "ptk train" in error.hint
+    assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_the_index_of_a_sharded_checkpoint_runs_nothing(run: RunFolder, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    shards = run.checkpoint(run.checkpoint_steps()[-1]) / "sharded"
+    shards.mkdir()
+    pickled(shards / ".metadata", mark)
+    resume_with(run, "hold something else than a checkpoint's tensors")
+    assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_the_values_of_a_sharded_checkpoint_run_nothing(tmp_path: Path) -> None:
+    from torch.distributed.checkpoint import DefaultSavePlanner
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    from pretrain_cli.training.processes.sharding import _read_shards
+
+    mark = tmp_path / "mark"
+    save({"a": torch.ones(2), "b": 3.5, "c": (1, "two")}, checkpoint_id=tmp_path / "good", planner=DefaultSavePlanner())
+    into = {"a": torch.zeros(2), "b": 0.0, "c": None}
+    _read_shards(tmp_path / "good", into)
+    assert into["b"] == 3.5 and into["c"] == (1, "two") and into["a"].sum() == 2
+    save({"b": Asks(mark)}, checkpoint_id=tmp_path / "bad", planner=DefaultSavePlanner())
+    with pytest.raises(ModelError, match="were not loaded"):
+        _read_shards(tmp_path / "bad", {"b": 0.0})
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"), [(pickled, "is a Python pickle"), (in_torch_format, "holds Python objects")]
+)
+def test_pickled_weights_are_refused_and_named(tmp_path: Path, make, words: str) -> None:
+    from pretrain_cli.model.load import load_model
+
+    mark, folder = tmp_path / "mark", make_model(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    make(folder / "pytorch_model.bin", mark)
+    with pytest.raises(ModelError) as caught:
+        load_model(folder)
+    assert words in caught.value.message and "safetensors" in caught.value.hint
+    assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_a_foreign_file_is_no_bug_in_ptk(run: RunFolder, tmp_path: Path) -> None:
+    folder = run.checkpoint(run.checkpoint_steps()[-1])
+    (folder / "trainer_state.json").write_bytes(b"\x80\x04no json")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    hashes = _hashes(folder)
+    hashes.pop(MANIFEST)
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": hashes}))
+    done = ptk(run.path.parents[2], "train", "--resume", "a", "--max-steps", "4")
+    refused(done, 3, "trainer_state.json can't be read")
