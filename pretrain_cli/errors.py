@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pretrain_cli.addresses import redact
+
 EXIT_CODES = {
     0: "done",
     1: "a bug in ptk",
@@ -27,9 +29,8 @@ class PtkError(Exception):
     kind = "error"
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = redact(message), redact(hint)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[type[PtkError], tuple[str, str]]:
         # Worker processes send their errors back pickled; the default would lose the hint.

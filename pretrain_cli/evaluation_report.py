@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pretrain_cli.addresses import redact_all
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import Record, VersionedRecord, read_versioned
 from pretrain_cli.storage import write_json
@@ -54,4 +55,4 @@ def read_report(folder: Path) -> EvaluationReport | None:
 
 def write_report(folder: Path, values: dict[str, Any]) -> None:
     """Write ``values``, which have at least what `EvaluationReport` reads, with the version of the format."""
-    write_json(folder / FILE, values | {"version": VERSION})
+    write_json(folder / FILE, redact_all(values) | {"version": VERSION})

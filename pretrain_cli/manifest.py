@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
+from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError
 from pretrain_cli.records import FileRecord, Record, VersionedRecord, damaged_files, read_versioned
@@ -225,4 +226,4 @@ def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write ``manifest``, complete or not at all."""
-    write_json(path, manifest.model_dump(mode="json", by_alias=True))
+    write_json(path, redact_all(manifest.model_dump(mode="json", by_alias=True)))

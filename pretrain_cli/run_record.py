@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import field_validator
 
+from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import Record, VersionedRecord, read_versioned
@@ -197,7 +198,7 @@ class RunRecordFile:
         """Replace fields of the record, and write the file."""
         self.record = RunRecord.model_validate({**dict(self.record), **changes})
         if self._writes:
-            write_json(self.path, self.record.model_dump(mode="json"))
+            write_json(self.path, redact_all(self.record.model_dump(mode="json")))
 
 
 def new_run_record(run: RunFolder, command: tuple[str, ...]) -> RunRecord:

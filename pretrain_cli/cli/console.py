@@ -19,6 +19,7 @@ from rich.text import Text
 
 from pretrain_cli import processes
 from pretrain_cli.cli.streams import Stderr, Stream
+from pretrain_cli.cli.visible import json_text, shown, visible
 from pretrain_cli.errors import PtkError
 
 PIPE_WIDTH = 240
@@ -37,12 +38,14 @@ class Console:
         quiet: print only errors (and the JSON object, if both are asked for).
         plain: no live view and no colors, even in a terminal.
         debug: show tracebacks and the libraries' logs.
+        raw: write a model's text to a terminal as it is, control characters included.
     """
 
     json: bool = False
     quiet: bool = False
     plain: bool = False
     debug: bool = False
+    raw: bool = False
 
     @property
     def out(self) -> RichConsole:
@@ -67,8 +70,9 @@ class Console:
             self.print_json(value)
         elif not self.quiet:
             out = self.out
-            out.print(f"[bold]{escape(title)}[/]")
-            for label, text in facts:
+            out.print(f"[bold]{escape(shown(title))}[/]")
+            for label, fact in facts:
+                text = shown(fact)
                 line = Text.assemble("  ", (f"{label:<12}", "dim"), " ", text)
                 if out.is_terminal and " " in text:  # wraps under itself; a path, or a fact in a pipe, stays one line
                     table = Table.grid()
@@ -79,7 +83,7 @@ class Console:
 
     def print_json(self, value: object) -> None:
         """One JSON object on stdout; numbers that JSON can't hold become null."""
-        print(json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False))
+        print(json_text(json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)))
 
     def table(self, table: object) -> None:
         """A table on stdout; in a pipe it is as wide as it needs to be, so that no cell is folded."""
@@ -94,19 +98,38 @@ class Console:
         return out.is_terminal and out.width < WIDE
 
     def text(self, text: str, *, end: str = "\n") -> None:
-        """Plain text on stdout, unchanged, at once."""
+        """Plain text on stdout, at once."""
         if self.speaks:
-            print(text, end=end, flush=True)
+            print(shown(text), end=end, flush=True)
+
+    @property
+    def verbatim(self) -> bool:
+        """Whether a model's text is written as it is: to a file or pipe, or where ``raw`` says so."""
+        return self.raw or not sys.stdout.isatty()
+
+    @property
+    def texts(self) -> RichConsole:
+        """stdout for a model's texts."""
+        return Stream(file=sys.stdout, highlight=False, soft_wrap=True, no_color=self.plain or None, raw=self.verbatim)
+
+    def written(self, text: str, *, end: str = "\n") -> None:
+        """A model's text on stdout, at once; in a terminal with its control characters shown as symbols."""
+        if self.speaks:
+            print(self.model_text(text), end=end, flush=True)
+
+    def model_text(self, text: str) -> str:
+        """A model's text as stdout gets it."""
+        return text if self.verbatim else visible(text)
 
     def next(self, *commands: str) -> None:
         """Name the commands a user would type next."""
         if self.speaks:
-            self.err.print(f"[dim]Next:[/] {escape('   or   '.join(commands))}", soft_wrap=True)
+            self.err.print(f"[dim]Next:[/] {escape(shown('   or   '.join(commands)))}", soft_wrap=True)
 
     def warn(self, text: str, *, even_quiet: bool = False) -> None:
         """Something the user may want to act on; ``even_quiet``: has to know, with --quiet too."""
         if not ((self.quiet and not even_quiet) or is_later_rank()):
-            self.err.print(f"[yellow]Warning:[/] {escape(text)}", soft_wrap=True)
+            self.err.print(f"[yellow]Warning:[/] {escape(shown(text))}", soft_wrap=True)
 
     def error(self, error: PtkError) -> None:
         """Two lines on stderr, or with --json one error object on stdout."""
@@ -118,7 +141,7 @@ class Console:
                 "exit_code": error.exit_code,
             }
             self.print_json({"error": fields})
-        message, hint = (" ".join(text.split()) for text in (error.message, error.hint))
+        message, hint = (" ".join(shown(text).split()) for text in (error.message, error.hint))
         self.err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
         if hint:
             self.err.print(f"[bold]Hint:[/] {escape(hint)}", soft_wrap=True)

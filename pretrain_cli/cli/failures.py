@@ -13,6 +13,7 @@ from pretrain_cli.cli.commands import COMMANDS, command_of
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.options import SHARED_OPTIONS, stopped
 from pretrain_cli.cli.streams import let_go
+from pretrain_cli.cli.visible import shown
 from pretrain_cli.errors import PtkError, UsageError
 
 
@@ -42,11 +43,11 @@ def explain(console: Console, error: Exception, words: Sequence[str]) -> int:
 def fail(console: Console, error: PtkError, cause: BaseException | None = None) -> int:
     """Show ``error``, and with --debug the traceback; returns its exit status."""
     if console.debug:
-        traceback.print_exception(cause or error)
-    shown = processes.report(error, cause or error.__cause__) if processes.world_size() > 1 else error
-    if shown is not None:
+        print(shown("".join(traceback.format_exception(cause or error))), end="", file=sys.stderr)
+    told = processes.report(error, cause or error.__cause__) if processes.world_size() > 1 else error
+    if told is not None:
         try:
-            console.error(shown)
+            console.error(told)
             sys.stdout.flush()
         except BrokenPipeError:
             let_go(sys.stdout)

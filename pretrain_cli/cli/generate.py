@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +20,7 @@ from pretrain_cli.cli.fields import Flag
 from pretrain_cli.cli.interactive import converse
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
+from pretrain_cli.cli.visible import shown, visible
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import exact
 
@@ -83,8 +86,16 @@ def generate(
         bool,
         typer.Option("--interactive", "-i", help="Continue what you type, turn by turn; in a pipe, line by line."),
     ] = False,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Write control characters to a terminal as they are, not as symbols; files and pipes get them anyway.",
+        ),
+    ] = False,
 ) -> None:
     """Continue a prompt with a trained model."""
+    session = replace(session, console=replace(session.console, raw=raw))
     if interactive:
         _check_interactive(session, checkpoint, against, prompts_file)
         _voices(session, model, checkpoint, None)
@@ -118,7 +129,9 @@ def generate(
     if session.console.json:
         _print_json(session, voices, results)
     elif side_by_side and session.console.speaks:
-        session.console.out.print(_side_by_side([_title(*voice) for voice in voices], results), soft_wrap=False)
+        session.console.texts.print(
+            _side_by_side([_title(*voice) for voice in voices], results, session.console.model_text), soft_wrap=False
+        )
     if settings.probabilities and session.console.speaks:
         _explain_colors(session)
     session.console.next("ptk evaluate", 'ptk generate "..." --samples 3')
@@ -136,8 +149,8 @@ class _Stream:
     def show(self, _: int, piece: str) -> None:
         if not self.begun:
             self.begun = True
-            self.console.text(self.prompt, end="")
-        self.console.text(piece, end="")
+            self.console.written(self.prompt, end="")
+        self.console.written(piece, end="")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
@@ -196,13 +209,16 @@ def _print_json(session: Session, voices: list[tuple[str | None, str | None]], r
 
 def _show_one(session: Session, title: str, result: GenerateResult) -> None:
     """Print one model's texts, one below the other."""
-    out = session.console.out
+    out = session.console.texts
     if title:
-        out.print(f"[bold]{escape(title)}[/]")
+        session.console.out.print(f"[bold]{escape(title)}[/]")
     for index, sample in enumerate(result.samples):
         if index:
             out.print("[dim]----[/]")
-        out.print(_text_of(sample))
+        if out.is_terminal or not session.console.verbatim:
+            out.print(_text_of(sample, session.console.model_text))
+        else:  # rich would leave out a few control characters
+            session.console.written(sample.prompt + sample.text)
     if title:
         session.console.text("")
 
@@ -219,13 +235,13 @@ def _explain_colors(session: Session) -> None:
         )
 
 
-def _side_by_side(titles: list[str], results: list[GenerateResult]) -> Table:
+def _side_by_side(titles: list[str], results: list[GenerateResult], safe: Callable[[str], str] = visible) -> Table:
     """A table with one column per model and one row per sample."""
     table = Table(box=box.SIMPLE, expand=True, show_lines=True)
     for title in titles:
-        table.add_column(escape(title), ratio=1, overflow="fold")
+        table.add_column(escape(shown(title)), ratio=1, overflow="fold")
     for pair in zip(*(result.samples for result in results), strict=True):
-        table.add_row(*map(_text_of, pair))
+        table.add_row(*(_text_of(sample, safe) for sample in pair))
     return table
 
 
@@ -242,13 +258,15 @@ def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     return [sys.stdin.read().rstrip("\n") if prompt == "-" else prompt for prompt in prompts]
 
 
-def _text_of(sample: GeneratedText) -> Text:
+def _text_of(sample: GeneratedText, safe: Callable[[str], str] = visible) -> Text:
     """Prompt and text; with probabilities, each token is colored from red (a guess) to green (sure)."""
     if not sample.probabilities:
-        return Text.assemble((sample.prompt, "bold"), sample.text)
+        return Text.assemble((safe(sample.prompt), "bold"), safe(sample.text))
     pieces = [
-        (token.text, next(color for limit, color, _ in COLORS if token.probability < limit))
+        (safe(token.text), next(color for limit, color, _ in COLORS if token.probability < limit))
         for token in sample.probabilities
     ]
-    text = Text.assemble(*pieces)[: len(sample.text)]  # the tokens of a stop text reach beyond the end of the sample
-    return Text.assemble((sample.prompt, "bold"), text)
+    text = Text.assemble(*pieces)[
+        : len(safe(sample.text))
+    ]  # the tokens of a stop text reach beyond the end of the sample
+    return Text.assemble((safe(sample.prompt), "bold"), text)

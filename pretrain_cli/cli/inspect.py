@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
+from pretrain_cli.cli.visible import visible
 from pretrain_cli.config.model import LARGEST
 from pretrain_cli.formatting import byte_size, count, count_of, exact, percent
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pretrain_cli.data.inspect import PieceView, PreparedFigures, RowView
     from pretrain_cli.manifest import SplitRecord
 
-VISIBLE = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
-"""Control characters → visible symbols. Written to a terminal as they are, they could do anything to it."""
 STYLES = ("cyan", "green", "magenta", "yellow")
 
 
@@ -95,7 +94,7 @@ def _show(session: Session, view: RowView, tokens: bool) -> None:
         styled = (
             _tokens(piece, bool(out.color_system))
             if tokens
-            else Text(piece.text.translate(VISIBLE), STYLES[number % len(STYLES)])
+            else Text(visible(piece.text), STYLES[number % len(STYLES)])
         )
         out.print(styled, soft_wrap=False if out.is_terminal else None)
         if tokens:
@@ -108,6 +107,6 @@ def _tokens(piece: PieceView, colors: bool) -> Text:
     """The tokens of a piece, separated by color, or by bars if there are no colors. Line ends are visible."""
     line = Text()
     for number, token in enumerate(piece.tokens):
-        text = token.text.replace("\n", "↵\n").replace("\t", "→\t").translate(VISIBLE)
+        text = visible(token.text.replace("\n", "↵\n").replace("\t", "→\t"))
         line.append(text if colors else f"{text}│", f"black on {STYLES[number % len(STYLES)]}")
     return line

@@ -48,7 +48,7 @@ def converse(session: Session, typed: list[str], model: str | None, checkpoint: 
 def _turn(session: Session, conversation: Conversation, line: str, in_terminal: bool) -> list[GeneratedText]:
     """The sample of one turn; none if Ctrl-C stopped it in a terminal."""
     try:
-        sample = conversation.say(line, lambda piece: session.console.text(piece, end=""))
+        sample = conversation.say(line, lambda piece: session.console.written(piece, end=""))
     except KeyboardInterrupt:
         session.console.text("")
         if not in_terminal:

@@ -16,6 +16,7 @@ from rich.table import Table
 from pretrain_cli.cli.console import Console, is_later_rank
 from pretrain_cli.cli.stage_view import StageView, SteadyLive, amount, share
 from pretrain_cli.cli.streams import Stderr
+from pretrain_cli.cli.visible import shown
 from pretrain_cli.formatting import duration
 from pretrain_cli.progress import SILENT, Progress
 
@@ -94,7 +95,7 @@ class PlainProgress(Progress):
 
     @staticmethod
     def _print(line: str) -> None:
-        print(line, file=cast(IO[str], Stderr()), flush=True)
+        print(shown(line), file=cast(IO[str], Stderr()), flush=True)
 
 
 class LiveProgress(Progress):
@@ -107,7 +108,7 @@ class LiveProgress(Progress):
 
     def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
         self._close()
-        self._view.start(name, total, unit)
+        self._view.start(shown(name), total, unit)
         self._live = SteadyLive(
             self._view, console=self._console, transient=True, refresh_per_second=REFRESHES_PER_SECOND
         )
@@ -134,6 +135,7 @@ class LiveProgress(Progress):
         self._say("[yellow]Warning:[/]", text)
 
     def _say(self, mark: str, text: str) -> None:
+        text = shown(text)
         if COMMAND.search(text):
             self._console.print(f"{mark} {escape(text)}", soft_wrap=True)
             return
@@ -142,7 +144,7 @@ class LiveProgress(Progress):
         self._console.print(line)
 
     def status(self, name: str, text: str, said: bool = False) -> None:
-        self._view.states[name] = text
+        self._view.states[name] = shown(text)
         if not text:
             del self._view.states[name]
         elif self._live is None and not said:

@@ -13,6 +13,7 @@ from pretrain_cli.cli.help import add_command, group
 from pretrain_cli.cli.options import command, words
 from pretrain_cli.cli.session import Session
 from pretrain_cli.cli.stage_view import sparkline
+from pretrain_cli.cli.visible import visible
 from pretrain_cli.config.model import LARGEST
 from pretrain_cli.errors import UsageError
 from pretrain_cli.evaluation_report import PAGE
@@ -103,7 +104,7 @@ def remove(
             raise UsageError(f"This would remove {', '.join(names)} ({size}).", "Confirm with --yes.")
         if session.console.speaks:
             session.console.err.print(_table(session.console, chosen))
-        if not typer.confirm(f"Remove {_some(names)} ({size})?", err=True):
+        if not typer.confirm(visible(f"Remove {_some(names)} ({size})?"), err=True):
             return
     freed = remove_runs(session.artifacts, names) if names else 0
     title = f"Removed {count_of(len(names), 'run')} ({byte_size(freed)})"

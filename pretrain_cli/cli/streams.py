@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import IO, Any, TextIO
 
 from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from pretrain_cli.cli.visible import visible
 
 
 class Stream(RichConsole):
-    """rich's console, which ends quietly when its reader has gone (`| head`)."""
+    """rich's console, which shows control characters as symbols, and ends quietly when its reader has gone (`| head`).
+
+    Args:
+        raw: write control characters as they are.
+        keywords: of rich's console.
+    """
+
+    def __init__(self, *, raw: bool = False, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._raw = raw
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of ``renderable``. Rich's own movements of the cursor are control segments, and stay."""
+        for segment in super().render(renderable, options):
+            if self._raw or segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Rich would exit with 1 here, as if the command had failed."""

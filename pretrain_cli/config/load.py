@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pretrain_cli.addresses import redact_all
 from pretrain_cli.config.model import TRAINER_KEYS, Config
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.formatting import exact
@@ -145,8 +146,11 @@ def flatten(config: Config) -> list[tuple[str, Any]]:
 
 
 def to_toml(config: Config) -> str:
-    """The whole config as TOML that `load_config` reads back to the same values. Keys that aren't set are left out."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    """The whole config as TOML that `load_config` reads back. Keys that aren't set are left out.
+
+    The values are the same, except that addresses are without user, password and query.
+    """
+    return tomli_w.dumps(redact_all(config.model_dump(mode="json", exclude_none=True)))
 
 
 def changed(config: Config, **values: object) -> Config:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import xxhash
 from pydantic import JsonValue
 
+from pretrain_cli.addresses import identity
 from pretrain_cli.data.reading.input_files import InputFile, is_url
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import Progress
@@ -20,7 +21,7 @@ def fingerprint(value: JsonValue) -> str:
 
 
 def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
-    """The xxh3-128 of each file's bytes as stored; of a URL, of its address, size and version."""
+    """The xxh3-128 of each file's bytes as stored; of a URL, of its address without secrets, its size and version."""
     total = sum(max(0, file.size) for file in files)
     progress.stage("checking the input", total, "bytes")
     with ThreadPoolExecutor(2) as pool:
@@ -31,7 +32,7 @@ def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
 
 def _hash(file: InputFile) -> str:
     if is_url(file.path):
-        return str(xxhash.xxh3_128_hexdigest(f"{file.path} {file.size} {file.modified_ns}".encode()))
+        return str(xxhash.xxh3_128_hexdigest(f"{identity(file.path)} {file.size} {file.modified_ns}".encode()))
     digest = xxhash.xxh3_128()
     try:
         with open(file.path, "rb") as stream:

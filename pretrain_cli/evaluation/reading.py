@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+from pretrain_cli.addresses import redact_address
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected, place
@@ -70,10 +71,10 @@ def read_files(files: list[InputFile], data: DataConfig) -> Iterator[TextDocumen
             if isinstance(record, DocumentBatch) or record.final:
                 for text in texts:
                     number += 1
-                    yield TextDocument.whole(f"{Path(file.path).name} {number}", text)
+                    yield TextDocument.whole(f"{Path(redact_address(file.path)).name} {number}", text)
                 continue
             number += 1
-            document = TextDocument(f"{Path(file.path).name} {number}", _rest(record.text, records))
+            document = TextDocument(f"{Path(redact_address(file.path)).name} {number}", _rest(record.text, records))
             yield document
             document.read_to_end()
 

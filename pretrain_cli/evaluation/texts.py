@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretrain_cli.addresses import redact_address
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.reading.input_files import STDIN
@@ -60,7 +61,8 @@ def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
     """The text of one ``--on``: a path, NAME=PATH, or one of the two names."""
     name, equals, path = entry.partition("=")
     if not equals or "://" in name or Path(entry).exists():
-        name, path = Path(entry).name.partition(".")[0] or entry, entry
+        plain = redact_address(entry)
+        name, path = Path(plain.partition("?")[0]).name.partition(".")[0] or plain, entry
     if entry in (VALIDATION, GENERAL) and not Path(entry).exists():
         if entry == GENERAL:
             return Text.measured(GENERAL, read_general)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pretrain_cli.addresses import redact
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import DataError
 from pretrain_cli.evaluation_report import read_report
@@ -39,7 +40,7 @@ def model_card(named: NamedModel, artifacts: Artifacts, how_to_load: list[str]) 
         ["</details>"],
         ["A language model repeats what it was trained on, mistakes and biases included."],
     )
-    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+    return redact("\n\n".join("\n".join(lines) for lines in sections) + "\n")
 
 
 def loading(to: str, address: str, file: str, name: str) -> list[str]:

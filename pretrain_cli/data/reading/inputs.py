@@ -9,6 +9,7 @@ from pathlib import Path
 
 import xxhash
 
+from pretrain_cli.addresses import is_redacted
 from pretrain_cli.data.reading.formats import COMPRESSIONS, ENDINGS, format_of
 from pretrain_cli.data.reading.input_files import STDIN, InputFile, is_url
 from pretrain_cli.errors import DataError, MissingDependencyError
@@ -117,6 +118,11 @@ def _version_number(info: Mapping[str, object]) -> int:
 
 
 def _expand_url(path: str, source: int) -> list[InputFile]:
+    if is_redacted(path):
+        raise DataError(
+            f"{path} is an address without its user, password or query, as ptk writes it down.",
+            "Give the whole address.",
+        )
     import fsspec
 
     protocol = path.split("://", 1)[0]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pretrain_cli.addresses import redact_address
 from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.reading.input_files import STDIN, InputFile
 from pretrain_cli.data.reading.inputs import find_files
@@ -28,8 +29,10 @@ class Sources:
 
     @property
     def paths(self) -> list[str]:
-        """The files' paths as they were given."""
-        return [STDIN if Path(file.path).name.startswith(STDIN_COPY) else file.path for file in self.files]
+        """The files' paths as they were given, addresses without their secrets."""
+        return [
+            STDIN if Path(file.path).name.startswith(STDIN_COPY) else redact_address(file.path) for file in self.files
+        ]
 
 
 def find_sources(data: DataConfig) -> Sources:
@@ -39,7 +42,7 @@ def find_sources(data: DataConfig) -> Sources:
         DataError: none is named, a path doesn't exist, or all files are empty.
     """
     if data.sources:
-        named = [(entry.name or entry.path, entry.weight, [entry.path]) for entry in data.sources]
+        named = [(redact_address(entry.name or entry.path), entry.weight, [entry.path]) for entry in data.sources]
     elif data.inputs:
         named = [("text", 1.0, list(data.inputs))]
     else:

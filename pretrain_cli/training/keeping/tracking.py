@@ -7,12 +7,14 @@ import math
 import netrc
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from pretrain_cli.addresses import redact, redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError, first_line
@@ -102,6 +104,16 @@ def logged_in() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _with_plain_arguments(call: Callable[..., Any], **keywords: Any) -> Any:
+    """``call``, which records the command line, with a line that holds no secrets."""
+    typed = sys.argv
+    sys.argv = [redact(word) for word in typed]
+    try:
+        return call(**keywords)
+    finally:
+        sys.argv = typed
 
 
 class WandbTracker:
@@ -225,7 +237,8 @@ class WandbTracker:
 
             tracking = self._config.tracking
             self.id = self.id or secrets.token_hex(4)
-            self._run = wandb.init(
+            self._run = _with_plain_arguments(
+                wandb.init,
                 project=os.environ.get("WANDB_PROJECT") or tracking.project,
                 entity=tracking.entity or None,
                 id=self.id,
@@ -233,7 +246,7 @@ class WandbTracker:
                 resume="allow",
                 mode=mode,
                 dir=str(self._folder),
-                config={**self._config.model_dump(mode="json"), **self._facts},
+                config=redact_all({**self._config.model_dump(mode="json"), **self._facts}),
                 settings=wandb.Settings(
                     init_timeout=INIT_SECONDS,
                     finish_timeout=FINISH_SECONDS,

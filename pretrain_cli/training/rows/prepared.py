@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pretrain_cli.addresses import redact_address
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import changed, flatten
 from pretrain_cli.config.model import Auto, Config
@@ -82,7 +83,7 @@ def check_prepared(config: Config, manifest: Manifest) -> None:
             continue  # what isn't said now was said to prepare, as a flag perhaps
         plain = list(wanted) if isinstance(wanted, tuple) else wanted
         if key == "data.sources":
-            plain = [[source.name or source.path, source.weight] for source in wanted]
+            plain = [[redact_address(source.name or source.path), source.weight] for source in wanted]
         if key == "data.document_separator":
             plain = config.data.separator
         if plain not in (asked[name], made.get(name)):
@@ -101,7 +102,8 @@ def other_inputs(config: Config, manifest: Manifest) -> str:
     """
     prepared = [entry.path for entry in manifest.inputs]
     for named in config.data.inputs:
-        path = str(user_path(named))
+        named = redact_address(named)
+        path = named if "://" in named else str(user_path(named))
         if not any(
             name in (named, path) or Path(path) in Path(name).parents or fnmatch(name, path) for name in prepared
         ):
