@@ -166,7 +166,7 @@ def read_run_record(run: RunFolder) -> RunRecord | None:
 
 def read_run_config(run: RunFolder) -> dict[str, Any]:
     """config.toml of a run as it stands there, which may be of an older ptk; empty where there is none."""
-    return tomllib.loads(run.config.read_text("utf-8")) if run.config.is_file() else {}
+    return dict(redact_all(tomllib.loads(run.config.read_text("utf-8")))) if run.config.is_file() else {}
 
 
 class RunRecordFile:

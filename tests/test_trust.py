@@ -15,9 +15,11 @@ import torch
 
 import pretrain_cli
 from pretrain_cli.artifacts import Artifacts, RunFolder
-from pretrain_cli.config.load import load_config
+from pretrain_cli.config.load import changed, load_config, to_toml
+from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ModelError
 from pretrain_cli.training.keeping.checkpoints import MANIFEST, _hashes
+from pretrain_cli.training.keeping.resume import merge, read_config
 from pretrain_cli.training.run import train
 from tests.support.commands import ptk, refused
 from tests.support.runs import prepare_text, small
@@ -153,6 +155,17 @@ def test_every_opening_of_a_model_or_tokenizer_says_whether_it_trusts_code() -> 
                     if owner.startswith("Auto") and "trust_remote_code" not in {word.arg for word in node.keywords}:
                         found.append(f"{file.name}:{node.lineno}")
     assert not found
+
+
+def test_a_resume_sends_nothing_that_only_the_run_asks_to_send(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    asks = {"push_to_hub": True, "hub_model_id": "owner/name", "hub_strategy": "every_save"}
+    run.config.write_text(to_toml(changed(Config(), trainer={**asks, "dataloader_pin_memory": False})))
+    kept = read_config(run)
+    assert kept.trainer == {"dataloader_pin_memory": False}
+    assert merge(kept, Config()).trainer == kept.trainer
+    asked_now = merge(kept, changed(Config(), trainer={**asks, "dataloader_pin_memory": False}))
+    assert asked_now.trainer == {**asks, "dataloader_pin_memory": False}
 
 
 class Asks:

@@ -37,6 +37,7 @@ def run_tasks(model: OpenModel, tasks: Sequence[str], progress: Progress) -> dic
     names = [task for task in tasks if task not in folders]
     manager = TaskManager(include_path=folders or None, include_defaults=bool(names))
     for folder in folders:
+        progress.warn(f"lm-eval runs the code that the tasks in {folder} bring along.")
         found = TaskManager(include_path=folder, include_defaults=False).all_subtasks
         if not found:
             raise UsageError(f"No task is defined in {folder}.", "A task is a .yaml file with a line 'task: NAME'.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import platform
 from typing import Any
 
+from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
@@ -28,6 +30,10 @@ HARDEST = 10
 OPENING_CHARACTERS = 70
 
 
+def _told(config: Config) -> str:
+    return json.dumps(redact_all(config.model_dump(mode="json")), indent=2, ensure_ascii=False)
+
+
 def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) -> None:
     """Write ``result.page``."""
     title = f"Evaluation of {result.models[0].name}"
@@ -48,7 +54,7 @@ def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) ->
         *_tasks(result.models),
         "<h2>Settings</h2>",
         facts(_settings(result.models)),
-        _folded("All settings of the evaluation", f"<pre>{html.escape(config.model_dump_json(indent=2))}</pre>"),
+        _folded("All settings of the evaluation", f"<pre>{html.escape(_told(config))}</pre>"),
         "<h2>Machine</h2>",
         facts(_machine(run, result)),
     ]

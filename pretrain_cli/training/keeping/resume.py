@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,17 +74,27 @@ def find_run(resume: str, artifacts: Artifacts) -> Resumed:
 
 
 def read_config(run: RunFolder) -> Config:
-    """The config that the run was started with, without its trust in a base's code, which each command line gives anew.
+    """The config that the run was started with, without what only the user of this command may decide.
+
+    That is whether a base's own code runs, and where under the user's login the model is sent.
 
     Raises:
         ModelError: it isn't there or is damaged.
     """
     try:
-        return changed(
-            Config.model_validate(tomllib.loads(run.config.read_text("utf-8"))), model__trust_remote_code=False
-        )
+        config = Config.model_validate(tomllib.loads(run.config.read_text("utf-8")))
+        return changed(config, model__trust_remote_code=False, trainer=_staying(config.trainer))
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
+
+
+def _sends(key: str) -> bool:
+    """Whether a key under [trainer] lets transformers send something under the user's login."""
+    return key.startswith(("hub_", "push_to_hub", "trackio_"))
+
+
+def _staying(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in trainer.items() if not _sends(key)}
 
 
 def result_of(run: RunFolder, record: RunRecord | None, config: Config) -> TrainResult | None:
@@ -153,6 +164,8 @@ def merge(started_with: Config, now: Config) -> Config:
         ConfigError: a change that would make it another training; it is named.
     """
     default, before = dict(flatten(Config())), dict(flatten(started_with))
+    sent = {key: value for key, value in now.trainer.items() if _sends(key)}
+    now = changed(now, trainer=_staying(now.trainer))
     given = {key: value for key, value in flatten(now) if value != default[key] and value != before[key]}
     wrong = [key for key in given if key.startswith(SHAPING) and key not in FREE]
     if wrong:
@@ -164,6 +177,8 @@ def merge(started_with: Config, now: Config) -> Config:
     values: dict[str, Any] = {key.replace(".", "__"): value for key, value in given.items() if key != "trainer"}
     if any(key in given for key in BUDGET):
         values = {key.replace(".", "__"): None for key in BUDGET} | values
+    if sent:
+        values["trainer"] = {**started_with.trainer, **sent}
     return changed(started_with, **values)
 
 
