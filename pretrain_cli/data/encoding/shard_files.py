@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pretrain_cli.addresses import redact_all
 from pretrain_cli.data.cleaning.near_duplicates import PERMUTATIONS
 from pretrain_cli.data.encoding.encoder import Encoder
 from pretrain_cli.data.encoding.shard_encoder import ShardEncoder
@@ -50,11 +51,11 @@ def encode_shard(
             signatures = np.array(encoding.signatures, np.uint32).reshape(-1, PERMUTATIONS)
             np.save(shard_file(folder, shard.index, "signatures.npy"), signatures)
         if encoding.rejected:
-            lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in encoding.rejected)
+            lines = (json.dumps(redact_all(asdict(entry)), ensure_ascii=False) for entry in encoding.rejected)
             rejected = shard_file(folder, shard.index, "rejected")
             rejected.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         unfinished = shard_file(folder, shard.index, "json.new")
-        unfinished.write_text(json.dumps(asdict(encoding.counts)))
+        unfinished.write_text(json.dumps(redact_all(asdict(encoding.counts))))
         os.replace(unfinished, shard_file(folder, shard.index, "json"))
     return encoding.counts
 
