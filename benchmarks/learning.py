@@ -216,9 +216,9 @@ def _neighbours(text: Path, spare: Path, minutes: float, sizes: list[int]) -> No
 
 def _beside(size: str) -> list[tuple[str, str]]:
     """The rungs below and above, where there are any."""
-    from pretrain_cli.model.sizes import LADDER
+    from pretrain_cli.model.sizes import SIZES
 
-    names = [shape.name for shape in LADDER]
+    names = [shape.name for shape in SIZES]
     here = names.index(size)
     return [("smaller", name) for name in names[:here][-1:]] + [("larger", name) for name in names[here + 1 :][:1]]
 

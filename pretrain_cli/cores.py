@@ -1,6 +1,6 @@
-"""How do a CPU's cores share work that comes in pieces?
+"""Shares work that comes in pieces among a CPU's cores.
 
-Each core takes pieces of its own: two threads that share every small operation of one piece wait for each other
+Each core takes its own pieces: two threads that share every small operation of one piece wait for each other
 between them, two that each have a piece don't. What a piece holds stays in the cache, too.
 """
 

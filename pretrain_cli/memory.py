@@ -1,4 +1,4 @@
-"""How much memory did this process take at most, how much is left to it?"""
+"""Measures the memory that this process took at most, and what is left to it."""
 
 from __future__ import annotations
 

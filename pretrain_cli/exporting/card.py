@@ -1,4 +1,4 @@
-"""What should a reader of the model know? A model card from the run's own records."""
+"""Writes the model card that a reader of an exported model needs, from the run's own records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pretrain_cli.storage import read_lines
 
 CURVE_POINTS = 8
 LICENSE_TO_FILL = "license: unknown # fill in, for example apache-2.0; it has to fit the base and the text"
-"""The hub knows the word; it refuses a field that is empty."""
+"""The Hub knows the word; it refuses an empty field."""
 
 
 def model_card(named: NamedModel, artifacts: Artifacts, how_to_load: list[str]) -> str:
@@ -80,7 +80,7 @@ def _readable_manifest(artifacts: Artifacts) -> Manifest | None:
 
 
 def _head(record: RunRecord, how_to_load: list[str]) -> list[str]:
-    """The block that the hub reads; ``base_model`` only where it names a model on the hub."""
+    """The block that the Hub reads; ``base_model`` only where it names a model on the Hub."""
     base = record.base
     on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
     in_python = how_to_load[0] == "```python"

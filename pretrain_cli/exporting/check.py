@@ -1,4 +1,4 @@
-"""Does what was written open where it will be used, and write the same?"""
+"""Opens what was exported where it will be used, and compares what it generates."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def compare_with_llama_cpp(folder: Path, file: Path) -> str:
     expected, logprobs = _greedy_text(model, tokenizer)
     answers = greedy_texts(file, {PROMPT: CHECKED_TOKENS, PARTED: 1})
     found = answers[PROMPT].text
-    wrongly_parted = [text for text in answers if answers[text].prompt_tokens != len(tokenizer(text).input_ids)]
-    doubt = "; it parts some text into other tokens than the tokenizer does" if wrongly_parted else ""
+    wrongly_split = [text for text in answers if answers[text].prompt_tokens != len(tokenizer(text).input_ids)]
+    doubt = "; it splits some text into other tokens than the tokenizer does" if wrongly_split else ""
     same = next((at for at, pair in enumerate(zip(expected, found, strict=False)) if len(set(pair)) > 1), None)
     if same != 0:
         off = _mean_difference(answers[PROMPT].logprobs, logprobs)

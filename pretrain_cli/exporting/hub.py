@@ -1,4 +1,4 @@
-"""How does an exported folder get onto the Hugging Face hub?"""
+"""Uploads an exported folder to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pretrain_cli.errors import ModelError, UsageError, first_line
 from pretrain_cli.exporting.owned import RECORD
 
 ANSWER_S = 8.0
-"""The hub has to answer within this time; the client itself would wait for ever."""
+"""The Hub has to answer within this time; the client itself would wait forever."""
 
 
 def check_hub(repository: str) -> None:
-    """Before anything is written: the name is possible, somebody is logged in, and the hub answers.
+    """Before anything is written: the name is possible, somebody is logged in, and the Hub answers.
 
     Raises:
-        UsageError: a name that can't be one, no login, one that isn't valid, or the hub is switched off.
-        ModelError: the hub can't be reached.
+        UsageError: a name that can't be one, no login, one that isn't valid, or the Hub is switched off.
+        ModelError: the Hub can't be reached.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
@@ -28,11 +28,11 @@ def check_hub(repository: str) -> None:
     except HFValidationError as error:
         raise UsageError(f"'{repository}' can't be the name of a repository.", "It looks like owner/name.") from error
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
-        raise UsageError("The hub is switched off by HF_HUB_OFFLINE.", "Unset it, or export without --push-to-hub.")
+        raise UsageError("The Hub is switched off by HF_HUB_OFFLINE.", "Unset it, or export without --push-to-hub.")
     token = get_token()
     if not token:
         raise UsageError(
-            "Nobody is logged in to the Hugging Face hub.", "Log in with `hf auth login`, or set HF_TOKEN."
+            "You are not logged in to the Hugging Face Hub.", "Log in with `hf auth login`, or set HF_TOKEN."
         )
     _ask_who(token)
 
@@ -41,8 +41,8 @@ def push(folder: Path, repository: str) -> str:
     """Upload ``folder`` as one commit into ``repository``, made private where it is new; gives its address.
 
     Raises:
-        UsageError: the hub refuses.
-        ModelError: the hub can't be reached any more.
+        UsageError: the Hub refuses.
+        ModelError: the Hub can no longer be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -58,10 +58,10 @@ def push(folder: Path, repository: str) -> str:
         )
     except HfHubHTTPError as error:
         raise UsageError(
-            f"The hub refuses the upload to '{repository}': {first_line(error)}.",
+            f"The Hub refuses the upload to '{repository}': {first_line(error)}.",
             "Check the owner's name and the token's rights: it has to be allowed to write.",
         ) from error
-    except Exception as error:  # each HTTP library under the hub client has connection errors of its own
+    except Exception as error:  # each HTTP library under the Hub client has its own connection errors
         raise _unreachable(error) from error
     return str(address)
 
@@ -76,11 +76,11 @@ def _ask_who(token: str) -> None:
     except Exception as error:
         raise _unreachable(error) from error
     if answer.status_code in (401, 403):
-        raise UsageError("The hub doesn't accept the token.", "Log in again with `hf auth login`, or set HF_TOKEN.")
+        raise UsageError("The Hub doesn't accept the token.", "Log in again with `hf auth login`, or set HF_TOKEN.")
 
 
 def _unreachable(error: Exception) -> ModelError:
     return ModelError(
-        f"The Hugging Face hub can't be reached ({type(error).__name__}).",
+        f"The Hugging Face Hub can't be reached ({type(error).__name__}).",
         "Check the network, or export without --push-to-hub and upload the folder later: hf upload",
     )

@@ -53,8 +53,8 @@ def export(
         artifacts: where the run is.
         progress: told what is being written.
         to: "hf", "gguf", or "ollama" (a .gguf file with a Modelfile beside it).
-        run: the latest where None; a model folder, a .gguf file, a hub id or "base" works too.
-        checkpoint: one of its checkpoints in place of the finished model.
+        run: the latest where None; a model folder, a .gguf file, a Hub id or "base" works too.
+        checkpoint: one of its checkpoints instead of the finished model.
         output: the folder to write into.
         quantization: "f16" or "q8_0", for gguf and ollama.
         push_to_hub: a repository, owner/name, that the folder is uploaded to.
@@ -65,9 +65,9 @@ def export(
         MissingDependencyError: gguf isn't installed.
     """
     if to not in FORMATS:
-        raise UsageError(f"'{to}' is no format to export to.", f"Known: {', '.join(FORMATS)}.")
+        raise UsageError(f"'{to}' is not a format to export to.", f"Known: {', '.join(FORMATS)}.")
     if quantization not in ("f16", "q8_0"):
-        raise UsageError(f"'{quantization}' is no known quantization.", "Known: f16, q8_0.")
+        raise UsageError(f"'{quantization}' is not a quantization that ptk knows.", "Known: f16, q8_0.")
     named = find_model(run, artifacts, checkpoint)
     if push_to_hub is not None:
         check_hub(push_to_hub)
@@ -133,7 +133,7 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
         for file in [*weights, source / "config.json", source / "generation_config.json"]:
             if file.is_file():
                 (whole / file.name).symlink_to(file.resolve())
-    else:  # an older format, or a model in the hub's cache; what is missing is said here
+    else:  # an older format, or a model in the Hub's cache; what is missing is said here
         from pretrain_cli.model.load import load_model
 
         load_model(location).save_pretrained(whole)

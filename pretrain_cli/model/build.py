@@ -1,4 +1,4 @@
-"""How is the model that a run starts from made: from scratch, from a base, or from a base reshaped?"""
+"""Builds the model that a run starts from: from scratch, from a base, or from a reshaped base."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def build_model(
     if not wanted.base:
         if wanted.init not in ("base", "random"):
             raise ConfigError(
-                f"model.init = '{wanted.init}' reshapes a base, and there is none.", "Name one with --base MODEL."
+                f"model.init = '{wanted.init}' reshapes a base, but no base is named.", "Name one with --base MODEL."
             )
         assert shape is not None
         return scratch_model(shape, wanted.family, vocab_size, sequence_length, tokenizer, wanted.activation).to(dtype)
@@ -75,7 +75,7 @@ def build_model(
 
 
 def base_location(base: Base, artifacts: Artifacts) -> str:
-    """A folder or hub id that ``from_pretrained`` takes; a .gguf file is converted once and kept."""
+    """A folder or Hub id that ``from_pretrained`` takes; a .gguf file is converted once and kept."""
     return str(convert_gguf(Path(base.location), artifacts)) if base.kind == "gguf" else base.location
 
 

@@ -1,4 +1,4 @@
-"""Which device, precision and number of threads suit this machine, and why?"""
+"""Chooses the device, precision and number of threads that suit this machine."""
 
 from __future__ import annotations
 

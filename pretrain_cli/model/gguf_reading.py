@@ -1,4 +1,4 @@
-"""How does a .gguf file become a folder that opens in seconds?"""
+"""Converts a .gguf file into a folder that opens in seconds."""
 
 from __future__ import annotations
 

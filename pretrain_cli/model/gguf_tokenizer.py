@@ -1,4 +1,4 @@
-"""How does a tokenizer.json get into a .gguf file, so that llama.cpp makes the same ids?"""
+"""Writes a tokenizer.json into a .gguf file, so that llama.cpp makes the same ids."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _write_sentencepiece(writer: Any, tokenizer: dict[str, Any], tokens: list[st
     steps = (tokenizer.get("normalizer") or {}).get("normalizers", [tokenizer.get("normalizer") or {}])
     marks_spaces = any(step.get("content") == SPACE for step in steps if step.get("type") == "Replace")
     if pre.get("type") != "Metaspace" and (pre or not marks_spaces):
-        raise ModelError("The tokenizer parts text in a way that has no name in GGUF files.", ELSEWHERE)
+        raise ModelError("The tokenizer splits text in a way that GGUF files have no name for.", ELSEWHERE)
     rank: dict[str, int] = {}
     for place, (left, right) in enumerate(merges):
         rank.setdefault(left + right, place)
@@ -95,7 +95,7 @@ def _write_specials(writer: Any, info: TokenizerInfo, model: dict[str, Any]) -> 
 
 
 def _splitting(tokenizer: dict[str, Any]) -> str:
-    """llama.cpp's name for the way this tokenizer parts text before merging; with a wrong one prompts get other ids.
+    """llama.cpp's name for the way this tokenizer splits text before merging; with a wrong one prompts get other ids.
 
     Raises:
         ModelError: llama.cpp has no such way that is known here.
@@ -110,4 +110,4 @@ def _splitting(tokenizer: dict[str, Any]) -> str:
         return "smollm"
     if kinds == ["Split", "ByteLevel"] and patterns[0] in SPLITTINGS:
         return SPLITTINGS[patterns[0]]
-    raise ModelError("The tokenizer parts text in a way that has no name in GGUF files.", ELSEWHERE)
+    raise ModelError("The tokenizer splits text in a way that GGUF files have no name for.", ELSEWHERE)

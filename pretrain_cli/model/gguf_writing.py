@@ -1,4 +1,4 @@
-"""How does a Llama-, Mistral- or Qwen-shaped model become a .gguf file that llama.cpp runs?"""
+"""Writes a Llama-, Mistral- or Qwen-shaped model as a .gguf file that llama.cpp runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = None) -> None:
-    """Write the model of ``folder`` to ``file``; ``kind`` is "f16" or "q8_0", ``tokenizer`` a folder of its own.
+    """Write the model of ``folder`` to ``file``; ``kind`` is "f16" or "q8_0", ``tokenizer`` its own folder.
 
     Raises:
         MissingDependencyError: the package gguf isn't installed.

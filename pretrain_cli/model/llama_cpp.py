@@ -1,4 +1,4 @@
-"""How is a .gguf file run by llama.cpp, in this process?"""
+"""Runs a .gguf file with llama.cpp in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights does a model's name stand for: a run, one of its checkpoints, a folder, its base, or a hub id."""
+"""Finds the weights that a model's name stands for: a run, its checkpoint, a folder, its base, or a Hub id."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class NamedModel:
 
     Attributes:
         name: how a report calls it.
-        location: a folder with weights and tokenizer, or a hub id.
+        location: a folder with weights and tokenizer, or a Hub id.
         run: the run it belongs to, where it is one of ours.
         step: the checkpoint's step, None for a finished model.
-        tokenizer: the folder or hub id its tokenizer is in.
+        tokenizer: the folder or Hub id that its tokenizer is in.
     """
 
     name: str
@@ -51,7 +51,7 @@ def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = 
     assert name is not None
     if checkpoint is not None:
         raise ModelError(
-            f"'{name}' is no run, so it has no checkpoint {checkpoint}.", "See what is there: ptk runs list"
+            f"'{name}' is not a run, so it has no checkpoint {checkpoint}.", "See what is there: ptk runs list"
         )
     folder = Path(name)
     if folder.is_dir():
@@ -65,8 +65,8 @@ def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = 
         return NamedModel(name, name, name)
     known = ", ".join(artifacts.run_names()[-5:]) or "none yet"
     raise ModelError(
-        f"'{name}' is no run in {artifacts.runs}, no folder and no hub id.",
-        f"Runs there: {known}. A hub id looks like owner/name.",
+        f"'{name}' is not a run in {artifacts.runs}, a folder or a Hub id.",
+        f"Runs there: {known}. A Hub id looks like owner/name.",
     )
 
 
@@ -80,7 +80,7 @@ def base_of(run: RunFolder, artifacts: Artifacts) -> NamedModel:
     if not base:
         raise ModelError(
             f"Run '{run.name}' has no base: it was trained from scratch.",
-            "Name another model to compare with: a run, a folder or a hub id.",
+            "Name another model to compare with: a run, a folder or a Hub id.",
         )
     found = _from_base(base, artifacts)
     return NamedModel("base", found.location, found.tokenizer)
@@ -139,9 +139,9 @@ def _from_base(name: str, artifacts: Artifacts) -> NamedModel:
 
 
 def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
-    """Where the weights can be loaded from (a folder or hub id), and a folder with the tokenizer.
+    """Where the weights can be loaded from (a folder or Hub id), and a folder with the tokenizer.
 
-    A .gguf file is converted once and kept under ``artifacts.bases``; a hub model's tokenizer is kept there too.
+    A .gguf file is converted once and kept under ``artifacts.bases``; a Hub model's tokenizer is kept there too.
 
     Raises:
         ModelError: weights or tokenizer aren't there.

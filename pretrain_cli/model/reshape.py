@@ -1,4 +1,4 @@
-"""How does a base get more layers, or fewer, and keep what it knows?"""
+"""Gives a base more layers, or fewer, and keeps what it knows."""
 
 from __future__ import annotations
 

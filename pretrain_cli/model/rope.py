@@ -1,4 +1,4 @@
-"""How fast does a config's rotary embedding turn, and can that be told to llama.cpp?"""
+"""Reads how fast a config's rotary embedding turns, and whether llama.cpp can be told."""
 
 from __future__ import annotations
 

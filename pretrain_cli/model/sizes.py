@@ -1,4 +1,4 @@
-"""Which shapes can a model from scratch have, and which one suits a text and a budget?"""
+"""Lists the shapes of a model from scratch, and chooses one for a text and a budget."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ HEAD_SIZE = 64
 MLP_RATIO = 3
 """Width of the gated MLP over the hidden size: 8/3 (Shazeer 2020, arXiv 2002.05202), rounded up to a whole number."""
 TIE_ABOVE_VOCABULARY = 20_000
-"""An untied head gains 0.03 bits per byte at 4 096 entries (measured); above this it would be most of a small model."""
+"""An untied head gains 0.03 bits per byte at 4,096 entries (measured); above this it would be most of a small model."""
 UNTIE_ABOVE_HIDDEN = 1024
 DEEPEST = 200
 HIDDEN_PER_LAYER = 48
-"""Width of a depth that isn't on the ladder, rounded to whole heads: the ladder's own rungs have 32 to 64 a layer."""
+"""Width of a depth that isn't one of the sizes, rounded to whole heads: the sizes have 32 to 64 for each layer."""
 TOKENS_PER_PARAMETER = 2.0
-"""A larger rung is taken when the time pays for this many tokens per parameter in its matrices: at equal time 2 layers
+"""A larger size is taken when the time pays for this many tokens per parameter in its matrices: at equal time 2 layers
 of 128 lead 4 by 0.05 bits per byte where the 4 see 0.9, and are level with them where they see 1.9 (measured)."""
 LEAST_TEXT_PER_PARAMETER = 0.6
-"""Where the time is enough for the text, a rung is taken that sees so many tokens per parameter: of 1 MB in three
+"""Where the time is enough for the text, a size is taken that sees so many tokens per parameter: of 1 MB in three
 passes 4 layers with 0.65 learn 0.01 more than 2, and 0.02 more than 6 of 256 with 0.13 (measured)."""
 ENOUGH_FOR_THE_TEXT = 0.7
 """The estimate of what the time pays for may be off by this much before the text counts as the limit."""
@@ -28,7 +28,7 @@ ENOUGH_FOR_THE_TEXT = 0.7
 
 @dataclass(frozen=True)
 class Shape:
-    """A rung of the ladder; heads have 64 dimensions, the gated MLP is three times the hidden size."""
+    """One of the sizes; heads have 64 dimensions, the gated MLP is three times the hidden size."""
 
     name: str
     layers: int
@@ -61,7 +61,7 @@ class Shape:
         return 6.0 * self.matrix_parameters(vocab_size) + attention
 
 
-LADDER = (
+SIZES = (
     Shape("micro", 2, 128),
     Shape("tiny", 4, 128),
     Shape("mini", 6, 256),
@@ -73,19 +73,19 @@ LADDER = (
 
 
 def named_shape(size: str, layers: int | None = None) -> Shape:
-    """The rung called ``size``, or of that many layers, with ``layers`` layers in place of its own where given.
+    """The size called ``size``, or of that many layers; with ``layers`` layers instead of its own where given.
 
-    A depth that several rungs have is the smallest of them; one that none has gets a width in proportion.
+    A depth that several sizes have is the smallest of them; one that none has gets a width in proportion.
 
     Raises:
-        ConfigError: there is no such rung.
+        ConfigError: there is no such size.
     """
     depth = int(size) if size.isdecimal() else 0
-    for shape in LADDER:
+    for shape in SIZES:
         if size == shape.name or depth == shape.layers:
             return shape if layers is None else replace(shape, layers=layers)
     if not 1 <= depth <= DEEPEST:
-        names = ", ".join(shape.name for shape in LADDER)
+        names = ", ".join(shape.name for shape in SIZES)
         raise ConfigError(
             f"There is no model size '{size}'.", f"Sizes: auto, {names}, or a number of layers up to {DEEPEST}."
         )
@@ -101,18 +101,18 @@ def choose_shape(
     tokens: float = float("inf"),
     tokens_of: str = "text",
 ) -> Choice[Shape]:
-    """The largest rung that time and text can still teach.
+    """The largest size that time and text can still teach.
 
     Args:
         flops: floating-point operations that the whole run can spend.
         vocab_size: ids of the tokenizer.
         sequence_length: tokens in a row.
-        layers: layers in place of the rung's own.
+        layers: layers instead of the size's own.
         tokens: training tokens at most: those of all passes over the text, or fewer where the budget names them.
         tokens_of: what sets ``tokens``, for the reason.
     """
-    chosen, affordable = LADDER[0], flops / LADDER[0].flops_per_token(vocab_size, sequence_length)
-    for shape in LADDER[1:]:
+    chosen, affordable = SIZES[0], flops / SIZES[0].flops_per_token(vocab_size, sequence_length)
+    for shape in SIZES[1:]:
         weights, paid = shape.matrix_parameters(vocab_size), flops / shape.flops_per_token(vocab_size, sequence_length)
         if tokens >= LEAST_TEXT_PER_PARAMETER * weights and paid >= min(
             TOKENS_PER_PARAMETER * weights, ENOUGH_FOR_THE_TEXT * tokens
@@ -120,6 +120,6 @@ def choose_shape(
             chosen, affordable = shape, paid
     seen = min(tokens, affordable) / chosen.matrix_parameters(vocab_size)
     limit = tokens_of if tokens < affordable else "time"
-    why = f"the {limit} is too short for more" if chosen is LADDER[0] else f"the largest that the {limit} can teach"
+    why = f"the {limit} is too short for more" if chosen is SIZES[0] else f"the largest that the {limit} can teach"
     shape = chosen if layers is None else replace(chosen, layers=layers)
     return Choice(shape, f"{why}: about {seen:.2g} tokens a weight of its matrices")

@@ -14,7 +14,7 @@ from pretrain_cli.config.load import load_config
 from pretrain_cli.config.model import Config, ModelConfig
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model.build import build_model
-from pretrain_cli.model.sizes import LADDER, choose_shape, named_shape
+from pretrain_cli.model.sizes import SIZES, choose_shape, named_shape
 from pretrain_cli.tokenizer.load import read_tokenizer
 from tests.support.tiny import make_model
 
@@ -111,7 +111,7 @@ def test_from_scratch_each_layer_begins_as_the_identity(base, tmp_path, family: 
 
 
 def test_the_ladder_grows_and_its_formulas_are_those_of_the_models() -> None:
-    sizes = [shape.parameters(4096) for shape in LADDER]
+    sizes = [shape.parameters(4096) for shape in SIZES]
     assert sizes == sorted(sizes)
     costs = [choose_shape(flops, 4096, 256).value.hidden for flops in (1e10, 1e13, 1e15, 1e17, 1e19)]
     assert costs == sorted(costs) and costs[0] == 128 and costs[-1] == 1024

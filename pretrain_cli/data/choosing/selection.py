@@ -1,4 +1,4 @@
-"""Chooses what goes into the two splits, from the table of all encoded documents."""
+"""Puts the two splits together by the rules of `split.py`, from the table of all encoded documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which documents are kept, repeated and held out, on columns of all documents."""
+"""Holds the rules of the splits: which document is a copy, how often one is used, which is held out."""
 
 from __future__ import annotations
 

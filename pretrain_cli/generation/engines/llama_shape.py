@@ -1,4 +1,4 @@
-"""Reads what the loop for Llama-shaped models needs to know of a config.json."""
+"""Decides from config.json whether our own engine can run a model, and reads its shape."""
 
 from __future__ import annotations
 

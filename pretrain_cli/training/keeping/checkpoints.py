@@ -1,4 +1,4 @@
-"""Makes checkpoints complete or absent, and chooses the one to resume from."""
+"""Stages, verifies, rotates and finds the folders of checkpoints, each complete or absent."""
 
 from __future__ import annotations
 

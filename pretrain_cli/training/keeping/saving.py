@@ -1,4 +1,4 @@
-"""Saves checkpoints; a full disk pauses saving and never ends the run."""
+"""Decides whether there is time and disk space for a checkpoint, and saves it; a full disk never ends the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns Ctrl-C, a scheduler's SIGTERM and a closed terminal into a save and a stop."""
+"""Turns a signal into a save and a stop; a second one stops at once."""
 
 from __future__ import annotations
 
