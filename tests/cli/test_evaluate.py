@@ -119,7 +119,7 @@ def test_a_record_with_half_a_character_is_a_data_error_with_its_place(ptk, mode
 
 def test_a_model_that_is_nowhere_names_what_could_be_meant(ptk) -> None:
     outcome = ptk("evaluate", "nothing-here")
-    assert outcome.code == 4 and "hub id" in outcome.err
+    assert outcome.code == 4 and "Hub id" in outcome.err
 
 
 @pytest.mark.slow
