@@ -38,13 +38,23 @@ class InputRecord(Record):
 
 
 class TokenizerRecord(Record):
-    """The tokenizer that made the rows. ``key`` names what it depends on; ``source`` says where it comes from."""
+    """The tokenizer that made the rows.
+
+    Attributes:
+        fingerprint: names what decides ids.
+        vocab_size: number of ids.
+        engine: what encoded the text.
+        source: where it comes from, in words.
+        key: names what it depends on.
+        longest_word: characters after which a word is split before its bytes are merged; 0: never.
+    """
 
     fingerprint: str
     vocab_size: int
     engine: str = ""
     source: str = ""
     key: str = ""
+    longest_word: int = 0
 
 
 class SplitRecord(Record):

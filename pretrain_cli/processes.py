@@ -15,13 +15,15 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain_cli.errors import PtkError
+from pretrain_cli.errors import ConfigError, PtkError
 
 ERRORS = "PTK_ERRORS"
 """Folder where the processes that ptk started leave their errors; unset with any other launcher."""
 LAUNCHER = "PTK_LAUNCHER"
 """Process id of the launcher. It tells a process its parent even if that parent died before it looked."""
 PARENT_LOOK_S = 0.5
+MOST, MOST_PER_CORE = 16, 4
+"""Processes or threads that may be asked for: some wait for the disk or the network, so more than one a core."""
 OTHERS_SPEAK_S = 2.0
 """A launcher ends the other processes within this time, so a later error must be printed here."""
 STEP_APART = 7919
@@ -58,6 +60,22 @@ class Failure:
 def available_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_amount(key: str, amount: int | str) -> None:
+    """Refuse more processes or threads than a machine of this size could start.
+
+    Raises:
+        ConfigError: ``amount`` is a number over ``MOST_PER_CORE`` for each core and over ``MOST``.
+    """
+    cores = available_cores()
+    most = max(MOST, MOST_PER_CORE * cores)
+    if isinstance(amount, int) and amount > most:
+        machine = "one core" if cores == 1 else f"{cores} cores"
+        raise ConfigError(
+            f"{key} = {amount:,} is too many: this machine has {machine}, so {most} is the most.",
+            f"Leave it to ptk: --set {key}=auto",
+        )
 
 
 def rank() -> int:

@@ -16,6 +16,7 @@ from pretrain_cli.cli.commands import make_app
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.failures import explain, fail
 from pretrain_cli.cli.options import stopped
+from pretrain_cli.cli.streams import let_go
 
 CTRL_C_ECHO_S = 5.0
 """An error this soon after a Ctrl-C in an import is that Ctrl-C: libraries turn it into their own errors."""
@@ -48,6 +49,12 @@ def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
         if ctrl_c is not None and ctrl_c.broke_an_import:
             return fail(console, stopped(), error)
         return explain(console, error, words)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        # click and rich end with 1 when the reader has gone (`| head`), though nothing has failed
+        let_go(sys.stdout)
+        return 0
     except KeyboardInterrupt:
         return fail(console, stopped())
 

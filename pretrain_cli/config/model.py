@@ -74,6 +74,8 @@ class DataConfig(Section):
     """Names of cleaning steps, applied in order. Empty: the text stays as it is. See the guide on cleaning."""
     on_error: Literal["fail", "skip"] = "fail"
     """A bad record: `fail` stops and says where it is; `skip` leaves it out, counts it and lists it in rejected.jsonl."""
+    max_record_bytes: Annotated[int, Field(ge=1_000)] = 256_000_000
+    """Maximum bytes of one record: a line of jsonl or csv, a json, HTML, PDF, DOCX or EPUB file, a text in a table, or a document that is cleaned. A longer one is a bad record, see `on_error`. It takes about five times as much memory."""
     workers: Positive | Auto = "auto"
     """Processes that prepare the text. The rows don't depend on their number."""
     executor: Literal["local", "ray"] = "local"
@@ -212,6 +214,8 @@ class TrainConfig(Section):
     """Number of newest checkpoints to keep, in addition to the one with the best validation loss."""
     on_divergence: Literal["stop", "rewind"] = "stop"
     """After several non-finite or exploding losses in a row: `stop` with exit code 5, or `rewind` once and leave those rows out."""
+    on_sigusr1: Literal["stop", "continue"] = "stop"
+    """What SIGUSR1 does, which SLURM sends ahead of the time limit with `--signal=USR1@120`. `stop`: finish the step, save and exit with 138; `continue`: finish the step, save and continue."""
     early_stopping: Count = 0
     """Stop after this many validations without improvement. 0: off."""
     sample_prompts: tuple[str, ...] = ()

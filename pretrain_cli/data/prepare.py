@@ -31,6 +31,7 @@ from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.formatting import count, count_of, exact
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import Ledger
+from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.records import record_files
 from pretrain_cli.storage import writing_to
@@ -50,6 +51,7 @@ def prepare(config: Config, artifacts: Artifacts, progress: Progress = SILENT, *
         UsageError: another process prepares here, or the folder can't be written.
     """
     started = time.perf_counter()
+    check_amount("data.workers", config.data.workers)
     sources = find_sources(config.data)
     _check_choice_of_shards(config.data.shard, merge)
     with (
@@ -168,6 +170,7 @@ def _shard_settings(config: Config, sources: Sources, tokenizer: TokenizerInfo, 
         on_error=data.on_error,
         cleaning=data.cleaning,
         near_dedup=data.near_dedup,
+        max_record_bytes=data.max_record_bytes,
     )
 
 

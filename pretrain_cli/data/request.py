@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.fingerprint import hash_tokenizer
+from pretrain_cli.data.reading.settings import MAX_RECORD_BYTES
 from pretrain_cli.data.reading.sources import Sources
 from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.errors import DataError
@@ -27,6 +28,8 @@ Request = dict[str, JsonValue]
 def make_request(config: Config, sources: Sources, hashes: list[str]) -> Request:
     """All that shapes the output, known before any work; ``hashes`` of the sources' files."""
     data = config.data.model_dump(mode="json", exclude=SHAPES_NOTHING)
+    if config.data.max_record_bytes == MAX_RECORD_BYTES:  # outputs made before there was a limit still match
+        del data["max_record_bytes"]
     tokenizer = config.tokenizer.model_dump(mode="json")
     return {
         **data,

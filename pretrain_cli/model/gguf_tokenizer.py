@@ -9,7 +9,7 @@ from pretrain_cli.errors import ModelError
 from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.storage import read_json
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
-from pretrain_cli.tokenizer.train import SPLIT
+from pretrain_cli.tokenizer.long_words import SPLIT, longest_word
 
 SPLITTINGS = {SPLIT: "qwen2", SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): "llama-bpe"}
 """Pattern of a tokenizer's Split -> GGUF's name of it."""
@@ -108,6 +108,8 @@ def _splitting(tokenizer: dict[str, Any]) -> str:
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits"):
         return "smollm"
+    if longest_word(tokenizer):  # llama.cpp merges words of any length, so the ids of longer ones differ
+        kinds = ["Split", "ByteLevel"]
     if kinds == ["Split", "ByteLevel"] and patterns[0] in SPLITTINGS:
         return SPLITTINGS[patterns[0]]
     raise ModelError("The tokenizer splits text in a way that GGUF files have no name for.", ELSEWHERE)

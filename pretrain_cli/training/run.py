@@ -15,6 +15,7 @@ from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyErr
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.devices import choose_device
+from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.run_record import (
@@ -91,6 +92,8 @@ def train(
     started = time.monotonic() if began is None else began
     quiet_libraries()
     progress = progress if rank() == 0 else SILENT
+    check_amount("train.threads", config.train.threads)
+    check_amount("train.workers", config.train.workers)
     manifest = read_manifest(artifacts)
     resumed = find_run(resume, artifacts) if resume is not None else None
     if resumed is not None:
@@ -131,7 +134,7 @@ def train_on(
         run = resumed.run if resumed is not None else same(lambda: _new_run(artifacts, run_name))
         held.callback(_leave_nothing, run)
         held.enter_context(writing_to(artifacts.root))
-        stop = held.enter_context(StopRequests(progress.warn, run))
+        stop = held.enter_context(StopRequests(progress.warn, run, config.train.on_sigusr1 == "continue"))
         held.enter_context(_run_lock(run))
         wait_for_all()  # under the lock
         earlier = read_run_record(run) if resumed is not None else None

@@ -55,6 +55,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         self.saver = Saver(attempt, self._write_checkpoint, size)
         self.intervals = Intervals(attempt, self.meter, self.validator, self.saver)
         self.stopped_by = ""
+        self._save_asked = False
         self._resume_rng: str | None = None
         self._step_loss: torch.Tensor | None = None
         self._handled = -1
@@ -163,10 +164,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def _agree_on_step(self, loss: float) -> float:
         """The step's loss over all processes; on the way, whether any was told to stop, and rank 0's clock."""
         context, clock = self.attempt.context, self.attempt.clock
+        asked = context.stop.take_save()
         if context.world_size == 1:
+            self._save_asked |= asked
             return loss
         own = clock.own_share() if context.rank == 0 else 0.0
-        total, stops, share = totals(loss, float(context.stop.requested is not None), own)
+        total, stops, share, saves = totals(loss, float(context.stop.requested is not None), own, float(asked))
+        self._save_asked |= saves > 0
         context.stop.agreed, clock.agreed_share = stops > 0, share
         return total / context.world_size
 
@@ -199,7 +203,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             self.stopped_by = self.intervals.why_end()
         if line:
             self._write(line)
-        if self.stopped_by or self.intervals.due("save"):
+        if self.stopped_by or self.intervals.due("save") or self._save_asked:
+            self._save_asked = False
             self._save_checkpoint(self.model, None)
         elif best and self.guard.calm and context.config.train.early_stopping:
             self.saver.save(model_only=True)

@@ -178,8 +178,11 @@ def test_a_command_before_its_time_is_refused_before_the_heavy_libraries_load(ar
     assert error.startswith("Error: ") and hint.startswith("Hint: ")
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
-    line = f"{sys.executable} -m pretrain_cli config keys | head -n 1; echo ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize(
+    "words", ["config keys", "--help", "train --help", "--version", "config keys --json", "doctor"]
+)
+def test_a_reader_that_goes_away_is_no_error(words: str) -> None:
+    line = f"{sys.executable} -m pretrain_cli {words} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0"
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr

@@ -269,6 +269,20 @@ def test_stopped_on_two_it_goes_on_on_one_and_on_four_at_the_exact_row(rows, one
     assert furthest(run, one) < 1e-4
 
 
+@pytest.mark.slow
+def test_a_warning_signal_to_one_of_two_processes_saves_on_both_and_training_continues(rows, one) -> None:
+    run = rows.run("warned")
+    process = start(rows, "--run", run.name, *COMMON, "--processes", "2", "--set", "train.on_sigusr1=continue")
+    wait_for_step(run, 15, process)
+    before = set(run.checkpoint_steps())
+    ranks(process)[1].send_signal(signal.SIGUSR1)
+    wait_for_step(run, 25, process)
+    assert set(run.checkpoint_steps()) - before
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert furthest(run, one) < 1e-4
+
+
 @pytest.fixture
 def torn(tmp_path: Path) -> str:
     """A folder for PYTHONPATH that lets process 1 fail at its sixth batch."""

@@ -137,7 +137,9 @@ def test_other_data_than_the_run_began_with_is_refused(tmp_path, prose) -> None:
         train(small(), artifacts, resume="moved")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(rows, straight, number, code) -> None:
     name = f"stopped-{code}"
     heard = Heard(step_5=lambda: os.kill(os.getpid(), number))
@@ -153,6 +155,19 @@ def test_a_signal_saves_and_says_how_to_go_on(rows, straight, number, code) -> N
     assert rows.run(name).checkpoint_steps()[-1] == step and record_of(rows.run(name)).status == "interrupted"
     train(small(), rows, resume=name)
     assert course(rows.run(name)) == course(straight) and weights_equal(rows.run(name), straight)
+
+
+def test_a_warning_signal_saves_and_training_continues(rows, straight) -> None:
+    saved: list[int] = []
+    heard = Heard(
+        step_5=lambda: os.kill(os.getpid(), signal.SIGUSR1),
+        step_8=lambda: saved.extend(rows.run("warned").checkpoint_steps()),
+    )
+    settings = {**STEPS, "train__save_steps": 0, "train__keep": 9, "train__on_sigusr1": "continue"}
+    train(small(**settings, train__optimizer="adamw"), rows, heard, run_name="warned")
+    assert saved == [6]
+    assert record_of(rows.run("warned")).status == "finished"
+    assert weights_equal(rows.run("warned"), straight)
 
 
 def test_a_second_signal_stops_at_once_even_where_failures_are_caught(rows) -> None:

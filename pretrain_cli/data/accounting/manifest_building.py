@@ -78,7 +78,7 @@ def _fingerprint(
     return fingerprint(
         {
             "settings": layout.model_dump(mode="json"),
-            "tokenizer": tokenizer.model_dump(mode="json", exclude={"key"}),
+            "tokenizer": tokenizer.model_dump(mode="json", exclude={"key", "longest_word"}),
             "train": train.model_dump(mode="json"),
             "validation": validation.model_dump(mode="json"),
             "inputs": [*hashes],

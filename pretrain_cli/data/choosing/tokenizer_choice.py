@@ -13,6 +13,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.choosing.tokenizer_sample import draw_sample
+from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
 from pretrain_cli.data.fingerprint import fingerprint
 from pretrain_cli.data.reading.input_files import InputFile
 from pretrain_cli.errors import DataError
@@ -22,6 +23,7 @@ from pretrain_cli.progress import Progress
 from pretrain_cli.storage import publish_folder
 from pretrain_cli.tokenizer.copy import copy_tokenizer
 from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
+from pretrain_cli.tokenizer.long_words import longest_word
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
 
 SHAPES_THE_SAMPLE = (
@@ -98,4 +100,5 @@ def tokenizer_record(config: Config, info: TokenizerInfo, engine: str, key: str)
         engine=engine,
         source=f"from {path}" if path else f"from {base}" if base else "trained here",
         key=key,
+        longest_word=longest_word(read_spec(info.file)),
     )

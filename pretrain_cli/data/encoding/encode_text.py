@@ -64,6 +64,7 @@ def _key(files: list[InputFile], settings: ShardSettings, tokenizer: TokenizerIn
             "files": [file.to_dict() for file in files],
             "settings": [settings.dtype, settings.separator, settings.column, settings.encoding, settings.on_error],
             "cleaning": [*settings.cleaning, "near" if settings.near_dedup else ""],
+            "limit": settings.max_record_bytes,
             "encoder": [encoder.engine, encoder.cut, encoder.parse_special_tokens],
             "tokenizer": tokenizer.fingerprint,
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pretrain_cli.data.encoding.fast_engine import FastEngine, Ids, load_fast
 from pretrain_cli.data.encoding.vocabulary_bytes import lacks_bytes, token_bytes
 
-Ids = npt.NDArray[np.uint32]
 BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
 BEFORE_SPACE_OR_LINE = re.compile(BEFORE_SPACE.pattern + r"|(?<=\S\n)(?=[^\W\d_])")
 CUTS = {"space": BEFORE_SPACE_OR_LINE, "drop-space": BEFORE_SPACE}
@@ -40,7 +39,7 @@ class Encoder:
         self.settings = settings
         self._opened: Any = None
         self._sizes = token_bytes(settings.file) if counts_lost and lacks_bytes(settings.file) else None
-        self._fast: Any = None
+        self._fast: FastEngine | None = None
         if settings.engine == "fastokens":
             self._fast = load_fast(settings.file)
 
@@ -59,7 +58,7 @@ class Encoder:
         if self._fast is None:
             return self._encode_exact(texts)
         try:
-            return encode_fast(self._fast, texts, self.settings.parse_special_tokens)
+            return self._fast.encode(texts, self.settings.parse_special_tokens)
         except Exception:  # a byte without a token: fastokens refuses it, tokenizers leaves it out
             if len(texts) == 1:
                 return self._encode_exact(texts)
@@ -107,24 +106,3 @@ class Encoder:
             if places:
                 return places[-1]
         return 0
-
-
-def load_fast(file: Path) -> Any:
-    """fastokens' tokenizer of a tokenizer.json, without truncation or padding."""
-    return _load_fast(file, file.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1)  # a vocabulary of 32,000 takes 0.16 s: the check and the work share one
-def _load_fast(file: Path, modified_ns: int) -> Any:
-    import fastokens
-
-    fast = fastokens.Tokenizer.from_file(str(file))
-    fast.no_truncation()
-    fast.no_padding()
-    return fast
-
-
-def encode_fast(fast: Any, texts: Sequence[str], parse_special: bool) -> tuple[Ids, npt.NDArray[np.int64]]:
-    """fastokens' (ids, offsets) of texts, as `Encoder.encode` gives them."""
-    ids, offsets = fast.encode_batch_flat(list(texts), split_special_tokens=not parse_special)
-    return np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64).astype(np.int64)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.encoding.encoder import CUTS, Encoder, EncoderSettings, encode_fast, load_fast
+from pretrain_cli.data.encoding.encoder import CUTS, Encoder, EncoderSettings
+from pretrain_cli.data.encoding.fast_engine import load_fast
 from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
 from pretrain_cli.data.reading.documents import Document, DocumentBatch
 from pretrain_cli.data.reading.input_files import InputFile
@@ -77,7 +78,7 @@ def _why_not_fast(file: Path, parse_special: bool, exact: Encoder, texts: Sequen
     ids, offsets = exact.encode(texts)  # in one call, which uses all cores
     for text, (start, stop) in zip(texts, itertools.pairwise(offsets.tolist()), strict=True):
         try:
-            own, _ = encode_fast(fast, [text], parse_special)
+            own, _ = fast.encode([text], parse_special)
         except Exception:  # bytes outside the vocabulary: encode() sends such texts to tokenizers
             continue
         if not np.array_equal(own, ids[start:stop]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
@@ -10,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain_cli.data.encoding.encoder import Encoder
+from pretrain_cli.interruptible import interruptible
 
 WAITING_BATCHES = 1
+LONG_CALL_CHARACTERS = 1 << 20
+"""Encoding more than this may take seconds. Only a long text without a place to cut makes it necessary."""
 Position = tuple[int, int]
 """(bytes of the file, batches)."""
 
@@ -22,8 +26,8 @@ class IdWriter:
     ``made``: for each batch the documents its texts belong to, the tokens they gave, and the bytes that gave none.
     """
 
-    def __init__(self, encoder: Encoder, dtype: str, sink: BinaryIO) -> None:
-        self.encoder, self.dtype, self.sink = encoder, dtype, sink
+    def __init__(self, encoder: Encoder, dtype: str, sink: BinaryIO, stop: threading.Event) -> None:
+        self.encoder, self.dtype, self.sink, self.stop = encoder, dtype, sink, stop
         self.made: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
@@ -34,7 +38,10 @@ class IdWriter:
         self._waiting.append(self._thread.submit(self._encode, texts, owners))
 
     def _encode(self, texts: list[str], owners: npt.NDArray[np.int64]) -> None:
-        ids, offsets = self.encoder.encode(texts)
+        if sum(map(len, texts)) > LONG_CALL_CHARACTERS:
+            ids, offsets = interruptible(lambda: self.encoder.encode(texts), self.stop)
+        else:
+            ids, offsets = self.encoder.encode(texts)
         self.sink.write(ids.astype(self.dtype, copy=False).data)
         lost = self.encoder.lost_bytes(texts, ids, offsets)
         # One entry a document: a long one comes in many pieces.

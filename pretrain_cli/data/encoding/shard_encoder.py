@@ -26,12 +26,9 @@ from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError
 from pretrain_cli.heap import give_back_large_blocks
+from pretrain_cli.interruptible import Stopped
 
 BATCH_CHARACTERS = 1 << 19
-
-
-class Stopped(Exception):
-    """The encoding was told to end: another shard failed, or the user stopped prepare."""
 
 
 class ShardEncoder:
@@ -46,7 +43,7 @@ class ShardEncoder:
         self.signatures: list[Signatures] = []
         self.rejected: list[Rejected] = []
         self._judges_documents = bool(self.cleaner.steps or settings.near_dedup)
-        self._writer = IdWriter(encoder, settings.dtype, sink)
+        self._writer = IdWriter(encoder, settings.dtype, sink, self.stop)
         self._sizes, self._sources = array("q"), array("h")
         self._hashes: list[bytes] = []
         self._texts: list[str] = []
@@ -74,11 +71,12 @@ class ShardEncoder:
         Raises:
             DataError: a bad record or file, where ``on_error`` is "fail".
         """
-        reading = ReadSettings(self.settings.separator, self.settings.column, self.settings.encoding)
+        own = self.settings
+        reading = ReadSettings(own.separator, own.column, own.encoding, own.max_record_bytes)
         before = self.counts.documents_in
         try:
             records = read(span, reading)
-            for record in _join_parts(records) if self._judges_documents else records:
+            for record in _join_parts(records, reading) if self._judges_documents else records:
                 if self.stop.is_set():
                     raise Stopped
                 self._take(record, span)
@@ -271,17 +269,30 @@ class _LongDocument:
     waiting: list[str] = field(default_factory=list)
 
 
-def _join_parts(records: Iterator[Record]) -> Iterator[Record]:
-    """The records with the parts of each long document joined: a cleaning rule judges whole documents."""
+def _join_parts(records: Iterator[Record], settings: ReadSettings) -> Iterator[Record]:
+    """The records with the parts of each long document joined: a cleaning rule judges whole documents.
+
+    One of more than ``settings.max_record_bytes`` is rejected as soon as it is that long, and the rest is skipped.
+    """
     held: list[str] = []
+    size, skipping = 0, False
     for record in records:
         if not isinstance(record, Document):
             yield record
             continue
-        held.append(record.text)
+        many = len(record.text.encode())
+        if skipping:
+            settings.skip("too_long", many)
+        elif size + many > settings.max_record_bytes:
+            held, skipping = [], True
+            yield settings.too_long(record.path, record.line, record.offset, size + many)
+        else:
+            held.append(record.text)
+            size += many
         if record.final:
-            yield Document("".join(held), record.path)
-            held = []
+            if not skipping:
+                yield Document("".join(held), record.path)
+            held, size, skipping = [], 0, False
 
 
 @functools.lru_cache(maxsize=4)  # asked for at each bad record of a span

@@ -8,6 +8,7 @@ import numpy as np
 
 from pretrain_cli.data.encoding.encoder import EncoderSettings
 from pretrain_cli.data.reading.input_files import Span
+from pretrain_cli.data.reading.settings import MAX_RECORD_BYTES
 
 DOCUMENT = np.dtype([("tokens", "<i8"), ("bytes", "<i8"), ("lost_bytes", "<i8"), ("hash", "<u8", 2), ("source", "<i2")])
 """An entry of a shard's table of documents. ``bytes`` are of UTF-8 text; ``lost_bytes`` of them have no token."""
@@ -38,6 +39,7 @@ class ShardSettings:
     on_error: str
     cleaning: tuple[str, ...]
     near_dedup: bool = False
+    max_record_bytes: int = MAX_RECORD_BYTES
 
 
 @dataclass

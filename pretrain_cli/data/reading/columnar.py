@@ -30,11 +30,15 @@ def read_columnar(span: Span, settings: ReadSettings) -> Iterator[Record]:
             raise missing_column(path, column, schema.names)
         for batch in batches:
             texts = batch.column(batch.schema.get_field_index(column)).to_pylist()
-            if texts and all(texts) and set(map(type, texts)) == {str}:
-                yield DocumentBatch(texts, list(map(str.encode, texts)), path)
+            usual = texts and all(texts) and set(map(type, texts)) == {str}
+            encoded = list(map(str.encode, texts)) if usual else []
+            if encoded and max(map(len, encoded)) <= settings.max_record_bytes:
+                yield DocumentBatch(texts, encoded, path)
             else:
                 for place, text in enumerate(texts, number + 1):
-                    yield text_of(text, column, path, place, 0, 0)
+                    size = len(text.encode(errors="replace")) if isinstance(text, str) else 0
+                    long = size > settings.max_record_bytes
+                    yield settings.too_long(path, place, 0, size) if long else text_of(text, column, path, place, 0, 0)
             number += len(texts)
 
 

@@ -11,6 +11,8 @@ from typing import IO, Any, cast
 STDIN = "-"
 BLOCK_BYTES = 1 << 19
 """Text is read about this many bytes at a time."""
+READ_BYTES = 1 << 24
+"""A whole file is read this many bytes at a time: some streams take the memory for what they are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,13 @@ def can_seek(file: InputFile) -> bool:
 def read_fully(stream: IO[bytes], size: int) -> bytes:
     """The next ``size`` bytes, fewer only at the end: a single ``read`` may give less."""
     blocks = []
-    while size > 0 and (block := stream.read(size)):
+    while size > 0 and (block := stream.read(min(size, READ_BYTES))):
         blocks.append(block)
         size -= len(block)
     return b"".join(blocks)
+
+
+def read_at_most(stream: IO[bytes], limit: int) -> bytes | None:
+    """All that is left of ``stream``; None if that is more than ``limit`` bytes, of which no more are in memory."""
+    content = read_fully(stream, limit + 1)
+    return content if len(content) <= limit else None

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import codecs
+import io
 import itertools
 import json
 import operator
 import sys
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from pretrain_cli.data.reading import input_files
 from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected, make_batch
-from pretrain_cli.data.reading.input_files import Span, open_bytes
+from pretrain_cli.data.reading.input_files import Span, open_bytes, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.data.reading.text_column import choose_column, text_of
 from pretrain_cli.errors import first_line
-
-LINES_AT_ONCE = 1024
 
 
 def read_jsonl(span: Span, settings: ReadSettings) -> Iterator[Record]:
@@ -27,38 +27,63 @@ def read_jsonl(span: Span, settings: ReadSettings) -> Iterator[Record]:
         if span.start:
             stream.seek(span.start)
         # A span ends where a line does, so the last block ends with it.
-        limit = sys.maxsize if span.end < 0 else span.end - span.start
-        for lines in _line_blocks(stream, limit, bool(span.file.compression)):
-            found = _all_at_once(lines, column, path)
+        left = sys.maxsize if span.end < 0 else span.end - span.start
+        for lines in _line_blocks(stream, left, bool(span.file.compression), settings.max_record_bytes):
+            if isinstance(lines, _LongLine):
+                if lines.begins:
+                    number += 1
+                    yield settings.too_long(path, number, offset, lines.size)
+                else:
+                    settings.skip("too_long", lines.size)
+                offset += lines.size
+                continue
+            found = _all_at_once(lines, column, path) if max(map(len, lines)) <= settings.max_record_bytes else None
             if found:
                 column, batch = found
                 yield batch
             else:
-                column = yield from _one_by_one(lines, column, path, number, offset)
+                column = yield from _one_by_one(lines, column, path, number, offset, settings)
             number += len(lines)
             offset += sum(map(len, lines))
 
 
-def _line_blocks(stream: IO[bytes], limit: int, compressed: bool) -> Iterator[list[bytes]]:
-    """Lines of ``limit`` bytes in all, about a block at a time.
+@dataclass(frozen=True)
+class _LongLine:
+    """Bytes of a line that is too long: its beginning, or what follows of it."""
 
-    Of a compressed file that is cut short, the lines before the cut come before the error: ``readlines`` loses them.
+    size: int
+    begins: bool
+
+
+def _line_blocks(stream: IO[bytes], left: int, compressed: bool, limit: int) -> Iterator[list[bytes] | _LongLine]:
+    """The lines in ``left`` bytes, about a block at a time; of a line of more than ``limit`` bytes only its size.
+
+    Of a compressed file that is cut short, the lines before the cut come before the error: ``read`` would lose them.
     """
-    while limit > 0:
-        lines: list[bytes] = []
-        try:
-            if compressed:
-                lines += itertools.islice(stream, LINES_AT_ONCE)
-            else:
-                lines = stream.readlines(min(input_files.BLOCK_BYTES, limit))
-        except (EOFError, OSError, ValueError):
-            if lines:
-                yield lines
-            raise
-        if not lines:
-            return
-        yield lines
-        limit -= sum(map(len, lines))
+    read = cast("Callable[[int], bytes]", cast(Any, stream).read1 if compressed else stream.read)
+    held: list[bytes] = []
+    size, skipping = 0, False
+    while left > 0 and (block := read(min(input_files.BLOCK_BYTES, left))):
+        left -= len(block)
+        end = block.rfind(b"\n") + 1
+        if skipping:
+            first = block.find(b"\n") + 1
+            yield _LongLine(first or len(block), begins=False)
+            if not first:
+                continue
+            block, end, skipping = block[first:], end - first, False
+        if end:
+            lines = io.BytesIO(b"".join([*held, block[:end]])).readlines()
+            held, size = [], 0
+            yield lines
+        if end < len(block):
+            held.append(block[end:])
+            size += len(block) - end
+        if size > limit:
+            yield _LongLine(size, begins=True)
+            held, size, skipping = [], 0, True
+    if held:
+        yield [b"".join(held)]
 
 
 _scan_json: Callable[[str, int], tuple[Any, int]] = cast(Any, json.JSONDecoder()).scan_once
@@ -88,11 +113,16 @@ def _all_at_once(lines: list[bytes], column: str, path: str) -> tuple[str, Docum
     return (column, batch) if batch else None
 
 
-def _one_by_one(lines: list[bytes], column: str, path: str, number: int, offset: int) -> Generator[Record, None, str]:
+def _one_by_one(
+    lines: list[bytes], column: str, path: str, number: int, offset: int, settings: ReadSettings
+) -> Generator[Record, None, str]:
     """Each line's record; ``number`` and ``offset``: lines and bytes before them. Returns the column."""
     for raw in lines:
         number, here, offset = number + 1, offset, offset + len(raw)
         line = raw[3:] if here == 0 and raw.startswith(codecs.BOM_UTF8) else raw
+        if len(raw) > settings.max_record_bytes:
+            yield settings.too_long(path, number, here, len(raw))
+            continue
         if not line.strip():
             continue
         try:
@@ -110,7 +140,10 @@ def read_json(span: Span, settings: ReadSettings) -> Iterator[Record]:
     """A JSON array of records, one record, or one record a line."""
     path = span.file.path
     with open_bytes(span.file) as stream:
-        raw = stream.read()
+        raw = read_at_most(stream, settings.max_record_bytes)
+    if raw is None:
+        yield from _long_json(span, settings)
+        return
     try:
         value = json.loads(raw.removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
@@ -128,3 +161,13 @@ def read_json(span: Span, settings: ReadSettings) -> Iterator[Record]:
         if column == "auto" and isinstance(entry, dict):
             column = choose_column(entry, path)
         yield text_of(entry, column, path, number, 0, 0)
+
+
+def _long_json(span: Span, settings: ReadSettings) -> Iterator[Record]:
+    """The records of a file that is too long to be parsed at once: one a line, or none."""
+    with open_bytes(span.file) as stream:
+        head = stream.read(input_files.BLOCK_BYTES)
+    if b"\n{" in head and head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+        yield from read_jsonl(span, settings)
+    else:
+        yield settings.too_long(span.file.path, 0, 0, settings.max_record_bytes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pretrain_cli.data.reading.documents import Document, Record, Rejected
-from pretrain_cli.data.reading.input_files import Span, open_bytes
+from pretrain_cli.data.reading.input_files import Span, open_bytes, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
 
@@ -16,13 +17,26 @@ def read_rich_text(span: Span, settings: ReadSettings) -> Iterator[Record]:
     """The file as one document."""
     path = span.file.path
     with open_bytes(span.file) as stream:
-        raw = stream.read()
+        raw = read_at_most(stream, settings.max_record_bytes)
+    if raw is None or _unpacked(raw, span.file.format) > settings.max_record_bytes:
+        yield settings.too_long(path, 0, 0, len(raw) if raw is not None else settings.max_record_bytes)
+        return
     if not raw:
         yield Rejected(path, 0, 0, 0, "empty")
         return
     text = EXTRACTORS[span.file.format](raw, path)
     settings.skip("markup", max(0, len(raw) - len(text.encode())))
     yield Document(text, path) if text.strip() else Rejected(path, 0, 0, 0, "no_text_found")
+
+
+def _unpacked(raw: bytes, format: str) -> int:
+    """Bytes of all that a file of this format packs; 0 if it packs nothing. `zipfile` unpacks no more than it says."""
+    if format not in ("docx", "epub"):
+        return 0
+    try:
+        return sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(raw)).infolist())
+    except zipfile.BadZipFile:  # reading it says what is wrong
+        return 0
 
 
 @contextmanager

@@ -32,6 +32,7 @@ FREE = (
     "train.logging_steps",
     "train.keep",
     "train.on_divergence",
+    "train.on_sigusr1",
     "train.early_stopping",
     "train.sample_prompts",
     "train.device",

@@ -22,7 +22,7 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, PtkError
 from pretrain_cli.model.devices import Choice, available_cores, choose_device
 from pretrain_cli.processes import ProcessDied
-from pretrain_cli.training.processes.signals import STOPS
+from pretrain_cli.training.processes.signals import HANDLED, STOPS
 
 GRACE_S = 10
 """Seconds that the other processes have to end when one has failed; after a Ctrl-C they take what saving needs."""
@@ -36,6 +36,7 @@ def wanted_processes(train: TrainConfig) -> Choice[int]:
     Raises:
         ConfigError: more are asked for than there are GPUs.
     """
+    processes.check_amount("train.processes", train.processes)
     device = choose_device(train.device).value
     if isinstance(train.processes, int):
         if device.startswith("cuda") and train.processes > torch.cuda.device_count():
@@ -168,11 +169,12 @@ def _passing_on() -> Iterator[list[int]]:
     sent: list[int] = []
 
     def send(number: int, frame: FrameType | None) -> None:
-        sent.append(number)
+        if number in STOPS:
+            sent.append(number)
         for child in psutil.Process().children():
             child.send_signal(number)
 
-    before: dict[int, Callable[..., Any] | int | None] = {number: signal.signal(number, send) for number in STOPS}
+    before: dict[int, Callable[..., Any] | int | None] = {number: signal.signal(number, send) for number in HANDLED}
     try:
         yield sent
     finally:

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain_cli.errors import first_line
-from pretrain_cli.training.processes.signals import STOPS
+from pretrain_cli.training.processes.signals import HANDLED
 from pretrain_cli.training.rows.order import RowOrder, continued
 
 Batch = dict[str, torch.Tensor]
@@ -27,12 +27,12 @@ HANG_SECONDS = 120
 
 
 def begin_worker(_worker: int) -> None:
-    """A worker ignores the signals that stop a training, which go to the whole group, and dies with its parent.
+    """A worker ignores the signals that a training answers, which go to the whole group, and dies with its parent.
 
     The parent stops its workers itself, after saving. Where it is killed, Linux ends them at once; elsewhere they
     notice within 5 s. Until then they hold the run's lock.
     """
-    for number in STOPS:
+    for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
