@@ -17,7 +17,7 @@ FILE, PAGE = "report.json", "report.html"
 
 
 class ReportedScore(Record):
-    """A model's figures on one text; None where a figure isn't finite. The interval is 95 %, (low, high)."""
+    """A model's figures on one text; None where a figure isn't finite. The interval is 95%, (low, high)."""
 
     name: str
     bits_per_byte: float | None = None

@@ -1,4 +1,4 @@
-"""Tunes how this process gets memory from the system: kept or given back, in which pages."""
+"""Sets how this process takes memory from the system: kept or returned, in which pages."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ LARGE_BYTES = 1 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, for the next step; whether its C library can (glibc's mallopt(3)).
+    """Keep freed memory for the next step; returns whether the C library can (glibc's mallopt(3)).
 
-    By default glibc gives large blocks back when they are freed, and the system clears new ones page by page: a step
-    frees and takes all activations, gradients and weights cast to bf16. Kept, the steps of a 248M model at 64 tokens
-    took 0.73 s instead of 1.05 in bf16, and the peak was 5 % higher.
+    By default glibc returns large blocks when they are freed, and the system clears new ones page by page, while each
+    step frees and takes all activations, gradients and weights cast to bf16. With the memory kept, the steps of a 248M
+    model at 64 tokens took 0.73 s instead of 1.05 s in bf16, and the peak was 5% higher.
     """
     return _set((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD_BYTES))
 
 
 def give_back_large_blocks() -> bool:
-    """Give each block of over ``LARGE_BYTES`` back once it is freed; whether the C library can (mallopt(3)).
+    """Return each block of more than ``LARGE_BYTES`` when it is freed; returns whether the C library can (mallopt(3)).
 
-    By default glibc raises that limit to 32 MB, and threads that pass large blocks on leave gaps between small ones:
-    the encoding of 1 GB on one line held 75 MB more than that of 10 MB. So it holds 5 MB more, and takes 6.2 s in
-    place of 4.6.
+    By default glibc raises that limit to 32 MB, and threads that hand large blocks to each other leave gaps between
+    small ones: encoding 1 GB on one line held 75 MB more than encoding 10 MB. With this it holds 5 MB more, and takes
+    6.2 s instead of 4.6 s.
     """
     return _set((M_MMAP_THRESHOLD, LARGE_BYTES))
 
 
 def take_huge_pages() -> None:
-    """Let torch ask Linux for pages of 2 MB for its large tensors; to be called before torch is imported.
+    """Let torch ask Linux for pages of 2 MB for its large tensors (c10's THP_MEM_ALLOC_ENABLE).
 
-    Streaming 540 MB of weights for each token then took 24.6 ms instead of 26.7 (c10's THP_MEM_ALLOC_ENABLE).
+    Call it before torch is imported. Streaming 540 MB of weights for each token then took 24.6 ms instead of 26.7 ms.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

@@ -1,4 +1,4 @@
-"""Measures the memory that this process took at most, and what is left to it."""
+"""Measures how much memory this process may still take, and how much it has taken at most."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ OWN_CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Memory that this process may still take: what the machine has left, or its container, if less (cgroup v2)."""
+    """Bytes that this process may still take: what the machine or its container (cgroup v2) has left."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
     try:
         own = OWN_CGROUP.read_text().split("0::/", 1)[1].split("\n", 1)[0]
         limit, used, stat = ((CGROUPS / own / f"memory.{name}").read_text() for name in ("max", "current", "stat"))
-        # What was read from files counts as used, and is given up when memory is asked for.
+        # Cached files count as used, but are dropped when memory is asked for.
         cached = int(stat.split("inactive_file ", 1)[1].split("\n", 1)[0])
         return min(free, int(limit) - int(used) + cached)
     except (OSError, IndexError, ValueError):  # no such system, or no limit: "max"
@@ -25,10 +25,10 @@ def available_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The largest resident set of this process since it began; of another program in the same process none.
+    """Bytes of this program's largest resident set.
 
-    From the kernel's own record where there is one: getrusage's figure outlives an exec on Linux, so that a process
-    started from a large one would report the large one's peak (getrusage(2), proc(5)).
+    From the kernel's own record where there is one: on Linux, getrusage's figure survives an exec, so that a process
+    started by a large one would report that one's peak (getrusage(2), proc(5)).
     """
     if STATUS.is_file():
         for line in STATUS.read_text().splitlines():

@@ -102,7 +102,8 @@ def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarit
     axes.set_xlabel(x_label, fontsize=9, color=INK)
     if logarithmic:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, place: f"{value:,g}")
     if any(curves):
         axes.legend(fontsize=8, frameon=False, labelcolor=INK)
     return _svg(figure, title)

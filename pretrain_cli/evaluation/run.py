@@ -15,11 +15,11 @@ import torch
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.expected_time import announce, tokens_to_process
-from pretrain_cli.evaluation.figures import compare, score_figures
 from pretrain_cli.evaluation.lm_eval_tasks import require_lm_eval, run_tasks
 from pretrain_cli.evaluation.models import OpenModel, open_model
 from pretrain_cli.evaluation.results import EvaluateResult, ModelScores, SampleTexts
 from pretrain_cli.evaluation.sample_texts import choose_prompts, write_sample
+from pretrain_cli.evaluation.score_figures import compare, score_figures
 from pretrain_cli.evaluation.scoring import score_text
 from pretrain_cli.evaluation.shared_context import shared_context
 from pretrain_cli.evaluation.sums import TextSums

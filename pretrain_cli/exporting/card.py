@@ -1,30 +1,30 @@
-"""Writes the model card that a reader of an exported model needs, from the run's own records."""
+"""Writes a model card from the run's own records."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pretrain_cli.addresses import redact
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import DataError
 from pretrain_cli.evaluation_report import read_report
+from pretrain_cli.formatting import exact
 from pretrain_cli.manifest import Manifest, read_manifest
 from pretrain_cli.model.names import NamedModel
 from pretrain_cli.run_record import RunRecord, read_run_record
 from pretrain_cli.storage import read_lines
 
 CURVE_POINTS = 8
-LICENSE_TO_FILL = "license: unknown # fill in, for example apache-2.0; it has to fit the base and the text"
-"""The Hub knows the word; it refuses an empty field."""
+LICENSE_TO_FILL = "license: unknown # fill in, for example apache-2.0; it has to suit the base and the text"
+"""The Hub accepts this word, but not an empty field."""
 
 
 def model_card(named: NamedModel, artifacts: Artifacts, how_to_load: list[str]) -> str:
-    """Base, data, recipe, training, evaluation and how to load, as Markdown; the licence is left to be filled in.
+    """Base, data, recipe, training, evaluation and how to load, as Markdown; the license is left for people to fill in.
 
     Args:
-        named: a run or one of its checkpoints; its records are told.
-        artifacts: where its data was prepared.
+        named: a run or one of its checkpoints.
+        artifacts: where the data was prepared.
         how_to_load: lines made by `loading`.
     """
     run = named.run
@@ -36,19 +36,19 @@ def model_card(named: NamedModel, artifacts: Artifacts, how_to_load: list[str]) 
         ["## Training", "", *_training(record), "", *_curves(run)],
         ["## Data", "", *_data(record, manifest)],
         ["## Evaluation", "", *_evaluation(run)],
-        ["## Recipe", "", "<details><summary>Every setting of the run</summary>", "", "```toml", _recipe(run), "```"],
+        ["## Recipe", "", "<details><summary>All settings of the run</summary>", "", "```toml", _recipe(run), "```"],
         ["</details>"],
-        ["A language model repeats what it was trained on, mistakes and biases included."],
+        ["A language model repeats what it was trained on, including mistakes and biases."],
     )
     return redact("\n\n".join("\n".join(lines) for lines in sections) + "\n")
 
 
 def loading(to: str, address: str, file: str, name: str) -> list[str]:
-    """How a reader opens what `ptk export` wrote, as Markdown.
+    """How to open what `ptk export` wrote, as Markdown.
 
     Args:
         to: "hf", "gguf" or "ollama".
-        address: what a reader gives to ``from_pretrained``: a repository or a folder.
+        address: what ``from_pretrained`` takes: a repository or a folder.
         file: of the weights, for gguf and ollama.
         name: what the model is called.
     """
@@ -72,7 +72,7 @@ def loading(to: str, address: str, file: str, name: str) -> list[str]:
 
 
 def _readable_manifest(artifacts: Artifacts) -> Manifest | None:
-    """What is prepared now; None where nothing is, or where this ptk can't read it: the card says so."""
+    """What is prepared now; None where nothing is, or where this ptk can't read it, which the card then says."""
     try:
         return read_manifest(artifacts)
     except DataError:
@@ -80,7 +80,7 @@ def _readable_manifest(artifacts: Artifacts) -> Manifest | None:
 
 
 def _head(record: RunRecord, how_to_load: list[str]) -> list[str]:
-    """The block that the Hub reads; ``base_model`` only where it names a model on the Hub."""
+    """The block that the Hub reads; ``base_model`` only where it is a model on the Hub."""
     base = record.base
     on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
     in_python = how_to_load[0] == "```python"
@@ -91,7 +91,11 @@ def _head(record: RunRecord, how_to_load: list[str]) -> list[str]:
 
 def _origin(record: RunRecord, manifest: Manifest | None) -> str:
     base = record.base
-    start = f"Continued from the base `{Path(base).name if Path(base).exists() else base}`" if base else "From scratch"
+    start = (
+        f"Trained from the base `{Path(base).name if Path(base).exists() else base}`"
+        if base
+        else "Trained from scratch"
+    )
     if manifest is None or manifest.fingerprint != record.data_fingerprint or not manifest.inputs:
         return f"{start}."
     inputs = [Path(entry.path).name for entry in manifest.inputs]
@@ -102,12 +106,15 @@ def _origin(record: RunRecord, manifest: Manifest | None) -> str:
 def _which(named: NamedModel, record: RunRecord) -> list[str]:
     if named.step is None:
         return []
-    steps = record.steps or "?"
-    return ["", f"This is its checkpoint after step {named.step} of {steps}; what follows is told of the run."]
+    total = f" of {exact(record.steps)}" if record.steps else ""
+    return [
+        "",
+        f"This is the checkpoint after step {exact(named.step)}{total}; the rest of this card is about the run.",
+    ]
 
 
 def _training(record: RunRecord) -> list[str]:
-    told = {
+    facts: dict[str, int | str | None] = {
         "parameters": record.parameters,
         "steps": record.steps,
         "tokens": record.tokens,
@@ -118,12 +125,12 @@ def _training(record: RunRecord) -> list[str]:
         "started": record.started,
         "ended": record.ended,
     }
-    lines = [f"- {name}: {_spaced(value)}" for name, value in told.items() if value]
+    lines = [f"- {name}: {_fact(value)}" for name, value in facts.items() if value]
     return [*lines, "- versions: " + ", ".join(f"{name} {version}" for name, version in record.versions.items())]
 
 
 def _curves(run: RunFolder) -> list[str]:
-    """A few lines of metrics.jsonl from first to last, and the picture where the run drew one."""
+    """Some lines of metrics.jsonl from first to last, and the picture if the run drew one."""
     lines = read_lines(run.metrics)
     if not lines:
         return []
@@ -133,25 +140,27 @@ def _curves(run: RunFolder) -> list[str]:
     rows = ["| step | tokens | training loss | held-out loss | bits per byte |", "| --- | --- | --- | --- | --- |"]
     for line in (held_out[place] for place in places):
         figures = (line.get(key) for key in ("loss", "validation_loss", "validation_bits_per_byte"))
-        tokens = _spaced(line.get("tokens", ""))
-        rows.append(f"| {line['step']} | {tokens} | {' | '.join(map(_figure, figures))} |")
+        tokens = _fact(line.get("tokens", ""))
+        rows.append(f"| {exact(line['step'])} | {tokens} | {' | '.join(map(_figure, figures))} |")
     if (run.path / "curves.png").is_file():
         rows += ["", "![Loss, learning rate, gradient norm and speed by step](curves.png)"]
     return rows
 
 
 def _data(record: RunRecord, manifest: Manifest | None) -> list[str]:
-    """Of the data the run was trained on: prepared data that is another by now says nothing about it."""
+    """About the data that the run was trained on; if other data is prepared by now, that says nothing about it."""
     lines = [f"- fingerprint: `{record.data_fingerprint or 'unknown'}`"]
     if manifest is None:
         return [*lines, "- its sources aren't known: the artifact folder has no manifest that can be read"]
     if manifest.fingerprint != record.data_fingerprint:
         return [*lines, "- its sources aren't known: the artifact folder now holds other data"]
     for entry in manifest.inputs:
-        lines.append(f"- file: {Path(entry.path).name}, {_spaced(entry.size)} bytes, hash `{entry.hash}`")
+        lines.append(f"- file: {Path(entry.path).name}, {exact(entry.size)} bytes, hash `{entry.hash}`")
     for name, counts in manifest.sources.items():
-        told = ", ".join(f"{_spaced(count)} {kind.replace('_', ' ')}" for kind, count in counts.model_dump().items())
-        lines.append(f"- source {name}: {told}")
+        lines.append(f"- source {name}: {_amount(counts.documents, counts.tokens, counts.bytes)}")
+        if counts.validation_documents:
+            held_out = _amount(counts.validation_documents, counts.validation_tokens, counts.validation_bytes)
+            lines[-1] += f"; held out: {held_out}"
     return lines
 
 
@@ -167,7 +176,7 @@ def _evaluation(run: RunFolder) -> list[str]:
                 low, high = text.bits_per_byte_interval
                 cells[0] += f" ({_figure(low)} to {_figure(high)})"
             rows.append(f"| {model.name} | {text.name} | {' | '.join(cells)} |")
-    return [*rows, "", "In brackets: 95 % interval."] if any("(" in row for row in rows) else rows
+    return [*rows, "", "In parentheses: 95% intervals."] if any("(" in row for row in rows) else rows
 
 
 def _figure(value: float | None) -> str:
@@ -178,6 +187,10 @@ def _recipe(run: RunFolder) -> str:
     return run.config.read_text("utf-8").strip() if run.config.is_file() else "# not recorded"
 
 
-def _spaced(value: Any) -> str:
-    """1234567 → "1 234 567"."""
-    return f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value)
+def _fact(value: int | str) -> str:
+    return exact(value) if isinstance(value, int) else value
+
+
+def _amount(documents: int, tokens: int, n_bytes: int) -> str:
+    units = {"document": documents, "token": tokens, "byte": n_bytes}
+    return ", ".join(f"{exact(number)} {unit}{'' if number == 1 else 's'}" for unit, number in units.items())

@@ -1,4 +1,4 @@
-"""Opens what was exported where it will be used, and compares what it generates."""
+"""Checks that an export opens where it will be used, and writes the same text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pretrain_cli.model.llama_cpp import greedy_texts, is_installed
 PROMPT = "The"
 CHECKED_TOKENS = 24
 CLOSE = 0.1
-"""Of log-probabilities: f16 rounds by less than 0.01, q8_0 by some 0.03; another activation function makes 0.2."""
-PARTED = "In 1851, it's said: 3.5 miles\n\n  off\tNantucket — naïve café, Ωmega, 日本語 🐋! WHALE's\n    x = 2048"
-"""Text that tokenizers part in different ways."""
+"""Allowed difference of log-probabilities: f16 rounds by less than 0.01 and q8_0 by about 0.03; another activation
+function changes them by 0.2."""
+SPLIT_TEXT = "In 1851, it's said: 3.5 miles\n\n  off\tNantucket — naïve café, Ωmega, 日本語 🐋! WHALE's\n    x = 2048"
+"""Text that tokenizers split in different ways."""
 
 
 def open_with_transformers(folder: Path) -> tuple[Any, Any]:
-    """The model and tokenizer of ``folder``, opened the way everyone will, all weights there.
+    """The model and tokenizer in ``folder``, opened as everyone opens them.
 
     Raises:
         ModelError: it doesn't open, or weights are missing or not finite.
@@ -34,43 +35,43 @@ def open_with_transformers(folder: Path) -> tuple[Any, Any]:
 
 
 def compare_with_llama_cpp(folder: Path, file: Path) -> str:
-    """Run ``file`` in llama.cpp and say how far its greedy text is the one that transformers writes from ``folder``.
+    """Run ``file`` in llama.cpp, and say how far its greedy text is what transformers writes from ``folder``.
 
-    llama.cpp cuts the prompts into tokens itself, as it will where the file is used.
+    llama.cpp splits the prompts into tokens itself, as it will where the file is used.
 
     Raises:
-        ModelError: llama.cpp can't run the file, the texts differ from their first character on, or the probabilities
-            do.
+        ModelError: llama.cpp can't run the file, the texts differ from the first character on, or the probabilities
+            differ.
     """
     if not is_installed():
         return "written, not run: the package xllamacpp isn't installed (extra llama-cpp)"
     model, tokenizer = open_with_transformers(folder)
     expected, logprobs = _greedy_text(model, tokenizer)
-    answers = greedy_texts(file, {PROMPT: CHECKED_TOKENS, PARTED: 1})
+    answers = greedy_texts(file, {PROMPT: CHECKED_TOKENS, SPLIT_TEXT: 1})
     found = answers[PROMPT].text
     wrongly_split = [text for text in answers if answers[text].prompt_tokens != len(tokenizer(text).input_ids)]
     doubt = "; it splits some text into other tokens than the tokenizer does" if wrongly_split else ""
     same = next((at for at, pair in enumerate(zip(expected, found, strict=False)) if len(set(pair)) > 1), None)
     if same != 0:
         off = _mean_difference(answers[PROMPT].logprobs, logprobs)
-        doubt = f", log-probabilities {off:.3f} apart{doubt}"
+        doubt = f", log-probabilities differ by {off:.3f}{doubt}"
         if off > CLOSE:
             raise ModelError(
-                f"llama.cpp gives other probabilities than transformers: {off:.2f} apart in the logarithm.",
+                f"llama.cpp gives other probabilities than transformers: their logarithms differ by {off:.2f}.",
                 "The file isn't the same model: export with --to hf, and report this as a bug.",
             )
     if same is None:
-        return f"run in llama.cpp: {CHECKED_TOKENS} greedy tokens as transformers writes them{doubt}"
+        return f"run in llama.cpp: its {CHECKED_TOKENS} greedy tokens are those of transformers{doubt}"
     if same == 0:
         raise ModelError(
             f"llama.cpp writes {found[:20]!r} after {PROMPT!r} where transformers writes {expected[:20]!r}.",
             "Export with --to hf, or without --quantization q8_0.",
         )
-    return f"run in llama.cpp: greedy text as transformers writes it for {same} of {len(expected)} characters{doubt}"
+    return f"run in llama.cpp: its greedy text is that of transformers for {same} of {len(expected)} characters{doubt}"
 
 
 def _mean_difference(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> float:
-    """Of the log-probabilities of the tokens that both wrote, up to the first that differs."""
+    """Mean difference of the log-probabilities of the tokens that both wrote, up to the first that differs."""
     differences = []
     for (token, one), (other_token, other) in zip(found, expected, strict=False):
         if token != other_token:

@@ -9,14 +9,14 @@ from pretrain_cli.errors import ModelError, UsageError, first_line
 from pretrain_cli.exporting.owned import RECORD
 
 ANSWER_S = 8.0
-"""The Hub has to answer within this time; the client itself would wait forever."""
+"""The Hub has to answer within this time; its client would wait forever."""
 
 
 def check_hub(repository: str) -> None:
-    """Before anything is written: the name is possible, somebody is logged in, and the Hub answers.
+    """Check before anything is written that the name is valid, somebody is logged in, and the Hub answers.
 
     Raises:
-        UsageError: a name that can't be one, no login, one that isn't valid, or the Hub is switched off.
+        UsageError: an impossible name, no valid login, or the Hub is switched off.
         ModelError: the Hub can't be reached.
     """
     from huggingface_hub import get_token
@@ -26,19 +26,19 @@ def check_hub(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise UsageError(f"'{repository}' can't be the name of a repository.", "It looks like owner/name.") from error
+        raise UsageError(f"'{repository}' can't be the name of a repository.", "Write it as owner/name.") from error
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         raise UsageError("The Hub is switched off by HF_HUB_OFFLINE.", "Unset it, or export without --push-to-hub.")
     token = get_token()
     if not token:
         raise UsageError(
-            "You are not logged in to the Hugging Face Hub.", "Log in with `hf auth login`, or set HF_TOKEN."
+            "Nobody is logged in to the Hugging Face Hub.", "Log in with `hf auth login`, or set HF_TOKEN."
         )
     _ask_who(token)
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload ``folder`` as one commit into ``repository``, made private where it is new; gives its address.
+    """Upload ``folder`` as one commit to ``repository``, which is private if it is new; returns its address.
 
     Raises:
         UsageError: the Hub refuses.
@@ -59,9 +59,9 @@ def push(folder: Path, repository: str) -> str:
     except HfHubHTTPError as error:
         raise UsageError(
             f"The Hub refuses the upload to '{repository}': {first_line(error)}.",
-            "Check the owner's name and the token's rights: it has to be allowed to write.",
+            "Check the owner's name, and that the token may write.",
         ) from error
-    except Exception as error:  # each HTTP library under the Hub client has its own connection errors
+    except Exception as error:  # each HTTP library under the Hub's client has its own connection errors
         raise _unreachable(error) from error
     return str(address)
 

@@ -25,15 +25,15 @@ class ExportRecord(VersionedRecord):
 
 
 def check_output(folder: Path, artifacts: Artifacts) -> None:
-    """An export may be written to ``folder``: it is not part of what the other commands keep.
+    """Check that an export may be written to ``folder``, which isn't part of what the other commands keep.
 
     Raises:
-        UsageError: it is inside the artifact folder's own folders, or holds the artifact folder.
+        UsageError: it is inside one of the artifact folder's own folders, or contains the artifact folder.
     """
     place, root = folder.resolve(), artifacts.root.resolve()
     own = (artifacts.runs, artifacts.data, artifacts.tokenizer, artifacts.bases)
     if place == root or place in root.parents:
-        raise UsageError(f"{folder} holds the artifact folder: an export can't be written over it.", ANOTHER)
+        raise UsageError(f"{folder} contains the artifact folder, so an export can't replace it.", ANOTHER)
     for kept in (path.resolve() for path in own):
         if place == kept or kept in place.parents:
             raise UsageError(
@@ -42,7 +42,7 @@ def check_output(folder: Path, artifacts: Artifacts) -> None:
 
 
 def check_all_ours(folder: Path) -> None:
-    """Every file in ``folder`` is one that ptk exported, unchanged since, so that the folder may be replaced.
+    """Check that ptk exported every file in ``folder``, unchanged since, so that the folder may be replaced.
 
     Raises:
         UsageError: one isn't; nothing was touched.
@@ -52,7 +52,7 @@ def check_all_ours(folder: Path) -> None:
 
 
 def check_ours(folder: Path, names: Iterable[str]) -> None:
-    """Those of ``names`` that are in ``folder`` are files that ptk exported, unchanged since.
+    """Check that ptk exported those of ``names`` that are in ``folder``, unchanged since.
 
     Raises:
         UsageError: one isn't; nothing was touched.

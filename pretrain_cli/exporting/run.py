@@ -26,7 +26,7 @@ TOKENIZER_FILES = ("tokenizer.json", *COMPANIONS, "tokenizer.model", "vocab.json
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written; ``checked`` says how it was tried, ``address`` where it was uploaded."""
+    """What was written; ``checked`` says how it was checked, ``address`` where it was uploaded."""
 
     format: str
     path: Path
@@ -52,7 +52,7 @@ def export(
     Args:
         artifacts: where the run is.
         progress: told what is being written.
-        to: "hf", "gguf", or "ollama" (a .gguf file with a Modelfile beside it).
+        to: "hf", "gguf", or "ollama" (a .gguf file with a Modelfile).
         run: the latest where None; a model folder, a .gguf file, a Hub id or "base" works too.
         checkpoint: one of its checkpoints instead of the finished model.
         output: the folder to write into.
@@ -65,9 +65,9 @@ def export(
         MissingDependencyError: gguf isn't installed.
     """
     if to not in FORMATS:
-        raise UsageError(f"'{to}' is not a format to export to.", f"Known: {', '.join(FORMATS)}.")
+        raise UsageError(f"'{to}' is not an export format.", f"Formats: {', '.join(FORMATS)}.")
     if quantization not in ("f16", "q8_0"):
-        raise UsageError(f"'{quantization}' is not a quantization that ptk knows.", "Known: f16, q8_0.")
+        raise UsageError(f"'{quantization}' is not a known quantization.", "Quantizations: f16, q8_0.")
     named = find_model(run, artifacts, checkpoint)
     if push_to_hub is not None:
         check_hub(push_to_hub)
@@ -106,7 +106,7 @@ def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load:
 
 
 def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: bool) -> tuple[list[Path], str]:
-    """The file, for Ollama a Modelfile, the card beside it; and what running it gave."""
+    """The file, its card, for Ollama a Modelfile; and what running it showed."""
     folder = file.parent
     folder.mkdir(parents=True, exist_ok=True)
     write_gguf(whole, file, quantization)
@@ -125,7 +125,7 @@ def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: b
 
 
 def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
-    """A folder with only what a model needs, weights as links where they can be used as they are."""
+    """A folder with only what a model needs; weights are links where they can be used as they are."""
     whole.mkdir()
     source = Path(location)
     weights = sorted(source.glob("model*.safetensors*"))
@@ -133,7 +133,7 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
         for file in [*weights, source / "config.json", source / "generation_config.json"]:
             if file.is_file():
                 (whole / file.name).symlink_to(file.resolve())
-    else:  # an older format, or a model in the Hub's cache; what is missing is said here
+    else:  # an older format, or a model in the Hub's cache; this says what is missing
         from pretrain_cli.model.load import load_model
 
         load_model(location).save_pretrained(whole)
@@ -144,7 +144,7 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
 
 
 def _write_hf(whole: Path, folder: Path) -> list[Path]:
-    """Copy, open it the way everyone will, and only then give it its name."""
+    """Copy the folder, open it as everyone does, and only then give it its name."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as staging:
         inner = Path(staging) / "model"

@@ -43,7 +43,7 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(_read_tokenizer, Path(tokenizer_folder))
         # The disk and the second core work while torch is imported here.
-        from pretrain_cli.generation.engines.selection import open_torch_writer
+        from pretrain_cli.generation.engines.torch_engine import open_torch_writer
 
         info, tokenizer = reading.result()  # before threads are timed: our own work must not look like another process
         return open_torch_writer(named.name, location, config, info, tokenizer)

@@ -15,6 +15,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import Base, find_base
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, ModelError
+from pretrain_cli.formatting import exact
 from pretrain_cli.manifest import Manifest
 from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.model.gguf_reading import convert_gguf
@@ -40,7 +41,7 @@ def build_model(
         config: its section ``model`` says what to build.
         artifacts: where a converted base is kept.
         vocab_size: ids that the tokenizer can make.
-        sequence_length: tokens in a row; the model must take that many.
+        sequence_length: tokens in a row; the model must accept that many.
         tokenizer: the prepared data's tokenizer.
         shape: the shape from scratch; None with a base, which has its own.
         dtype: of the weights.
@@ -53,7 +54,7 @@ def build_model(
     if not wanted.base:
         if wanted.init not in ("base", "random"):
             raise ConfigError(
-                f"model.init = '{wanted.init}' reshapes a base, but no base is named.", "Name one with --base MODEL."
+                f"model.init = '{wanted.init}' reshapes a base, but there is none.", "Name one with --base MODEL."
             )
         assert shape is not None
         return scratch_model(shape, wanted.family, vocab_size, sequence_length, tokenizer, wanted.activation).to(dtype)
@@ -89,9 +90,9 @@ def scratch_model(
 ) -> PreTrainedModel:
     """A model of transformers' own class with random weights, ready to learn fast.
 
-    SwiGLU (Shazeer 2020, arXiv 2002.05202) unless another ``activation`` is wanted: squared ReLU (arXiv 2109.08668)
-    learns alike, and llama.cpp has it for no such model. Output projections at zero, so that each layer begins as
-    the identity, all others at 1/√(fan in).
+    SwiGLU (Shazeer 2020, arXiv 2002.05202) unless another ``activation`` is asked for: squared ReLU (arXiv 2109.08668)
+    learns as much, but llama.cpp doesn't have it for these models. Output projections begin at zero, so that each layer
+    begins as the identity; all others have a standard deviation of 1/√(fan in).
     """
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,
@@ -123,16 +124,16 @@ def _check_length(config: Any, sequence_length: int, name: str) -> None:
     limit = getattr(config, "max_position_embeddings", None)
     if isinstance(limit, int) and sequence_length > limit:
         raise ConfigError(
-            f"Rows hold {sequence_length} tokens, {name} takes {limit}.",
+            f"Rows have {exact(sequence_length)} tokens, but {name} takes at most {exact(limit)}.",
             f"Prepare again with shorter rows: ptk prepare … --set data.sequence_length={limit}",
         )
 
 
 def check_base_matches(config: Config, manifest: Manifest, artifacts: Artifacts) -> None:
-    """The base's own tokenizer is the one the rows were made with, unless the user chose another.
+    """Check that the base's own tokenizer made the rows, unless the user chose another tokenizer.
 
     Raises:
-        ModelError: they differ; rows of ids would mean other words to this base.
+        ModelError: another tokenizer did: to this base, the ids would mean other words.
     """
     import tempfile
 

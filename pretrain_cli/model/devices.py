@@ -1,4 +1,4 @@
-"""Chooses the device, precision and number of threads that suit this machine."""
+"""Chooses the device, precision and number of threads that suit this machine, with the reason."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Generic, TypeVar
 import torch
 
 from pretrain_cli.errors import ConfigError
+from pretrain_cli.formatting import count_of
 from pretrain_cli.processes import available_cores as available_cores
 
 BF16_GAIN = 1.3
-"""bf16 is taken on a CPU above this ratio of speeds: a native one read 3.1, emulated ones 0.47 and 0.03."""
+"""Ratio of speeds from which a CPU uses bf16: native bf16 measured 3.1, emulated 0.47 and 0.03."""
 PROBE_SIZE = 512
 PROBE_SECONDS = 0.04
 BUSY_SHARE = 0.3
-"""A core's worth of other people's work above this makes two OpenMP threads wait for each other."""
+"""Work of other processes, in cores, above which two OpenMP threads wait for each other."""
 
 T = TypeVar("T")
 
@@ -41,9 +42,9 @@ def choose_device(name: str) -> Choice[str]:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return Choice("cuda", f"{torch.cuda.get_device_name()} is there")
+            return Choice("cuda", f"found {torch.cuda.get_device_name()}")
         if torch.backends.mps.is_available():
-            return Choice("mps", "Apple's GPU is there")
+            return Choice("mps", "found Apple's GPU")
         return Choice("cpu", "no GPU that torch can use")
     try:
         device = torch.device(name)
@@ -51,22 +52,24 @@ def choose_device(name: str) -> Choice[str]:
         raise ConfigError(f"There is no device '{name}'.", "Devices: auto, cpu, cuda, cuda:1, mps.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         built = torch.version.cuda is not None
-        why = "no CUDA driver or GPU answers" if built else "this torch is built without CUDA"
+        why = "no CUDA driver or GPU answers" if built else "this torch was built without CUDA"
         raise ConfigError(f"The device '{name}' can't be used: {why}.", "Use --device auto, or see: ptk doctor")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"The device '{name}' isn't there: {torch.cuda.device_count()} are.", "Use --device auto.")
+        found = count_of(torch.cuda.device_count(), "GPU")
+        raise ConfigError(f"There is no device '{name}': this machine has {found}.", "Use --device auto.")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("The device 'mps' isn't available here.", "Use --device auto, or see: ptk doctor")
+        raise ConfigError("The device 'mps' isn't available on this machine.", "Use --device auto, or see: ptk doctor")
     return Choice(name, "as asked")
 
 
 def choose_precision(name: str, device: str) -> Choice[str]:
     """ "fp32", "bf16" (autocast), "fp16" (autocast) or "bf16-weights" for training on ``device``.
 
-    On a GPU by its capability without emulation, on a CPU by timing both: its flags were wrong in one case of three.
+    A GPU is asked what it computes without emulation. A CPU is timed with both: its flags were wrong in one case of
+    three.
 
     Args:
-        name: one of them, taken as it is, "auto", or "auto-weights": bf16 for the weights too where it is taken.
+        name: one of them, used as it is; "auto"; or "auto-weights": where bf16 is chosen, the weights are bf16 too.
         device: what `choose_device` gave.
     """
     if name not in ("auto", "auto-weights"):
@@ -81,18 +84,18 @@ def choose_precision(name: str, device: str) -> Choice[str]:
         return Choice("fp32", "Apple's GPUs emulate bf16 on some generations")
     ratio = bf16_speed_ratio()
     if ratio >= BF16_GAIN:
-        return Choice(bf16, f"timed {ratio:.1f} times as fast as fp32 here")
-    return Choice("fp32", f"bf16 timed {ratio:.2g} times as fast here")
+        return Choice(bf16, f"{ratio:.1f} times as fast as fp32 on this CPU, as timed")
+    return Choice("fp32", f"bf16 is {ratio:.2g} times as fast on this CPU, as timed")
 
 
 def bf16_speed_ratio() -> float:
-    """Speed of a bf16 matrix product over that of an fp32 one on this CPU; takes about 0.1 s."""
+    """Speed of a bf16 matrix product divided by that of an fp32 one on this CPU; takes about 0.1 s."""
     times = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
     return times[torch.float32] / times[torch.bfloat16]
 
 
 def matmul_flops(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int = 0) -> float:
-    """Floating-point operations a second of a product of two ``size`` x ``size`` matrices, as measured now.
+    """Floating-point operations per second in a product of two ``size`` × ``size`` matrices, as measured now.
 
     Args:
         dtype: of the matrices.
@@ -123,16 +126,16 @@ def _product_seconds(dtype: torch.dtype, device: str = "cpu", size: int = PROBE_
 
 
 def choose_threads(setting: int | str, busy_cores: float | None = None) -> Choice[int]:
-    """CPU threads for torch. Two collapse (tens of times slower) where another process holds one of two cores.
+    """CPU threads for torch. Two threads become tens of times slower where another process uses one of two cores.
 
     Args:
-        setting: a number, or "auto": OMP_NUM_THREADS where set, else all cores, fewer where others work.
+        setting: a number, or "auto": OMP_NUM_THREADS where set, else all cores that other processes leave free.
         busy_cores: cores that other processes use; measured for 0.2 s where None.
     """
     if isinstance(setting, int):
         return Choice(setting, "as asked")
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
-        return Choice(max(1, int(os.environ["OMP_NUM_THREADS"])), "OMP_NUM_THREADS says so")
+        return Choice(max(1, int(os.environ["OMP_NUM_THREADS"])), "set by OMP_NUM_THREADS")
     cores = available_cores()
     if busy_cores is None:
         busy_cores = _busy_cores()

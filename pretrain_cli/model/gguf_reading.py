@@ -13,7 +13,7 @@ from pretrain_cli.storage import publish_folder
 
 
 def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
-    """Dequantise ``file`` into fp32 safetensors under ``artifacts.bases``, once; later calls find it there.
+    """Dequantize ``file`` into fp32 safetensors under ``artifacts.bases``, once; later calls find it there.
 
     Raises:
         MissingDependencyError: the package gguf isn't installed.
@@ -33,7 +33,7 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
 
     artifacts.bases.mkdir(parents=True, exist_ok=True)
     try:
-        # transformers' bar for this can't be switched off, and would break into the live view.
+        # transformers' progress bar for this can't be switched off, and would disturb the live view.
         with contextlib.redirect_stderr(io.StringIO()):
             model = AutoModelForCausalLM.from_pretrained(
                 str(file.parent),

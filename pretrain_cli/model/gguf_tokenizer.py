@@ -15,22 +15,22 @@ SPLITTINGS = {SPLIT: "qwen2", SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): "llama
 """Pattern of a tokenizer's Split -> GGUF's name of it."""
 
 SPACE = "▁"
-"""Stands for a space in SentencePiece's vocabularies."""
+"""A space in SentencePiece's vocabularies."""
 
 ELSEWHERE = "Export with --to hf, and convert with llama.cpp."
 
 
 def write_tokenizer(writer: Any, gguf: Any, folder: Path, rows: int) -> None:
-    """Add the tokenizer in ``folder`` to a GGUFWriter, its vocabulary filled up to the embedding's ``rows``.
+    """Add the tokenizer in ``folder`` to a GGUFWriter, with its vocabulary filled up to the embedding's ``rows``.
 
     Raises:
-        ModelError: llama.cpp has no way to part text as it does, or it has more entries than ``rows``.
+        ModelError: llama.cpp can't split text as it does, or it has more entries than ``rows``.
     """
     tokenizer = read_json(folder / "tokenizer.json")
     info = read_tokenizer(folder)
     model = tokenizer["model"]
     if model.get("type") != "BPE":
-        raise ModelError(f"A tokenizer of the kind {model.get('type')} can't be written as GGUF.", ELSEWHERE)
+        raise ModelError(f"A tokenizer of type {model.get('type')} can't be written as GGUF.", ELSEWHERE)
     check_vocabulary(info.vocab_size, rows, str(folder))
     tokens, types = _entries(tokenizer, gguf, rows, model.get("unk_token"))
     merges = [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in model["merges"]]
@@ -61,16 +61,16 @@ def _entries(tokenizer: dict[str, Any], gguf: Any, rows: int, unknown: str | Non
 
 
 def _write_sentencepiece(writer: Any, tokenizer: dict[str, Any], tokens: list[str], merges: list[list[str]]) -> None:
-    """BPE with bytes for what it doesn't know, as Llama 2 has it: llama.cpp merges what makes the best score first.
+    """BPE with bytes for unknown text, as in Llama 2; llama.cpp first merges the pair with the best score.
 
     Raises:
-        ModelError: text is parted before it is merged.
+        ModelError: text is split before it is merged.
     """
     pre = tokenizer.get("pre_tokenizer") or {}
     steps = (tokenizer.get("normalizer") or {}).get("normalizers", [tokenizer.get("normalizer") or {}])
     marks_spaces = any(step.get("content") == SPACE for step in steps if step.get("type") == "Replace")
     if pre.get("type") != "Metaspace" and (pre or not marks_spaces):
-        raise ModelError("The tokenizer splits text in a way that GGUF files have no name for.", ELSEWHERE)
+        raise ModelError("The tokenizer splits text in a way that has no name in GGUF files.", ELSEWHERE)
     rank: dict[str, int] = {}
     for place, (left, right) in enumerate(merges):
         rank.setdefault(left + right, place)
@@ -95,10 +95,10 @@ def _write_specials(writer: Any, info: TokenizerInfo, model: dict[str, Any]) -> 
 
 
 def _splitting(tokenizer: dict[str, Any]) -> str:
-    """llama.cpp's name for the way this tokenizer splits text before merging; with a wrong one prompts get other ids.
+    """llama.cpp's name for how this tokenizer splits text before merging; with a wrong one, prompts get other ids.
 
     Raises:
-        ModelError: llama.cpp has no such way that is known here.
+        ModelError: no such name is known here.
     """
     pre = tokenizer.get("pre_tokenizer") or {}
     steps = pre.get("pretokenizers", [pre])
@@ -112,4 +112,4 @@ def _splitting(tokenizer: dict[str, Any]) -> str:
         kinds = ["Split", "ByteLevel"]
     if kinds == ["Split", "ByteLevel"] and patterns[0] in SPLITTINGS:
         return SPLITTINGS[patterns[0]]
-    raise ModelError("The tokenizer splits text in a way that GGUF files have no name for.", ELSEWHERE)
+    raise ModelError("The tokenizer splits text in a way that has no name in GGUF files.", ELSEWHERE)

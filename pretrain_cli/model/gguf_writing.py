@@ -26,12 +26,12 @@ NAMES = {
 
 
 def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = None) -> None:
-    """Write the model of ``folder`` to ``file``; ``kind`` is "f16" or "q8_0", ``tokenizer`` its own folder.
+    """Write the model in ``folder`` to ``file``; ``kind`` is "f16" or "q8_0", ``tokenizer`` another folder with that.
 
     Raises:
         MissingDependencyError: the package gguf isn't installed.
-        ModelError: an architecture, activation, rotary embedding or tokenizer that llama.cpp or this file doesn't
-            know, or damaged weights.
+        ModelError: damaged weights, or an architecture, activation, rotary embedding or tokenizer that llama.cpp or
+            this file doesn't know.
     """
     try:
         import gguf
@@ -49,7 +49,7 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     _write_shape(writer, config, folder.name)
     _write_rope(writer, gguf, config)
     write_tokenizer(writer, gguf, tokenizer or folder, config["vocab_size"])
-    quantised = gguf.GGMLQuantizationType.Q8_0
+    quantized = gguf.GGMLQuantizationType.Q8_0
     for name, tensor in tensors.items():
         values = tensor.float().numpy()
         if family == "llama" and re.search(r"\.(q|k)_proj\.", name):
@@ -58,7 +58,7 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
         if values.ndim == 1:
             writer.add_tensor(gguf_name(name), values)
         elif kind == "q8_0" and values.shape[-1] % 32 == 0:
-            writer.add_tensor(gguf_name(name), gguf.quants.quantize(values, quantised), raw_dtype=quantised)
+            writer.add_tensor(gguf_name(name), gguf.quants.quantize(values, quantized), raw_dtype=quantized)
         else:
             writer.add_tensor(gguf_name(name), values.astype(np.float16))
     writer.write_header_to_file()
@@ -84,11 +84,11 @@ def gguf_name(name: str) -> str:
         return whole[name]
     if match and match[2] in NAMES:
         return f"blk.{match[1]}.{NAMES[match[2]]}.{match[3]}"
-    raise ModelError(f"The tensor '{name}' has no place in a GGUF file.", "Export the model with --to hf.")
+    raise ModelError(f"A GGUF file has no place for the tensor '{name}'.", "Export the model with --to hf.")
 
 
 def _interleave(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """llama.cpp rotates neighbouring pairs where transformers rotates halves: rows in its order."""
+    """Put the rows in llama.cpp's order, which rotates neighboring pairs where transformers rotates halves."""
     shape = values.shape
     return values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
@@ -96,7 +96,7 @@ def _interleave(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 def _write_shape(writer: Any, config: dict[str, Any], name: str) -> None:
     heads = config["num_attention_heads"]
     head_dim = _head_dim(config)
-    # A window that slides over the context isn't written: the context ends where it begins to slide.
+    # GGUF gets no sliding window: the context ends where the window would begin to slide.
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     writer.add_name(name)
     writer.add_context_length(min(config["max_position_embeddings"], window or config["max_position_embeddings"]))
@@ -116,7 +116,7 @@ def _head_dim(config: dict[str, Any]) -> int:
 
 
 def _write_rope(writer: Any, gguf: Any, config: dict[str, Any]) -> None:
-    """Base, scaling, and for Llama 3.1's kind a tensor of divisors, one for each pair of a head."""
+    """Base, scaling, and for Llama 3.1's kind a tensor of divisors, one for each pair in a head."""
     rope, head_dim = rope_settings(config), _head_dim(config)
     writer.add_rope_dimension_count(head_dim)
     writer.add_rope_freq_base(rope["rope_theta"])

@@ -1,4 +1,4 @@
-"""Runs a .gguf file with llama.cpp in this process."""
+"""Runs a .gguf file with llama.cpp, in this process."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qw
 """transformers' model type -> llama.cpp's architecture."""
 CHECKED_CONTEXT = 256
 LOOK_S = 0.1
-"""Ctrl-C is noticed between two looks at what llama.cpp has written."""
+"""Ctrl-C is noticed within this time."""
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Raise ModelError if llama.cpp would compute something else than the model that this config.json describes."""
+    """Raise ModelError if llama.cpp would compute something other than the model in this config.json."""
     family, activation = config.get("model_type", ""), config.get("hidden_act", "silu")
     if family not in FAMILIES:
         raise ModelError(f"A '{family}' model can't be written as GGUF.", "Export it with --to hf.")
     if activation != "silu":
         raise ModelError(
-            f"The model's activation '{activation}' has no place in a GGUF file: llama.cpp takes silu here.",
-            "Take --to hf, or --engine torch. A model for llama.cpp: ptk train --set model.activation=silu",
+            f"llama.cpp can't compute the model's activation '{activation}', only silu.",
+            "Use --to hf, or --engine torch. To train a model for llama.cpp: --set model.activation=silu",
         )
     if not is_known_rope(config):
         raise ModelError(
-            f"A rotary embedding of the kind '{rope_settings(config)['rope_type']}' can't be written as GGUF.",
+            f"A rotary embedding of type '{rope_settings(config)['rope_type']}' can't be written as GGUF.",
             "Export with --to hf, and convert with llama.cpp.",
         )
 
 
 def is_installed() -> bool:
-    """Whether the package xllamacpp, llama.cpp with its binaries, is there."""
+    """Whether the package xllamacpp, which has llama.cpp's binaries, is installed."""
     return importlib.util.find_spec("xllamacpp") is not None
 
 
 def serve(file: Path, context: int) -> Any:
-    """llama.cpp's server over ``file`` with room for ``context`` tokens; 0: as many as the model was made for.
+    """llama.cpp's server for ``file`` with room for ``context`` tokens; 0: as many as the model was made for.
 
     Raises:
         ModelError: the file is damaged, or of an architecture that llama.cpp doesn't know.
@@ -69,7 +69,7 @@ def serve(file: Path, context: int) -> Any:
 
 
 def stream(server: Any, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What llama.cpp sends, part by part. It computes in a thread, so that Ctrl-C ends it at the next token."""
+    """What llama.cpp sends, part by part. It computes in a thread, so that Ctrl-C stops it at the next token."""
     parts: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     stopped = threading.Event()
 
@@ -104,7 +104,7 @@ def stream(server: Any, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What llama.cpp wrote, into how many tokens it had cut the prompt, and (id, log-probability) of each new one."""
+    """What llama.cpp wrote, how many tokens it made of the prompt, and (id, log-probability) of each new token."""
 
     text: str
     prompt_tokens: int

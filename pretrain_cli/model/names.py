@@ -1,4 +1,4 @@
-"""Finds the weights that a model's name stands for: a run, its checkpoint, a folder, its base, or a Hub id."""
+"""Finds the model that a name means: a run, one of its checkpoints, a folder, its base, or a Hub id."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class NamedModel:
     """A model that can be opened.
 
     Attributes:
-        name: how a report calls it.
-        location: a folder with weights and tokenizer, or a Hub id.
-        run: the run it belongs to, where it is one of ours.
+        name: what reports call it.
+        location: a folder with weights, a .gguf file, or a Hub id.
+        run: the run it belongs to, if any.
         step: the checkpoint's step, None for a finished model.
         tokenizer: the folder or Hub id that its tokenizer is in.
     """
@@ -33,9 +33,9 @@ class NamedModel:
 
 
 def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = None) -> NamedModel:
-    """The model that ``name`` stands for; None is the latest run, "base" the latest run's base.
+    """The model that ``name`` means; None is the latest run, "base" the latest run's base.
 
-    A run can be given with a checkpoint as ``RUN@step-000100`` too.
+    ``RUN@step-000100`` is a checkpoint of a run.
 
     Raises:
         ModelError: there is no such run, checkpoint, folder or base.
@@ -51,7 +51,7 @@ def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = 
     assert name is not None
     if checkpoint is not None:
         raise ModelError(
-            f"'{name}' is not a run, so it has no checkpoint {checkpoint}.", "See what is there: ptk runs list"
+            f"'{name}' is not a run, so it has no checkpoint {checkpoint}.", "List the runs: ptk runs list"
         )
     folder = Path(name)
     if folder.is_dir():
@@ -155,7 +155,7 @@ def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
     if location.is_dir():
         tokenizer = Path(named.tokenizer)
         if not (tokenizer / "tokenizer.json").is_file():
-            raise ModelError(f"{tokenizer} has no tokenizer.json.", "Put the model's tokenizer beside its weights.")
+            raise ModelError(f"{tokenizer} has no tokenizer.json.", "Put the model's tokenizer next to its weights.")
         return str(location), tokenizer
     from pretrain_cli.base import find_base
     from pretrain_cli.tokenizer.copy import copy_tokenizer

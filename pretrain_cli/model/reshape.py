@@ -9,11 +9,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pretrain_cli.errors import ConfigError, ModelError
+from pretrain_cli.formatting import count_of
 
 
 def depth_up(model: PreTrainedModel, layers: int | None = None) -> PreTrainedModel:
-    """``model`` with its middle layers repeated, as SOLAR's depth up-scaling does it (arXiv 2312.15166): the first
-    half of the new model is the base's first layers, the second half its last ones.
+    """``model`` with its middle layers repeated, as SOLAR's depth up-scaling does (arXiv 2312.15166).
+
+    The first half of the new model has the base's first layers, the second half its last ones.
 
     Args:
         model: the base; changed in place.
@@ -26,8 +28,8 @@ def depth_up(model: PreTrainedModel, layers: int | None = None) -> PreTrainedMod
     wanted = layers or count * 3 // 2
     if not count < wanted <= 2 * count:
         raise ConfigError(
-            f"depth-up takes a base of {count} layers to {count + 1} … {2 * count}, not {wanted}.",
-            "Set model.layers within that.",
+            f"depth-up takes a base of {count_of(count, 'layer')} to {count + 1} to {2 * count} layers, not {wanted}.",
+            "Set model.layers within that range.",
         )
     first = (wanted + 1) // 2
     return _with_layers(model, [*range(first), *range(count - (wanted - first), count)])
@@ -47,7 +49,8 @@ def drop_layers(model: PreTrainedModel, layers: int | None = None) -> PreTrained
     wanted = layers or max(1, count // 2)
     if not 1 <= wanted < count:
         raise ConfigError(
-            f"drop-layers takes a base of {count} layers to 1 … {count - 1}, not {wanted}.", "Set model.layers."
+            f"drop-layers takes a base of {count_of(count, 'layer')} to 1 to {count - 1} layers, not {wanted}.",
+            "Set model.layers within that range.",
         )
     if wanted == 1:
         return _with_layers(model, [0])
@@ -72,7 +75,7 @@ def _with_layers(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
         seen.add(index)
     for position, layer in enumerate(new):
         part: Any
-        for part in layer.modules():  # the cache in generation goes by each attention's own index
+        for part in layer.modules():  # generation's cache goes by the index of each attention
             if hasattr(part, "layer_idx"):
                 part.layer_idx = position
     config: Any = model.config

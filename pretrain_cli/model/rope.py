@@ -1,4 +1,4 @@
-"""Reads how fast a config's rotary embedding turns, and whether llama.cpp can be told."""
+"""Computes the angles of a config's rotary embedding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KNOWN = ("default", "linear", "llama3")
 
 
 def rope_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """``rope_type``, ``rope_theta`` and what belongs to them, from a config.json of any age."""
+    """``rope_type``, ``rope_theta`` and what belongs to them, from a config.json of any version."""
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     rope["rope_type"] = rope.get("rope_type") or rope.get("type") or "default"
     rope["rope_theta"] = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
@@ -27,7 +27,7 @@ def is_known_rope(config: dict[str, Any]) -> bool:
 
 
 def inverse_frequencies(config: dict[str, Any], head_dim: int) -> Tensor:
-    """Angle per position of each pair of a head, float32[head_dim / 2], to the last bit as transformers has it.
+    """Angle per position of each pair in a head, float32[head_dim / 2], the same as transformers' to the last bit.
 
     The kind "llama3" leaves fast pairs as they are, slows slow ones by ``factor``, and blends between the two
     (Llama 3.1, 2024).

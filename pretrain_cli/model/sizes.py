@@ -1,4 +1,4 @@
-"""Lists the shapes of a model from scratch, and chooses one for a text and a budget."""
+"""Lists the shapes of models from scratch, and chooses the one that suits a text and a budget."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ TIE_ABOVE_VOCABULARY = 20_000
 UNTIE_ABOVE_HIDDEN = 1024
 DEEPEST = 200
 HIDDEN_PER_LAYER = 48
-"""Width of a depth that isn't one of the sizes, rounded to whole heads: the sizes have 32 to 64 for each layer."""
+"""Width per layer of a depth that has no named size, rounded to whole heads: the named sizes have 32 to 64."""
 TOKENS_PER_PARAMETER = 2.0
-"""A larger size is taken when the time pays for this many tokens per parameter in its matrices: at equal time 2 layers
-of 128 lead 4 by 0.05 bits per byte where the 4 see 0.9, and are level with them where they see 1.9 (measured)."""
+"""A larger size is chosen when the time is enough for this many tokens per parameter in its matrices. In equal time, 2
+layers of 128 lead 4 by 0.05 bits per byte where the 4 see 0.9, and are level where they see 1.9 (measured)."""
 LEAST_TEXT_PER_PARAMETER = 0.6
-"""Where the time is enough for the text, a size is taken that sees so many tokens per parameter: of 1 MB in three
-passes 4 layers with 0.65 learn 0.01 more than 2, and 0.02 more than 6 of 256 with 0.13 (measured)."""
+"""Where the time is enough for the text, the chosen size sees at least this many tokens per parameter. From 1 MB in
+three passes, 4 layers with 0.65 learn 0.01 more than 2, and 0.02 more than 6 of 256 with 0.13 (measured)."""
 ENOUGH_FOR_THE_TEXT = 0.7
-"""The estimate of what the time pays for may be off by this much before the text counts as the limit."""
+"""The text counts as the limit when the time is enough for this share of it: the estimate may be off."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One of the sizes; heads have 64 dimensions, the gated MLP is three times the hidden size."""
+    """A size; heads have 64 dimensions, the gated MLP is three times the hidden size."""
 
     name: str
     layers: int
@@ -43,7 +43,7 @@ class Shape:
         return MLP_RATIO * self.hidden
 
     def matrix_parameters(self, vocab_size: int) -> int:
-        """Weights that each token is multiplied with: attention, MLP and head, without the embedding's look-up."""
+        """Weights that each token is multiplied with: attention, MLP and head, without the embedding."""
         layer = 4 * self.hidden**2 + 3 * self.hidden * self.mlp
         return self.layers * layer + vocab_size * self.hidden
 
@@ -52,11 +52,11 @@ class Shape:
         return vocab_size > TIE_ABOVE_VOCABULARY and self.hidden < UNTIE_ABOVE_HIDDEN
 
     def parameters(self, vocab_size: int) -> int:
-        """All weights, norms left out."""
+        """All weights but the norms'."""
         return self.matrix_parameters(vocab_size) + (0 if self.tied(vocab_size) else vocab_size * self.hidden)
 
     def flops_per_token(self, vocab_size: int, sequence_length: int) -> float:
-        """Floating-point operations to train on one token: 6 a weight (Kaplan et al. 2020), and attention."""
+        """Floating-point operations to train on one token: 6 per weight (Kaplan et al. 2020), and attention."""
         attention = 12 * self.layers * self.hidden * sequence_length / 2
         return 6.0 * self.matrix_parameters(vocab_size) + attention
 
@@ -73,9 +73,9 @@ SIZES = (
 
 
 def named_shape(size: str, layers: int | None = None) -> Shape:
-    """The size called ``size``, or of that many layers; with ``layers`` layers instead of its own where given.
+    """The shape called ``size``, or with that many layers; ``layers`` replaces its number of layers where given.
 
-    A depth that several sizes have is the smallest of them; one that none has gets a width in proportion.
+    Of several shapes with that many layers, the smallest is used; where there is none, the width is in proportion.
 
     Raises:
         ConfigError: there is no such size.
@@ -101,13 +101,13 @@ def choose_shape(
     tokens: float = float("inf"),
     tokens_of: str = "text",
 ) -> Choice[Shape]:
-    """The largest size that time and text can still teach.
+    """The largest size that time and text are enough for.
 
     Args:
-        flops: floating-point operations that the whole run can spend.
+        flops: floating-point operations that the whole run can use.
         vocab_size: ids of the tokenizer.
         sequence_length: tokens in a row.
-        layers: layers instead of the size's own.
+        layers: replaces the size's number of layers.
         tokens: training tokens at most: those of all passes over the text, or fewer where the budget names them.
         tokens_of: what sets ``tokens``, for the reason.
     """
@@ -120,6 +120,6 @@ def choose_shape(
             chosen, affordable = shape, paid
     seen = min(tokens, affordable) / chosen.matrix_parameters(vocab_size)
     limit = tokens_of if tokens < affordable else "time"
-    why = f"the {limit} is too short for more" if chosen is SIZES[0] else f"the largest that the {limit} can teach"
+    why = f"the {limit} is too short for more" if chosen is SIZES[0] else f"the largest that the {limit} is enough for"
     shape = chosen if layers is None else replace(chosen, layers=layers)
-    return Choice(shape, f"{why}: about {seen:.2g} tokens a weight of its matrices")
+    return Choice(shape, f"{why}: about {seen:.2g} tokens per weight in its matrices")

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import html
 
+from pretrain_cli.formatting import duration
 from pretrain_cli.runs.results import RunComparison, RunSummary
 from pretrain_cli.storage import write_text
 from pretrain_cli.webpage import charts, document, line_chart, table
+
+LABELS = {"grad_norm": "gradient norm"}
 
 
 def write_comparison(result: RunComparison) -> None:
     """Write ``result.page``."""
     names = (result.first.name, result.second.name)
     title = f"{names[0]} and {names[1]}"
-    figures = [line_chart(key.replace("_", " "), "step", curves) for key, curves in result.curves.items()]
-    differing = [(key, _told(one), _told(other)) for key, (one, other) in result.differences.items()]
+    figures = [
+        line_chart(LABELS.get(key, key.replace("_", " ")), "step", curves) for key, curves in result.curves.items()
+    ]
+    differing = [(key, _cell(one), _cell(other)) for key, (one, other) in result.differences.items()]
     parts = [
         f"<h1>Runs {html.escape(title)}</h1>",
         table(("", *names), _figures(result.first, result.second)),
@@ -28,21 +33,21 @@ def write_comparison(result: RunComparison) -> None:
 
 def _figures(first: RunSummary, second: RunSummary) -> list[tuple[str, str, str]]:
     def row(label: str, one: object, other: object) -> tuple[str, str, str]:
-        return (label, _told(one), _told(other))
+        return (label, _cell(one), _cell(other))
 
     return [
         row("status", first.status, second.status),
-        row("started", first.started, second.started),
+        row("started", first.started.replace("T", " "), second.started.replace("T", " ")),
         row("base", first.base or "from scratch", second.base or "from scratch"),
         row("steps", first.steps, second.steps),
         row("tokens", first.tokens, second.tokens),
         row("loss", first.loss, second.loss),
         row("bits per byte", first.bits_per_byte, second.bits_per_byte),
-        row("seconds", first.seconds, second.seconds),
+        row("time", *(None if run.seconds is None else duration(run.seconds) for run in (first, second))),
     ]
 
 
-def _told(value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "\u2013"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -150,7 +150,7 @@ def test_the_card_tells_what_the_records_say(tmp_path: Path) -> None:
     for told in (
         *("license:", "base_model: owner/base", "`f00d`", "whale.txt, 12 bytes", "sea: 3 documents, 99 tokens"),
         *(
-            "tokens: 1 024",
+            "tokens: 1,024",
             "| 8 |  | 2.5000 | 2.7500 |",
             "validation | 1.2500",
             "learning_rate = 0.5",

@@ -92,7 +92,7 @@ def test_an_exported_gguf_writes_in_llama_cpp_what_transformers_writes(
     taught: Path, quantization: str, tmp_path: Path
 ) -> None:
     result = export(Artifacts(tmp_path), to="gguf", run=str(taught), quantization=quantization)
-    assert "greedy tokens as transformers writes them" in result.checked
+    assert "greedy tokens are those of transformers" in result.checked
     # A bare file: llama.cpp cuts the prompt into tokens itself, and puts BOS in front as the tokenizer does.
     by_llama = write(str(result.files[0]), tmp_path, [PROMPT], greedy=True, engine="llama.cpp")[0]
     by_torch = write(str(taught), tmp_path, [PROMPT], greedy=True)[0]
@@ -113,7 +113,7 @@ def test_other_shapes_and_tokenizers_write_the_same_in_llama_cpp(family: str, ch
         make_sentencepiece(folder)
     teach(folder)
     result = export(Artifacts(tmp_path), to="gguf", run=str(folder))
-    assert result.checked.startswith("run in llama.cpp: 24 greedy tokens as transformers writes them, log-prob")
+    assert result.checked.startswith("run in llama.cpp: its 24 greedy tokens are those of transformers, log-prob")
     assert "other tokens" not in result.checked
     by_llama = write(str(result.files[0]), tmp_path, [PROMPT], greedy=True, max_tokens=60, engine="llama.cpp")[0]
     by_torch = write(str(folder), tmp_path, [PROMPT], greedy=True, max_tokens=60)[0]

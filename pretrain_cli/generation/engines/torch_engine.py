@@ -1,4 +1,4 @@
-"""Selects the engine that computes a model with torch, and opens it."""
+"""Opens a model with the torch engine that suits it."""
 
 from __future__ import annotations
 
