@@ -41,10 +41,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     The folder opens with ``AutoTokenizer.from_pretrained``.
     """
     tokenizer = Tokenizer(models.BPE())
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in (SPLIT, split_long(LONGEST_WORD))]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    pieces = pre_tokenizers.Split(Regex(split_long(LONGEST_WORD)), "isolated")
+    # Splitting long words takes a third of the training's time again, so it is done for texts that hold any.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -52,7 +53,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    interruptible(lambda: tokenizer.train_from_iterator(_with_few_long_words(texts), trainer))
+    interruptible(
+        lambda: tokenizer.train_from_iterator(
+            _without_long_words(texts, pre_tokenizers.Sequence([words, pieces])), trainer
+        )
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pieces, byte_level])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
@@ -72,14 +78,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     write_json(folder / "special_tokens_map.json", {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD})
 
 
-def _with_few_long_words(texts: Iterable[str]) -> Iterator[str]:
-    """The texts; after ``LONG_CHARACTERS`` of those with long words, only the beginning of each long word."""
+def _without_long_words(texts: Iterable[str], split: pre_tokenizers.PreTokenizer) -> Iterator[str]:
+    """The texts; those with long words in pieces, after ``LONG_CHARACTERS`` only the beginning of each long word."""
     left = LONG_CHARACTERS
     for text in texts:
         if not may_hold_long_word(text, LONGEST_WORD):
             yield text
         elif left > 0:
             left -= len(text)
-            yield text
+            yield from (piece for piece, _ in split.pre_tokenize_str(text))
         else:
             yield _RUN.sub(lambda run: run[0][:LONGEST_WORD], text)
