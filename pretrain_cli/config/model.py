@@ -74,7 +74,7 @@ class DataConfig(Section):
     """Names of cleaning steps, applied in order. Empty: the text stays as it is. See the guide on cleaning."""
     on_error: Literal["fail", "skip"] = "fail"
     """A bad record: `fail` stops and says where it is; `skip` leaves it out, counts it and lists it in rejected.jsonl."""
-    max_record_bytes: Annotated[int, Field(ge=1_000)] = 256_000_000
+    max_record_bytes: Annotated[int, Field(ge=1_000, le=LARGEST)] = 256_000_000
     """Maximum bytes of one record: a line of jsonl or csv, a json, HTML, PDF, DOCX or EPUB file, a text in a table, or a document that is cleaned. A longer one is a bad record, see `on_error`. It takes about five times as much memory."""
     workers: Positive | Auto = "auto"
     """Processes that prepare the text. The rows don't depend on their number."""
