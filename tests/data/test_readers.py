@@ -108,7 +108,7 @@ def test_a_wrong_byte_in_utf8_is_an_error_and_no_other_encoding(tmp_path: Path) 
         documents(tmp_path / "a.txt")
 
 
-def test_a_separator_parts_documents_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_separator_separates_documents_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pretrain_cli.data.reading import input_files
 
     (tmp_path / "a.txt").write_text("<end>".join(TEXTS * 20), encoding="utf-8")

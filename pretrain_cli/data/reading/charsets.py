@@ -97,7 +97,8 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
             pass
     if best is None:
         raise DataError(
-            f"{path} isn't UTF-8 (byte {bad:,}), and its encoding can't be told.", "Say it: --set data.encoding=latin-1"
+            f"{path} isn't UTF-8 (byte {bad:,}), and its encoding can't be detected.",
+            "Set it: --set data.encoding=latin-1",
         )
     return Encoding(best.encoding, guessed=True)
 
