@@ -89,3 +89,7 @@ def test_scripts_and_tests_state_what_they_do(folder: str) -> None:
     modules = structure.read_package(ROOT, folder)
     sentences = {str(module.path): module.sentence for module in modules if module.lines}
     assert [path for path, sentence in sentences.items() if not sentence or sentence.endswith("?")] == []
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    assert structure.repeated_classes(structure.read_package(ROOT, "pretrain_cli")) == {}
