@@ -71,7 +71,7 @@ def test_a_second_prepare_has_nothing_to_do_and_other_settings_are_named(road, t
     done = ptk(folder, "prepare", str(text), "--vocab-size", "900", "--artifacts", "changed", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reused"] is False
-    assert "vocab_size was 1000, is 900" in done.stderr
+    assert "vocab_size was 1,000, is 900" in done.stderr
 
 
 @pytest.mark.slow
