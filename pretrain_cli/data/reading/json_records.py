@@ -60,6 +60,13 @@ def _line_blocks(stream: IO[bytes], left: int, compressed: bool, limit: int) -> 
 
     Of a compressed file that is cut short, the lines before the cut come before the error: ``read`` would lose them.
     """
+    if (
+        not compressed and left <= limit
+    ):  # no line can be too long: the least memory, since no block is held beside them
+        while left > 0 and (lines := stream.readlines(min(input_files.BLOCK_BYTES, left))):
+            yield lines
+            left -= sum(map(len, lines))
+        return
     read = cast("Callable[[int], bytes]", cast(Any, stream).read1 if compressed else stream.read)
     held: list[bytes] = []
     size, skipping = 0, False
