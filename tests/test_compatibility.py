@@ -46,6 +46,7 @@ def test_a_finished_run_of_version_0_1_0_is_not_trained_again(artifacts: Artifac
     assert artifacts.run("whole").metrics.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_of_version_0_1_0_is_evaluated_and_generated_from(artifacts: Artifacts) -> None:
     config = load_config(flags={"generate.max_tokens": 4}, environ={}).config
     found = evaluate(config, artifacts)

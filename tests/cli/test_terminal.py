@@ -95,6 +95,7 @@ def test_rich_still_colors_and_moves_the_cursor(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "\x1b[1mx\x1b[0m␛[5m\n"
 
 
+@pytest.mark.slow
 def test_errors_and_lists_in_a_terminal(empty: Path) -> None:
     name = "x\x1b]52;c;ZXZpbA==\x07"
     assert "x␛]52;c;ZXZpbA==␇.txt doesn't exist" in in_terminal(empty, "prepare", f"{name}.txt").replace("\r\n", "")

@@ -81,6 +81,7 @@ def test_a_model_against_itself_shows_no_difference(tmp_path: Path, model: Path)
     assert result.comparison[0].verdict == "no difference seen"
 
 
+@pytest.mark.slow
 def test_a_much_worse_model_is_called_worse(tmp_path: Path, model: Path) -> None:
     worse = make_model(tmp_path / "worse", initializer_range=1.0)
     result = evaluate_file(tmp_path, worse, SAMPLE * 40, model, context=64)
@@ -88,6 +89,7 @@ def test_a_much_worse_model_is_called_worse(tmp_path: Path, model: Path) -> None
     assert result.comparison[0].interval is not None and result.comparison[0].interval[0] > 0
 
 
+@pytest.mark.slow
 def test_three_models_are_compared_pair_by_pair(tmp_path: Path, model: Path) -> None:
     others = [make_model(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))]
     result = evaluate_file(tmp_path, model, SAMPLE * 10, *others, context=64, samples=0)
@@ -96,6 +98,7 @@ def test_three_models_are_compared_pair_by_pair(tmp_path: Path, model: Path) -> 
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_report_is_strict_json_and_the_page_needs_no_network(tmp_path: Path, model: Path) -> None:
     result = evaluate_file(tmp_path, model, SAMPLE * 10, model, context=64)
     report = json.loads(result.report.read_text())

@@ -24,6 +24,7 @@ def test_an_hf_export_opens_and_has_the_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_a_gguf_export_reads_back_with_the_same_logits(tmp_path: Path, family: str) -> None:
     pytest.importorskip("gguf")
