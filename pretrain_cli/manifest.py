@@ -10,7 +10,7 @@ from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError
 from pretrain_cli.records import FileRecord, Record, VersionedRecord, damaged_files, read_versioned
-from pretrain_cli.storage import write_json
+from pretrain_cli.storage import read_json, write_json
 
 VERSION = 2
 """Of the manifest's format. Version 1 had no statistics."""
@@ -223,7 +223,8 @@ def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
         DataError: a file is damaged, or a prepare has replaced it, or is doing it now.
     """
     try:
-        same = read_manifest(artifacts).fingerprint == manifest.fingerprint
+        # Without its validation, which for 200,000 input files takes a second.
+        same = read_json(artifacts.manifest).get("fingerprint") == manifest.fingerprint
     except DataError:
         same = False
     if not same:

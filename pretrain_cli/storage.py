@@ -22,7 +22,7 @@ from pretrain_cli.formatting import byte_size
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-HASH_BLOCK = 1 << 22
+HASH_BLOCK = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 """The disk is full, or the user's quota is used up."""
 
@@ -165,10 +165,11 @@ def _clear_old(replacement: Replacement) -> None:
     foreign = [entry for entry in sorted(old.iterdir()) if not any(fnmatch(entry.name, each) for each in ours)]
     for entry in foreign:
         new.mkdir(exist_ok=True)
-        if not (new / entry.name).exists():
-            os.replace(entry, new / entry.name)
-    if not any(entry.exists() for entry in foreign):
-        shutil.rmtree(old, ignore_errors=True)
+        place = new / entry.name
+        while place.exists():  # as after a kill, when the user has put another of this name there since
+            place = place.with_name(f"{place.name}.old")
+        os.replace(entry, place)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def file_hash(path: Path) -> str:

@@ -130,3 +130,20 @@ def test_what_ptk_did_not_write_survives_when_a_folder_is_replaced(tmp_path: Pat
     assert {path.name for path in final.iterdir()} == {"config.json", "notes.txt", "earlier.txt", "scripts"}
     assert (final / "config.json").read_text() == "new" and (final / "scripts" / "run.sh").read_text() == "mine"
     assert not old.exists() and not staging.exists()
+
+
+def test_two_files_of_one_name_that_ptk_did_not_write_both_survive(tmp_path: Path) -> None:
+    """A kill left one in the old folder, and the user has put another into the new one."""
+    final, old, staging = tmp_path / "model", tmp_path / ".old-model", tmp_path / "staging"
+    for folder, text in ((final, "new"), (old, "old")):
+        folder.mkdir()
+        (folder / "notes.txt").write_text(text)
+    staging.mkdir()
+    (staging / "config.json").write_text("{}")
+    publish_folder(staging, final, ("config.json",))
+    assert {path.name: path.read_text() for path in final.iterdir()} == {
+        "config.json": "{}",
+        "notes.txt": "new",
+        "notes.txt.old": "old",
+    }
+    assert not old.exists()

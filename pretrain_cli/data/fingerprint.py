@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import xxhash
 from pydantic import JsonValue
@@ -12,7 +13,7 @@ from pretrain_cli.addresses import identity
 from pretrain_cli.data.reading.input_files import InputFile, is_url
 from pretrain_cli.errors import DataError
 from pretrain_cli.progress import Progress
-from pretrain_cli.storage import user_path
+from pretrain_cli.storage import file_hash, user_path
 
 
 def fingerprint(value: JsonValue) -> str:
@@ -33,14 +34,10 @@ def hash_files(files: list[InputFile], progress: Progress) -> list[str]:
 def _hash(file: InputFile) -> str:
     if is_url(file.path):
         return str(xxhash.xxh3_128_hexdigest(f"{identity(file.path)} {file.size} {file.modified_ns}".encode()))
-    digest = xxhash.xxh3_128()
     try:
-        with open(file.path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        return file_hash(Path(file.path))
     except OSError as error:
         raise DataError(f"{file.path} can't be read: {error.strerror}.", "Check its permissions.") from error
-    return str(digest.hexdigest())
 
 
 def hash_tokenizer(path: str) -> str:
@@ -48,4 +45,4 @@ def hash_tokenizer(path: str) -> str:
     file = user_path(path) if path else None
     if file is not None and file.is_dir():
         file = file / "tokenizer.json"
-    return str(xxhash.xxh3_128_hexdigest(file.read_bytes())) if file is not None and file.is_file() else ""
+    return file_hash(file) if file is not None and file.is_file() else ""

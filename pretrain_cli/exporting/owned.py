@@ -9,8 +9,8 @@ from pydantic import Field
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ModelError, PtkError, UsageError
-from pretrain_cli.records import VersionedRecord, read_versioned
-from pretrain_cli.storage import file_hash, write_json
+from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, read_versioned, record_files
+from pretrain_cli.storage import write_json
 
 RECORD = ".ptk-export.json"
 VERSION = 1
@@ -18,10 +18,10 @@ ANOTHER = "Choose another folder with --output DIR."
 
 
 class ExportRecord(VersionedRecord):
-    """The files that ptk wrote into an export folder: name → xxh3-128 of the bytes."""
+    """The files that ptk wrote into an export folder, by name."""
 
     version: int = VERSION
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, FileRecord] = Field(default_factory=dict)
 
 
 def check_output(folder: Path, artifacts: Artifacts) -> None:
@@ -62,7 +62,7 @@ def check_ours(folder: Path, names: Iterable[str]) -> None:
 
 def remember(folder: Path, files: Iterable[Path]) -> None:
     """Add ``files``, just written, to the record of ``folder``."""
-    written = {file.name: file_hash(file) for file in files}
+    written = record_files(folder, [file.name for file in files])
     record = ExportRecord(files={**_recorded(folder), **written})
     write_json(folder / RECORD, record.model_dump(mode="json"))
 
@@ -72,14 +72,14 @@ def _check(folder: Path, names: list[str]) -> None:
     for name in names:
         if name not in recorded:
             raise UsageError(f"{folder} holds {name}, and no record says that ptk wrote it: it would be lost.", ANOTHER)
-        if not (folder / name).is_file() or file_hash(folder / name) != recorded[name]:
+        if damaged_files(folder, {name: recorded[name]}, read=True):
             raise UsageError(
                 f"{folder / name} was changed since ptk exported it: the change would be lost.",
                 f"Move the file. Or: {ANOTHER[0].lower()}{ANOTHER[1:]}",
             )
 
 
-def _recorded(folder: Path) -> dict[str, str]:
+def _recorded(folder: Path) -> dict[str, FileRecord]:
     """What ptk wrote there; nothing where there is no record that can be read."""
     if not (folder / RECORD).is_file():
         return {}
