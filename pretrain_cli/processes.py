@@ -187,7 +187,7 @@ def report(error: PtkError, cause: BaseException | None) -> PtkError | None:
         _leave(Path(folder), error, secondary)
         return None
     if error.kind == "interrupted":
-        return error if rank() == 0 else None
+        return error if rank() == 0 and not lost_another(cause) else None
     if rank() == 0 and not secondary:
         return error
     time.sleep(OTHERS_SPEAK_S)  # the launcher ends this process meanwhile if another one has reported

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,9 +20,10 @@ import torch
 from pretrain_cli import processes
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import TrainConfig
-from pretrain_cli.errors import ConfigError, DataError
+from pretrain_cli.errors import ConfigError, DataError, Interrupted
 from pretrain_cli.training.choices.plan import Facts, make_plan
 from pretrain_cli.training.processes.launch import first_failure, unheard_launcher, wanted_processes
+from pretrain_cli.training.processes.signals import StoppedAtOnce, StopRequests
 from pretrain_cli.training.rows.order import RowOrder
 from tests.support.launching import (
     COMMON,
@@ -308,6 +310,16 @@ def test_an_error_of_one_process_is_the_error_of_the_command(rows: Artifacts, to
     wanted = {"kind": "data", "message": "Row 17 is torn.", "hint": "Prepare again.", "exit_code": 3}
     assert json.loads(out)["error"] == wanted
     assert err.count("Error:") == 1 and record_of(rows.run("torn")).status == "failed"
+
+
+def test_a_process_that_its_launcher_stops_after_another_has_failed_says_nothing(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Interrupted) as caught, StopRequests(lambda text: None):
+        with contextlib.suppress(StoppedAtOnce):  # as where it hits a finalizer, which swallows every error
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer")
+    assert processes.report(caught.value, caught.value.__cause__) is None
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import Interrupted
+from pretrain_cli.processes import lost_another
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 STOPS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))  # Windows has no SIGHUP
@@ -39,7 +40,7 @@ class StopRequests:
         warning_saves_only: SIGUSR1 asks for a save, and the training continues; otherwise it stops the training, too.
 
     Raises:
-        Interrupted: at its end, where the training was stopped at once.
+        Interrupted: at its end, where the training was stopped at once, or lost another process after a signal.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class StopRequests:
             signal.signal(number, handler)
         if isinstance(error, StoppedAtOnce):
             raise Interrupted("Stopped at once.", self._hint(), self.exit_code) from None
+        if self.requested is not None and lost_another(error):  # a launcher ends the others when one has failed
+            raise Interrupted("Stopped with the other processes.", self._hint(), self.exit_code) from error
 
     @property
     def heard(self) -> bool:
