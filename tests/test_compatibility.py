@@ -28,6 +28,7 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artifacts:
     return Artifacts(Path("artifacts"))
 
 
+@pytest.mark.slow
 def test_a_run_of_version_0_1_0_resumes_to_the_same_losses(artifacts: Artifacts) -> None:
     whole = read_lines(artifacts.run("whole").metrics)
     config = load_config(flags={"tracking.report_to": "none"}, environ={}).config

@@ -36,6 +36,7 @@ def test_an_error_in_a_worker_reaches_the_caller_and_threads_are_as_before() -> 
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_several_windows_at_once_give_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(tmp_path / "model")
     text = tmp_path / "text.txt"

@@ -53,6 +53,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         pretrain_cli.pretrian  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_script_in_the_docs_goes_from_text_to_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,13 @@ def load_structure() -> ModuleType:
 
 
 structure = load_structure()
+
+
+@functools.cache
+def modules(package: str) -> Any:
+    """The modules of a package of this repository; parsing all takes a second."""
+    return structure.read_package(ROOT, package)
+
 
 FILES = {
     "__init__.py": "",
@@ -76,15 +85,14 @@ def test_a_page_out_of_date_is_noticed_and_written(house: Path, capsys: pytest.C
 
 
 def test_no_modules_import_each_other() -> None:
-    assert structure.circles(structure.read_package(ROOT, "pretrain_cli")) == []
+    assert structure.circles(modules("pretrain_cli")) == []
 
 
 @pytest.mark.parametrize("folder", ["pretrain_cli", "benchmarks", "docs", "tests"])
 def test_every_file_states_what_it_does_and_does_not_ask(folder: str) -> None:
-    modules = structure.read_package(ROOT, folder)
-    sentences = {str(module.path): module.sentence for module in modules if module.lines}
+    sentences = {str(module.path): module.sentence for module in modules(folder) if module.lines}
     assert [path for path, sentence in sentences.items() if not sentence or sentence.endswith("?")] == []
 
 
 def test_a_class_name_has_one_meaning() -> None:
-    assert structure.repeated_classes(structure.read_package(ROOT, "pretrain_cli")) == {}
+    assert structure.repeated_classes(modules("pretrain_cli")) == {}

@@ -179,7 +179,15 @@ def test_a_command_before_its_time_is_refused_before_the_heavy_libraries_load(ar
 
 
 @pytest.mark.parametrize(
-    "words", ["config keys", "--help", "train --help", "--version", "config keys --json", "doctor"]
+    "words",
+    [
+        "config keys",
+        "--help",
+        "train --help",
+        "--version",
+        "config keys --json",
+        pytest.param("doctor", marks=pytest.mark.slow),
+    ],
 )
 def test_a_reader_that_goes_away_is_no_error(words: str) -> None:
     line = f"{sys.executable} -m pretrain_cli {words} | true; echo ${{PIPESTATUS[0]}}"

@@ -130,6 +130,7 @@ def test_scores_have_intervals_and_two_models_a_verdict(ptk, model: Path, whole:
     assert " to " in outcome.out and "no difference seen" in outcome.out and "general: " in outcome.out
 
 
+@pytest.mark.slow
 def test_texts_come_in_every_format_that_prepare_reads(ptk, model: Path, tmp_path: Path) -> None:
     import gzip
 

@@ -75,6 +75,7 @@ def test_documents_do_not_see_each_other(tmp_path: Path, model: Path) -> None:
     assert score.loss * score.tokens == pytest.approx(alone, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_model_against_itself_shows_no_difference(tmp_path: Path, model: Path) -> None:
     result = evaluate_file(tmp_path, model, SAMPLE * 40, model, context=64)
     assert result.comparison[0].difference == 0
@@ -170,6 +171,7 @@ def test_a_tokenizer_bigger_than_the_embedding_is_a_model_error(tmp_path: Path) 
         evaluate_file(tmp_path, folder, SAMPLE)
 
 
+@pytest.mark.slow
 def test_a_long_document_in_parts_gives_the_figures_of_the_whole(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +186,7 @@ def test_a_long_document_in_parts_gives_the_figures_of_the_whole(
     assert parts.bits_per_byte_interval == pytest.approx(whole.bits_per_byte_interval, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_artifact_folder_is_called_by_its_name(tmp_path: Path) -> None:
     names = []
     for place in ("one", "two"):

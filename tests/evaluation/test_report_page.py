@@ -44,6 +44,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return evaluate(Config(evaluate=settings, train=TrainConfig(sample_prompts=("Call <me>",))), artifacts).page
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_section_and_asks_for_nothing(page: Path) -> None:
     content = page.read_text("utf-8")
     at = [content.index(f"<h2>{heading}</h2>") for heading in HEADINGS]

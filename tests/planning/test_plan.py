@@ -158,6 +158,7 @@ def test_without_text_or_prepared_rows_a_plan_says_what_it_lacks(tmp_path) -> No
         plan_training(Config(), Artifacts(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_base_is_planned_from_its_config_alone(tmp_path, text) -> None:
     base = make_model(tmp_path / "base")
     (base / "model.safetensors").unlink()

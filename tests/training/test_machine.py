@@ -78,7 +78,8 @@ def test_workers_come_where_a_batch_takes_long_against_a_step(rows) -> None:
     assert choose_workers(3, dataset, 4, micro_seconds=10.0).value == 3
 
 
-@pytest.mark.parametrize("trouble", ["dies", pytest.param("hangs", marks=pytest.mark.slow), "can't start"])
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["dies", "hangs", "can't start"])
 def test_a_worker_in_trouble_costs_a_warning_and_no_step(rows, monkeypatch, trouble: str) -> None:
     """The same rows come in the same order, made without workers from there on."""
     parent, plain = os.getpid(), PackedDataset.__getitems__
@@ -104,6 +105,7 @@ def test_a_worker_in_trouble_costs_a_warning_and_no_step(rows, monkeypatch, trou
     assert course(rows.run(result.run)) == course(rows.run(calm.run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["step", "validation"])
 def test_a_worker_that_is_killed_while_nobody_waits_for_it_costs_a_warning(rows, monkeypatch, moment: str) -> None:
     """As the kernel does where memory is short: in the middle of a step or a validation."""
@@ -156,6 +158,7 @@ def test_compiling_waits_for_runs_that_pay_for_it(monkeypatch) -> None:
     assert "no compiler" in choose_compile("auto", machine, plan, 300).reason
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_costs_a_warning() -> None:
     def broken(**_: object) -> None:
         raise RuntimeError("no header\nmany more lines")

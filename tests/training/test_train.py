@@ -72,6 +72,7 @@ def test_the_record_says_how_the_model_came_about(done) -> None:
     assert [json.loads(line)["step"] for line in (run.path / "samples.jsonl").read_text().splitlines()] == [5, 10, 12]
 
 
+@pytest.mark.slow
 def test_the_written_config_repeats_the_run(done) -> None:
     artifacts, _, _ = done
     config = Config.model_validate(tomllib.loads(artifacts.run("done").config.read_text()))
@@ -132,6 +133,7 @@ def test_a_machine_that_gets_busy_at_the_end_still_saves_inside_the_budget(rows:
     assert result.validation_loss is not None and (result.model / "config.json").is_file()
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_give_the_losses_of_one_whole_batch(rows: Artifacts) -> None:
     losses = []
     for micro in (8, 2):
@@ -174,6 +176,7 @@ def test_a_tracker_that_is_not_installed_is_named(rows: Artifacts) -> None:
         train(small(train__max_steps=1, tracking__report_to="mlflow"), rows)
 
 
+@pytest.mark.slow
 def test_a_base_continues_and_one_with_another_tokenizer_is_refused(done, tmp_path) -> None:
     artifacts, result, _ = done
     with pytest.raises(ModelError, match="tokenizer"):
