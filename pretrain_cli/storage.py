@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -183,6 +183,15 @@ def file_hash(path: Path) -> str:
         while block := file.read(HASH_BLOCK):
             digest.update(block)
     return str(digest.hexdigest())
+
+
+def source_hash(files: Iterable[Path]) -> str:
+    """Names what is made from ``files`` by their bytes, in this order, whatever their names and times are.
+
+    Raises:
+        OSError: one can't be read.
+    """
+    return str(xxhash.xxh3_128_hexdigest("".join(map(file_hash, files)).encode()))
 
 
 class HashedFile:

@@ -153,9 +153,20 @@ def to_toml(config: Config) -> str:
     return tomli_w.dumps(redact_all(config.model_dump(mode="json", exclude_none=True)))
 
 
+def given(config: Config) -> set[str]:
+    """The dotted keys that a layer has set, whatever their values are."""
+    keys: set[str] = set()
+    for section in config.model_fields_set:
+        value = getattr(config, section)
+        keys |= (
+            {f"{section}.{field}" for field in value.model_fields_set} if isinstance(value, BaseModel) else {section}
+        )
+    return keys
+
+
 def changed(config: Config, **values: object) -> Config:
-    """A validated copy with other values: ``changed(config, train__seed=1)``."""
-    merged = config.model_dump()
+    """A validated copy with other values, which count as given: ``changed(config, train__seed=1)``."""
+    merged = config.model_dump(exclude_unset=True)
     for key, value in values.items():
         _put(merged, key.replace("__", "."), value)
     return Config.model_validate(merged)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError
-from pretrain_cli.storage import publish_folder
+from pretrain_cli.storage import publish_folder, source_hash
 
 
 def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
@@ -19,7 +19,7 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
         MissingDependencyError: the package gguf isn't installed.
         ModelError: the file is damaged, or of an architecture transformers can't read.
     """
-    folder = artifacts.bases / f"{file.stem}-{file.stat().st_size}"
+    folder = artifacts.bases / f"{file.stem}-{source_hash([file])[:16]}"
     if (folder / "config.json").is_file():
         return folder
     try:

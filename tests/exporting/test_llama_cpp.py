@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pretrain_cli.errors import ModelError
 from pretrain_cli.exporting.check import compare_with_llama_cpp
 from pretrain_cli.exporting.run import export
 from pretrain_cli.generation.run import generate
+from pretrain_cli.model.gguf_reading import convert_gguf
 from pretrain_cli.tokenizer.train import train_tokenizer
 from tests.support.tiny import OTHER_SHAPES, SAMPLE, make_model
 
@@ -202,3 +204,38 @@ def test_a_damaged_gguf_file_is_a_model_error(taught: Path, tmp_path: Path) -> N
     file.write_bytes(next((tmp_path / "whole").glob("*.gguf")).read_bytes()[:5000])
     with pytest.raises(ModelError):
         write(str(file), tmp_path, ["x"], engine="llama.cpp")
+
+
+def negate(weights: Path) -> None:
+    """Give a safetensors file other weights, with the size and the time that it had."""
+    status = weights.stat()
+    tensors = {name: -tensor for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert weights.stat().st_size == status.st_size
+
+
+def test_a_model_that_is_replaced_is_converted_again_whatever_its_size_and_time(taught: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(taught, tmp_path / "model")
+    before = write(str(folder), tmp_path, [PROMPT], greedy=True, engine="llama.cpp")[0]
+    negate(folder / "model.safetensors")
+    after = write(str(folder), tmp_path, [PROMPT], greedy=True, engine="llama.cpp")[0]
+    # The first token alone: such weights know nothing, and their rounding decides what comes later.
+    assert after.ids[0] == write(str(folder), tmp_path, [PROMPT], greedy=True)[0].ids[0] != before.ids[0]
+    assert len(list(tmp_path.rglob("bases/**/*.gguf"))) == 1
+
+
+def test_a_gguf_file_that_is_replaced_is_converted_again_whatever_its_size_and_time(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", vocab_size=400, head_dim=8)
+    first = export(Artifacts(tmp_path), to="gguf", run=str(model), output=tmp_path / "one").files[0]
+    negate(model / "model.safetensors")
+    second = export(Artifacts(tmp_path), to="gguf", run=str(model), output=tmp_path / "two").files[0]
+    status = first.stat()
+    before = convert_gguf(first, Artifacts(tmp_path / "artifacts"))
+    first.write_bytes(second.read_bytes())
+    os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = convert_gguf(first, Artifacts(tmp_path / "artifacts"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    one, two = (load_file(folder / "model.safetensors")[name] for folder in (before, after))
+    assert first.stat().st_size == status.st_size and torch.equal(one, -two)
+    assert convert_gguf(first, Artifacts(tmp_path / "artifacts")) == after

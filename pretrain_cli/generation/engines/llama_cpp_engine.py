@@ -23,7 +23,7 @@ from pretrain_cli.model.files import weight_files
 from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stream
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.storage import read_json
+from pretrain_cli.storage import read_json, source_hash
 from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_tokenizer
 
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
@@ -144,7 +144,7 @@ class LlamaCppWriter:
 
 
 def open_llama_cpp(named: NamedModel, artifacts: Artifacts, progress: Progress = SILENT) -> LlamaCppWriter:
-    """Open ``named`` with llama.cpp: its .gguf file, or an f16 export that is written once and kept.
+    """Open ``named`` with llama.cpp: its .gguf file, or an f16 copy that is written once and kept.
 
     Raises:
         MissingDependencyError: the package xllamacpp isn't installed.
@@ -165,27 +165,27 @@ def open_llama_cpp(named: NamedModel, artifacts: Artifacts, progress: Progress =
     check_config(settings)
     context = int(settings.get("max_position_embeddings", 2048))
     reader = Reader(open_tokenizer(info.file), info, context)
-    return LlamaCppWriter(named.name, _exported(named, folder, tokenizer_folder, artifacts, progress), reader)
+    return LlamaCppWriter(named.name, _converted(named, folder, tokenizer_folder, artifacts, progress), reader)
 
 
-def _exported(
+def _converted(
     named: NamedModel, folder: Path, tokenizer_folder: Path, artifacts: Artifacts, progress: Progress
 ) -> Path:
-    """The model's f16 file, where `ptk export --to gguf` puts it; written again where the weights are newer.
-
-    Folders elsewhere may have the same name: their files have a part of their path's hash in the name.
-    """
+    """The model as an f16 file under ``artifacts.bases``, written again when the model's own files have other bytes."""
     name = named.name.replace("@", "-")
-    if named.run is None:
+    if named.run is None:  # folders elsewhere may have the same name
         name += "-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    file = artifacts.exports / f"{name}-gguf" / f"{name}-f16.gguf"
-    newest = max(part.stat().st_mtime for part in weight_files(folder))
-    if not file.is_file() or file.stat().st_mtime < newest:
+    source = source_hash([*weight_files(folder), folder / "config.json", tokenizer_folder / "tokenizer.json"])
+    file = artifacts.bases / f"{name}-f16" / f"{source}.gguf"
+    if not file.is_file():
         from pretrain_cli.model.gguf_writing import write_gguf
 
         progress.note(f"writing {file}, which llama.cpp reads from now on")
         file.parent.mkdir(parents=True, exist_ok=True)
         write_gguf(folder, file, "f16", tokenizer_folder)
+        for old in file.parent.glob("*.gguf"):
+            if old != file:
+                old.unlink()
     return file
 
 

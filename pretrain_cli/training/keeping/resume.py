@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
-from pretrain_cli.config.load import TRUST, changed, flatten
+from pretrain_cli.config.load import TRUST, changed, flatten, given
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
 from pretrain_cli.manifest import RowLayout
@@ -161,22 +161,26 @@ def settled(config: Config, plan: Plan, precision: str, layout: RowLayout, compi
 def merge(started_with: Config, now: Config) -> Config:
     """The run's own config with what the user changes now; what isn't given now stays as it was.
 
+    What is given counts, be it the default. "auto" leaves to the run what may not change: it has chosen already.
+
     Raises:
         ConfigError: a change that would make it another training; it is named.
     """
-    default, before = dict(flatten(Config())), dict(flatten(started_with))
+    before = dict(flatten(started_with))
     sent = {key: value for key, value in now.trainer.items() if _sends(key)}
-    now = changed(now, trainer=_staying(now.trainer))
-    given = {key: value for key, value in flatten(now) if value != default[key] and value != before[key]}
-    wrong = [key for key in given if key.startswith(SHAPING) and key not in FREE]
-    if wrong:
+    if "trainer" in given(now):
+        now = changed(now, trainer=_staying(now.trainer))
+    changes = {key: value for key, value in flatten(now) if key in given(now) and value != before[key]}
+    kept = {key for key in changes if key.startswith(SHAPING) and key not in FREE}
+    changes = {key: value for key, value in changes.items() if key not in kept or value not in ("auto", {})}
+    if wrong := [key for key in changes if key in kept]:
         key = wrong[0]
         raise ConfigError(
-            f"The run was started with {key} = {before[key]!r}; now it is {given[key]!r}.",
+            f"The run was started with {key} = {before[key]!r}; now it is {changes[key]!r}.",
             "A resume continues the same training: leave the key as it was, or start a new run with --run NAME.",
         )
-    values: dict[str, Any] = {key.replace(".", "__"): value for key, value in given.items() if key != "trainer"}
-    if any(key in given for key in BUDGET):
+    values: dict[str, Any] = {key.replace(".", "__"): value for key, value in changes.items() if key != "trainer"}
+    if any(key in changes for key in BUDGET):
         values = {key.replace(".", "__"): None for key in BUDGET} | values
     if sent:
         values["trainer"] = {**started_with.trainer, **sent}
