@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain_cli.errors import UsageError
-from pretrain_cli.storage import read_json, writing_to
+from pretrain_cli.refusals import writing_to
+from pretrain_cli.storage import read_json
 
 if TYPE_CHECKING:
     import filelock

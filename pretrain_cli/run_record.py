@@ -165,8 +165,17 @@ def read_run_record(run: RunFolder) -> RunRecord | None:
 
 
 def read_run_config(run: RunFolder) -> dict[str, Any]:
-    """config.toml of a run as it stands there, which may be of an older ptk; empty where there is none."""
-    return dict(redact_all(tomllib.loads(run.config.read_text("utf-8")))) if run.config.is_file() else {}
+    """config.toml of a run as it stands there, which may be of an older ptk; empty where there is none.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    if not run.config.is_file():
+        return {}
+    try:
+        return dict(redact_all(tomllib.loads(run.config.read_text("utf-8"))))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{run.config} can't be read: {error}.", "Restore the file, or use another run.") from error
 
 
 class RunRecordFile:

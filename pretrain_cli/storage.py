@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from pretrain_cli.errors import DataError, PtkError, UsageError
-from pretrain_cli.formatting import byte_size
+from pretrain_cli.errors import DataError
+from pretrain_cli.refusals import writing_to
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 HASH_BLOCK = 1 << 20
-FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
-"""The disk is full, or the user's quota is used up."""
+ABANDONED_S = 3600.0
+"""What hasn't changed for this long is written by nobody any more: its process was killed."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -64,22 +64,51 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, completely or not at all: temporary name, fsync, rename, fsync of the folder."""
+    """Write ``text`` to ``path``, completely or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the name ``path`` when the block ends well, and vanishes otherwise.
+
+    It is on the disk (fsync) before it gets its name, and the name before this returns.
+    """
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        clear_abandoned(path.parent, f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
+            yield Path(name)
+            os.chmod(name, 0o666 & ~umask())
+            with open(name, "rb+") as file:
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~umask())
-            os.replace(temporary, path)
+            os.replace(name, path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+            with contextlib.suppress(OSError):
+                os.unlink(name)
             raise
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in ``parent`` that is gone after the block, or, where this process is killed, at the next call."""
+    parent.mkdir(parents=True, exist_ok=True)
+    clear_abandoned(parent, prefix)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def clear_abandoned(folder: Path, prefix: str) -> None:
+    """Remove what killed processes left in ``folder`` under temporary names that begin with ``prefix``."""
+    latest = time.time() - ABANDONED_S
+    for entry in [entry for entry in folder.iterdir() if entry.name.startswith(prefix)]:
+        with contextlib.suppress(OSError):  # another process removes it, or it can't be removed
+            if max(path.lstat().st_mtime for path in (entry, *entry.rglob("*"))) < latest:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 @dataclass(frozen=True)
@@ -239,62 +268,10 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Turn the system's refusals to write under ``folder`` into errors that say what to do."""
-    try:
-        yield
-    except PermissionError as error:
-        where = error.filename or folder
-        raise UsageError(
-            f"{where} can't be written: {error.strerror}.", "Choose another folder with --artifacts DIR."
-        ) from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(
-            f"{error.filename or folder} is a file, but a folder is needed there.",
-            "Choose another folder with --artifacts DIR.",
-        ) from error
-    except OSError as error:
-        if error.errno in FULL:
-            raise _no_space(folder) from error
-        if error.errno == errno.EROFS:
-            raise UsageError(
-                f"{folder} is on a read-only file system.", "Choose another folder with --artifacts DIR."
-            ) from error
-        raise
-    except Exception as error:
-        if any(os.strerror(number) in str(error) for number in FULL):  # safetensors and torch raise their own types
-            raise _no_space(folder) from error
-        raise
-
-
-def _no_space(folder: Path) -> NoSpaceError:
-    free = byte_size(shutil.disk_usage(existing_folder(folder)).free)
-    return NoSpaceError(
-        f"No space left on the disk of {folder} ({free} free).",
-        "Free some space, or choose another folder with --artifacts DIR. Everything that was complete is kept.",
-    )
-
-
-class NoSpaceError(PtkError):
-    """The disk is full: exit code 3, because the output of a stage is missing."""
-
-    exit_code = 3
-    kind = "disk"
-
-
 def user_path(typed: str) -> Path:
     """The path that a user typed: a leading ``~`` is the home folder, in ``./~`` or ``~nobody`` it is a plain name."""
     # Path.expanduser drops "./" first, and fails for an unknown user.
     return Path(os.path.expanduser(typed))  # noqa: PTH111
-
-
-def existing_folder(path: Path) -> Path:
-    """``path`` if it exists, else the nearest folder above it that does."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def umask() -> int:

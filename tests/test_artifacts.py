@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,8 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import read_manifest
-from pretrain_cli.storage import NoSpaceError, publish_folder, read_json, write_json, writing_to
+from pretrain_cli.refusals import DiskError, NoSpaceError, writing_to
+from pretrain_cli.storage import publish_folder, read_json, replacing, temporary_folder, write_json
 
 
 @pytest.fixture
@@ -147,3 +149,44 @@ def test_two_files_of_one_name_that_ptk_did_not_write_both_survive(tmp_path: Pat
         "notes.txt.old": "old",
     }
     assert not old.exists()
+
+
+@pytest.mark.parametrize("quoted", [Exception("Input/output error (os error 5)"), OSError(5, "Input/output error")])
+def test_a_disk_that_fails_is_said_as_such_whoever_reports_it(tmp_path: Path, quoted: Exception) -> None:
+    """tokenizers and safetensors quote the system in errors of their own, without its number."""
+    with pytest.raises(DiskError, match=f"disk of {tmp_path} reports an error: Input"), writing_to(tmp_path):
+        raise quoted
+    with pytest.raises(NoSpaceError), writing_to(tmp_path):
+        raise Exception("No space left on device (os error 28)")
+
+
+def test_what_killed_processes_left_is_removed_once_nobody_can_be_writing_it(tmp_path: Path) -> None:
+    record = tmp_path / "run.json"
+    for name in (".run.json.abandoned", ".run.json.fresh", ".run.jsonl.another"):
+        (tmp_path / name).write_text("half")
+    for name in (".run.json.abandoned", ".run.jsonl.another"):
+        os.utime(tmp_path / name, (0, 0))
+    write_json(record, {})
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".run.json.fresh", ".run.jsonl.another", "run.json"]
+
+
+def test_a_temporary_folder_replaces_those_that_killed_processes_left(tmp_path: Path) -> None:
+    for name in (".export-abandoned", ".export-filling"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "model.safetensors").write_bytes(b"half")
+    for path in [*tmp_path.rglob("*")]:
+        if "abandoned" in str(path) or path.is_dir():
+            os.utime(path, (0, 0))
+    with temporary_folder(tmp_path, ".export-") as folder:
+        (folder / "config.json").write_text("{}")
+        assert {entry.name for entry in tmp_path.iterdir()} == {folder.name, ".export-filling"}
+    assert [entry.name for entry in tmp_path.iterdir()] == [".export-filling"]
+
+
+def test_a_file_that_fails_half_written_leaves_the_old_one_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"old")
+    with pytest.raises(NoSpaceError), replacing(file) as temporary:
+        temporary.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("model.gguf", b"old")]

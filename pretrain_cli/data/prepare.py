@@ -34,7 +34,7 @@ from pretrain_cli.manifest import Ledger
 from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.records import record_files
-from pretrain_cli.storage import writing_to
+from pretrain_cli.refusals import writing_to
 from pretrain_cli.tokenizer.load import TokenizerInfo
 
 

@@ -44,13 +44,13 @@ class Staging:
         self.finish()
 
     def finish(self) -> None:
-        """Move what is staged, if it is complete; a prepare that was killed may have moved some of it.
+        """Move what is staged, if it is complete; a prepare that was killed may have moved some of it, or all.
 
         Raises:
             OSError: the system refuses; the last output is in its place again.
         """
-        if not self.manifest.is_file():
-            return
+        if not self.manifest.is_file():  # the last to leave: nothing else that is here is needed
+            shutil.rmtree(self.folder, ignore_errors=True)
         pieces = [
             Replacement(self.manifest, self.artifacts.manifest),  # first to go and last to come
             Replacement(self.rejected, self.artifacts.rejected),

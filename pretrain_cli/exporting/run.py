@@ -16,7 +16,7 @@ from pretrain_cli.exporting.owned import RECORD, check_all_ours, check_ours, che
 from pretrain_cli.model.gguf_writing import write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.storage import publish_folder, read_json, write_text
+from pretrain_cli.storage import publish_folder, read_json, temporary_folder, write_text
 from pretrain_cli.tokenizer.copy import COMPANIONS
 
 DESCRIPTION = ("README.md", "curves.png")
@@ -145,9 +145,8 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
 
 def _write_hf(whole: Path, folder: Path) -> list[Path]:
     """Copy the folder, open it as everyone does, and only then give it its name."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as staging:
-        inner = Path(staging) / "model"
+    with temporary_folder(folder.parent, ".export-") as staging:
+        inner = staging / "model"
         shutil.copytree(whole, inner)
         open_with_transformers(inner)
         remember(inner, [file for file in inner.iterdir() if file.is_file()])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError
-from pretrain_cli.storage import publish_folder, source_hash
+from pretrain_cli.storage import publish_folder, source_hash, temporary_folder
 
 
 def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
@@ -31,7 +30,6 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    artifacts.bases.mkdir(parents=True, exist_ok=True)
     try:
         # transformers' progress bar for this can't be switched off, and would disturb the live view.
         with contextlib.redirect_stderr(io.StringIO()):
@@ -45,8 +43,8 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{file} can't be read as GGUF: {error}.", "Give the model as a folder instead.") from error
-    with tempfile.TemporaryDirectory(dir=artifacts.bases, prefix=".gguf-") as staging:
-        inner = Path(staging) / "model"
+    with temporary_folder(artifacts.bases, ".gguf-") as staging:
+        inner = staging / "model"
         model.save_pretrained(inner)
         tokenizer.save_pretrained(inner)
         publish_folder(inner, folder)

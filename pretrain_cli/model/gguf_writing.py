@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pretrain_cli.model.files import check_finite, read_weights, weight_files
 from pretrain_cli.model.gguf_tokenizer import write_tokenizer
 from pretrain_cli.model.llama_cpp import FAMILIES, check_config
 from pretrain_cli.model.rope import inverse_frequencies, rope_settings
-from pretrain_cli.storage import read_json
+from pretrain_cli.storage import read_json, replacing
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -44,8 +45,7 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     family = FAMILIES[config["model_type"]]
     tensors = read_weights(weight_files(folder))
     check_finite(tensors, str(folder))
-    temporary = file.with_name(f".{file.name}.part")
-    writer = gguf.GGUFWriter(temporary, family)
+    writer = gguf.GGUFWriter(None, family)
     _write_shape(writer, config, folder.name)
     _write_rope(writer, gguf, config)
     write_tokenizer(writer, gguf, tokenizer or folder, config["vocab_size"])
@@ -61,11 +61,10 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
             writer.add_tensor(gguf_name(name), gguf.quants.quantize(values, quantized), raw_dtype=quantized)
         else:
             writer.add_tensor(gguf_name(name), values.astype(np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    temporary.replace(file)
+    with replacing(file) as temporary, contextlib.closing(writer):
+        writer.write_header_to_file(temporary)
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
 
 
 def gguf_name(name: str) -> str:

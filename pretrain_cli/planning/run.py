@@ -27,7 +27,7 @@ from pretrain_cli.planning.probe import Measured, ProbeRows, measure
 from pretrain_cli.planning.result import TrainingPlan
 from pretrain_cli.planning.scaling import step_on
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.storage import existing_folder
+from pretrain_cli.refusals import existing_folder
 from pretrain_cli.training.choices.compilation import choose_compile
 from pretrain_cli.training.choices.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine

@@ -37,21 +37,26 @@ def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
         UsageError: a run is still training.
         ModelError: there is no such run.
     """
+    runs = [artifacts.existing_run(name) for name in names]
+    if busy := next((run.name for run in runs if is_training(run)), None):
+        raise UsageError(f"Run '{busy}' is still training.", "Stop it first.")
+    _let_latest_name_another(artifacts, names)  # first: a removal that is killed leaves no name of a run that is gone
     freed = 0
-    for name in names:
-        run = artifacts.existing_run(name)
-        if is_training(run):
-            raise UsageError(f"Run '{name}' is still training.", "Stop it first.")
+    for run in runs:
         freed += size_on_disk(run)
         shutil.rmtree(run.path)
-    latest = artifacts.latest.read_text("utf-8").strip() if artifacts.latest.is_file() else ""
-    if latest in names:
-        left = [name for name in artifacts.run_names() if artifacts.run(name).model.is_dir()]
-        if left:
-            write_text(artifacts.latest, left[-1] + "\n")
-        else:
-            artifacts.latest.unlink()
     return freed
+
+
+def _let_latest_name_another(artifacts: Artifacts, removed: list[str]) -> None:
+    latest = artifacts.latest.read_text("utf-8").strip() if artifacts.latest.is_file() else ""
+    if latest not in removed:
+        return
+    left = [name for name in artifacts.run_names() if name not in removed and artifacts.run(name).model.is_dir()]
+    if left:
+        write_text(artifacts.latest, left[-1] + "\n")
+    else:
+        artifacts.latest.unlink()
 
 
 def _rank(runs: list[RunSummary]) -> Callable[[RunSummary], float]:

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import Interrupted
+from pretrain_cli.refusals import DiskError
 from pretrain_cli.run_record import TrainResult, now
-from pretrain_cli.storage import NoSpaceError, write_text
+from pretrain_cli.storage import write_text
 from pretrain_cli.training.keeping.checkpoints import whole_steps
 from pretrain_cli.training.keeping.curves import draw_curves
 from pretrain_cli.training.keeping.model_folder import model_card, save_model
@@ -110,15 +111,15 @@ def _take_the_best(trainer: PackedTrainer) -> int | None:
 
 @contextlib.contextmanager
 def _names_the_resume(run: RunFolder) -> Iterator[None]:
-    """Say, where the disk is full, how to finish the run once there is room."""
+    """Say, where the disk refuses the model, how to finish the run once there is room."""
     try:
         yield
-    except NoSpaceError as error:
+    except DiskError as error:
         steps = whole_steps(run)
         last = f"from {run.checkpoint(steps[-1]).name}" if steps else "from its beginning"
-        raise NoSpaceError(
+        raise DiskError(
             f"The model can't be saved. {error.message}",
-            f"Free some space, then finish the run {last}: ptk train --resume {run.name}",
+            f"Free some space or check the disk, then finish the run {last}: ptk train --resume {run.name}",
         ) from error
 
 

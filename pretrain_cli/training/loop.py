@@ -11,9 +11,9 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
-from pretrain_cli.errors import DivergedError
+from pretrain_cli.errors import DivergedError, PtkError
 from pretrain_cli.run_record import TrainResult
-from pretrain_cli.storage import NoSpaceError, read_lines
+from pretrain_cli.storage import read_lines
 from pretrain_cli.tokenizer.load import open_tokenizer
 from pretrain_cli.training.arguments import ENDLESS_STEPS, make_arguments
 from pretrain_cli.training.attempt import Attempt
@@ -76,7 +76,7 @@ def run_loop(context: TrainingContext, point: StartingPoint) -> TrainResult:
         metrics.close()
         if tracker is not None:
             tracker.finish(code)
-            with contextlib.suppress(NoSpaceError):
+            with contextlib.suppress(OSError, PtkError):
                 kept = context.record.record.wandb
                 seconds = round(tracker.spent_s, 2)
                 context.record.update(wandb=kept.model_copy(update={"seconds": seconds}) if kept else None)

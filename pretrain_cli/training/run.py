@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import to_toml
 from pretrain_cli.config.model import Config
-from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, UsageError
+from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError, UsageError
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.devices import choose_device
 from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
+from pretrain_cli.refusals import writing_to
 from pretrain_cli.run_record import (
     PlanRecord,
     ResumeRecord,
@@ -28,10 +29,10 @@ from pretrain_cli.run_record import (
     now,
     read_run_record,
 )
-from pretrain_cli.storage import NoSpaceError, read_lines, write_text, writing_to
+from pretrain_cli.storage import read_lines, write_text
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.context import ChoiceLog, TrainingContext, open_context
-from pretrain_cli.training.keeping.checkpoints import choose_checkpoint, clear_staging, remove_after
+from pretrain_cli.training.keeping.checkpoints import choose_checkpoint, clear_staging, remove_after, rotate
 from pretrain_cli.training.keeping.resume import (
     Resumed,
     StartingPoint,
@@ -136,6 +137,8 @@ def train_on(
         held.enter_context(writing_to(artifacts.root))
         stop = held.enter_context(StopRequests(progress.warn, run, config.train.on_sigusr1 == "continue"))
         held.enter_context(_run_lock(run))
+        if resumed is not None and rank() == 0:
+            clear_staging(run)
         wait_for_all()  # under the lock
         earlier = read_run_record(run) if resumed is not None else None
         if resumed is not None and (done := result_of(run, earlier, config)) is not None:
@@ -145,7 +148,7 @@ def train_on(
             return done
         check_zero_layout(config.trainer, earlier.world_size if earlier is not None else world_size(), world_size())
         choices = ChoiceLog(progress)
-        point = _starting_point(resumed, earlier, progress, choices)
+        point = _starting_point(resumed, earlier, config.train.keep, progress, choices)
         record = RunRecordFile(run.record, writes=rank() == 0)
         with _failure_recorded(record, run):
             context = open_context(
@@ -182,11 +185,15 @@ def _settings(context: TrainingContext) -> Settings:
 
 
 def _begin_record(context: TrainingContext, earlier: RunRecord | None) -> None:
-    """Write config.toml and run.json; a resume continues the run's own record."""
-    if context.rank == 0:
-        config = settled(
-            context.config, context.plan, context.machine.precision, context.rows.layout, context.compile_model
-        )
+    """Write config.toml and run.json; a resume continues the run's own record.
+
+    Between the two, no run has a record without a config, and none that says "finished" has the larger budget of a
+    resume that was killed there: repeated, that resume would find nothing to do.
+    """
+    config = settled(
+        context.config, context.plan, context.machine.precision, context.rows.layout, context.compile_model
+    )
+    if context.rank == 0 and earlier is None:
         write_text(context.run.config, to_toml(config))
     record = earlier or new_run_record(context.run, context.command)
     again = (ResumeRecord(at=now(), command=context.command),) if earlier else ()
@@ -207,6 +214,8 @@ def _begin_record(context: TrainingContext, earlier: RunRecord | None) -> None:
         choices=tuple(context.choices.lines),
         plan=_plan_record(context),
     )
+    if context.rank == 0 and earlier is not None:
+        write_text(context.run.config, to_toml(config))
 
 
 def _plan_record(context: TrainingContext) -> PlanRecord:
@@ -251,7 +260,7 @@ def _failure_recorded(record: RunRecordFile, run: RunFolder) -> Iterator[None]:
         raise
     finally:
         if record.status == "running":
-            with contextlib.suppress(NoSpaceError):  # why the run ended is said, not that it can't be written down
+            with contextlib.suppress(OSError, PtkError):  # why the run ended is said, not that it can't be written down
                 record.update(status=status, ended=now())
 
 
@@ -284,14 +293,12 @@ def _run_lock(run: RunFolder) -> contextlib.AbstractContextManager[None]:
 
 
 def _starting_point(
-    resumed: Resumed | None, earlier: RunRecord | None, progress: Progress, choices: ChoiceLog
+    resumed: Resumed | None, earlier: RunRecord | None, keep: int, progress: Progress, choices: ChoiceLog
 ) -> StartingPoint:
     """The checkpoint to resume from, and its state; later ones belong to steps that are trained again."""
     if resumed is None:
         return StartingPoint(None, RunState())
     run = resumed.run
-    if rank() == 0:
-        clear_staging(run)
     folder, left = same(lambda: choose_checkpoint(run, resumed.checkpoint))
     for entry in left:
         progress.warn(f"The checkpoint {entry.name} is skipped: {entry.reason}.")
@@ -305,6 +312,7 @@ def _starting_point(
         state = load_state(folder)
         if rank() == 0:
             remove_after(run, state.step)
+            rotate(run, keep, state.best_step, progress.warn)  # a kill may have come between a save and that
         choices.note(f"resuming from {folder.name}")
     if earlier is not None:
         state.take_over(earlier.rewind)

@@ -18,7 +18,8 @@ from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError
 from pretrain_cli.manifest import damages, read_manifest
-from pretrain_cli.storage import NoSpaceError, file_hash
+from pretrain_cli.refusals import NoSpaceError
+from pretrain_cli.storage import file_hash
 
 MOST_RENAMES = 14
 
@@ -145,3 +146,28 @@ def test_one_changed_byte_is_noticed_by_prepare_and_a_changed_size_by_all(tmp_pa
     file.write_bytes(original + b"x")
     with pytest.raises(DataError, match=r"is damaged: .* bytes instead of"):
         inspect_row(artifacts, 0)
+
+
+def test_a_kill_after_the_last_move_leaves_nothing_and_loses_no_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, artifacts = tmp_path / "text.txt", Artifacts(tmp_path / "artifacts")
+    text.write_text("Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60)
+    prepare(config(text, 32), artifacts)
+    (artifacts.train_rows / "notes.txt").write_text("mine")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(_: Path) -> None:
+        if not (artifacts.data / ".new" / "manifest.json").exists() and (artifacts.data / ".old-train").exists():
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pretrain_cli.storage.sync_folder", kill)
+        with pytest.raises(Killed):
+            prepare(config(text, 64), artifacts)
+    assert (artifacts.data / ".new").is_dir() and not (artifacts.train_rows / "notes.txt").exists()
+    assert prepare(config(text, 64), artifacts).reused
+    assert (artifacts.train_rows / "notes.txt").read_text() == "mine"
+    assert sorted(entry.name for entry in artifacts.data.iterdir() if entry.is_dir()) == ["train", "validation"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.errors import UsageError
+from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.locking import lock
 from pretrain_cli.runs.comparison import compare_runs
 from pretrain_cli.runs.removal import remove_runs, runs_to_remove
@@ -103,3 +103,24 @@ def test_a_damaged_report_leaves_the_bits_per_byte_of_the_training(artifacts: Ar
     texts = [{"name": "general", "bits_per_byte": 3.0}, {"name": "validation", "bits_per_byte": 1.25}]
     (run.evaluation / "report.json").write_text(json.dumps({"models": [{"name": "first", "texts": texts}]}))
     assert show_run(artifacts, "first").summary.bits_per_byte == 1.25
+
+
+def test_a_removal_that_breaks_off_leaves_no_name_of_a_run_that_is_gone(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            remove_runs(artifacts, ["third"])
+    assert artifacts.latest_run().name in ("first", "second")
+    remove_runs(artifacts, ["third"])
+    assert sorted(artifacts.run_names()) == ["first", "second"]
+
+
+def test_a_damaged_config_of_a_run_is_an_error_that_names_it(artifacts: Artifacts) -> None:
+    artifacts.run("first").config.write_text("[train")
+    with pytest.raises(ModelError, match=r"first/config\.toml can't be read"):
+        show_run(artifacts, "first")

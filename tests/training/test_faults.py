@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
-from pretrain_cli.storage import NoSpaceError, read_lines
+from pretrain_cli.refusals import DiskError
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.keeping.checkpoints import fault, staged
 from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.saving import Saver
@@ -65,7 +66,7 @@ def test_a_full_disk_pauses_saving_and_training_goes_on(small_disk, quiet, monke
 @pytest.mark.slow
 def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint_to_finish_from(small_disk, quiet) -> None:
     heard = Heard(step_4=lambda: fill(small_disk.root))
-    with pytest.raises(NoSpaceError) as caught:
+    with pytest.raises(DiskError) as caught:
         train(small(**STEPS), small_disk, heard, run_name="full")
     run = small_disk.run("full")
     assert caught.value.exit_code == 3 and "ptk train --resume full" in caught.value.hint

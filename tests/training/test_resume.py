@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
+from pretrain_cli.refusals import writing_to
+from pretrain_cli.training.keeping import checkpoints
 from pretrain_cli.training.processes.signals import SAME_SECONDS, StopRequests
 from pretrain_cli.training.run import train
 from tests.support.runs import Heard, PowerCut, course, cut, prepare_text, record_of, small, weights_equal
@@ -229,3 +232,45 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(rows) ->
     heard = Heard()
     assert train(small(), rows, heard, resume="too-early").steps == 6
     assert "There is no checkpoint yet: the run starts from the beginning." in heard.notes
+
+
+@pytest.mark.parametrize("between", ["run.json", "config.toml"])
+def test_a_larger_budget_survives_a_kill_at_the_start_of_its_resume(rows, straight, monkeypatch, between: str) -> None:
+    """Whichever of the two files was written last: repeated, the resume trains on."""
+    run = rows.run("budget")
+    shutil.rmtree(run.path, ignore_errors=True)
+    shutil.copytree(straight.path, run.path)
+    write = "pretrain_cli.training.run.write_text" if between == "config.toml" else "pretrain_cli.run_record.write_json"
+    with monkeypatch.context() as patched:
+        patched.setattr(write, lambda *_: cut())
+        with pytest.raises(PowerCut):
+            train(small(train__max_steps=12), rows, resume=run.name)
+    assert train(small(train__max_steps=12), rows, resume=run.name).steps == 12
+
+
+def test_a_resume_removes_what_a_kill_kept_from_being_removed(rows, straight, broken_off) -> None:
+    """A checkpoint too many, half a checkpoint, and half a model."""
+    shutil.copytree(straight.checkpoint(10), broken_off.checkpoint(10))
+    for name in ("checkpoints/.old-step-000001", "checkpoints/.staging-000010-x", ".model-x/model"):
+        (broken_off.path / name).mkdir(parents=True)
+    train(small(train__keep=1), rows, resume=broken_off.name)
+    assert weights_equal(broken_off, straight)
+    left = {entry.name for entry in broken_off.checkpoints.iterdir()}
+    assert left - {f"step-{record_of(straight).steps:06d}"} <= {"step-000009", "step-000006", "step-000003"}, left
+    assert not list(broken_off.path.glob(".model-*"))
+
+
+def test_a_full_disk_in_the_last_file_of_a_checkpoint_does_not_end_the_run(rows, straight, monkeypatch) -> None:
+    write = checkpoints.write_json
+
+    def full(path: Path, values: dict[str, object]) -> None:
+        if path.parent.name.startswith(".staging-000004"):
+            with writing_to(path.parent):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, values)
+
+    monkeypatch.setattr(checkpoints, "write_json", full)
+    heard, run = Heard(), rows.run("one-refused")
+    assert train(small(**STEPS, train__optimizer="adamw"), rows, heard, run_name=run.name).status == "finished"
+    assert any("NO CHECKPOINT at step 4: No space left" in text for text in heard.warnings)
+    assert weights_equal(run, straight)

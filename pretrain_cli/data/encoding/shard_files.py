@@ -16,7 +16,7 @@ from pretrain_cli.data.cleaning.near_duplicates import PERMUTATIONS
 from pretrain_cli.data.encoding.encoder import Encoder
 from pretrain_cli.data.encoding.shard_encoder import ShardEncoder
 from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
-from pretrain_cli.storage import writing_to
+from pretrain_cli.refusals import writing_to
 
 
 def shard_file(folder: Path, index: int, ending: str) -> Path:

@@ -21,6 +21,7 @@ from pretrain_cli.storage import file_hash, publish_folder, sync_folder, umask, 
 
 MANIFEST = "manifest.json"
 STAGING = ".staging-"
+MODEL_STAGING = ".model-"
 OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
 
 
@@ -71,9 +72,9 @@ def _check_readable(folder: Path) -> None:
 
 def clear_staging(run: RunFolder) -> None:
     """Remove what a killed process left half-written; only under the run's lock."""
-    if run.checkpoints.is_dir():
-        for entry in run.checkpoints.iterdir():
-            if entry.name.startswith((STAGING, ".old-")):
+    for folder, prefixes in ((run.checkpoints, (STAGING, ".old-")), (run.path, (MODEL_STAGING,))):
+        for entry in list(folder.iterdir()) if folder.is_dir() else []:
+            if entry.name.startswith(prefixes):
                 shutil.rmtree(entry, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pretrain_cli.artifacts import RunFolder
-from pretrain_cli.storage import read_lines, writing_to
+from pretrain_cli.storage import read_lines, replacing
 
 
 def import_drawing() -> None:
@@ -35,7 +35,5 @@ def draw_curves(run: RunFolder) -> None:
             place.legend()
         place.set(title=title, xlabel="step")
         place.grid(alpha=0.3)
-    staging = run.path / ".curves.png"
-    with writing_to(run.path):
-        figure.savefig(staging, dpi=110)
-        staging.replace(run.path / "curves.png")
+    with replacing(run.path / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

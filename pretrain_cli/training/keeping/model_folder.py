@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from pretrain_cli.artifacts import MODEL_FILES, Artifacts, RunFolder
+from pretrain_cli.refusals import writing_to
 from pretrain_cli.run_record import RunRecord, TrainResult
-from pretrain_cli.storage import publish_folder, writing_to
+from pretrain_cli.storage import publish_folder, temporary_folder
+from pretrain_cli.training.keeping.checkpoints import MODEL_STAGING
 from pretrain_cli.training.rows.prepared import PreparedRows
 
 
@@ -18,14 +19,11 @@ def save_model(model: PreTrainedModel, run: RunFolder, artifacts: Artifacts, car
     """Weights, tokenizer and card in ``run.model``, complete or absent.
 
     Raises:
-        NoSpaceError: the disk is full.
+        DiskError: the disk is full, or fails.
     """
     model.config.use_cache = True
-    with (
-        writing_to(run.path),
-        tempfile.TemporaryDirectory(dir=run.path, prefix=".model-", ignore_cleanup_errors=True) as parent,
-    ):
-        staging = Path(parent) / "model"
+    with writing_to(run.path), temporary_folder(run.path, MODEL_STAGING) as parent:
+        staging = parent / "model"
         model.save_pretrained(staging)
         copy_tokenizer_files(artifacts.tokenizer, staging)
         (staging / "README.md").write_text(card, encoding="utf-8")

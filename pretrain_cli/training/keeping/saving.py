@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pretrain_cli.errors import first_line
+from pretrain_cli.errors import PtkError, first_line
 from pretrain_cli.processes import lost_another
-from pretrain_cli.storage import NoSpaceError
 from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.keeping.checkpoints import keep_model_only, rotate, staged, whole_steps
 from pretrain_cli.training.measuring.forecast import save_seconds
@@ -56,10 +55,10 @@ class Saver:
                 self._say_state("")
                 if not model_only:
                     self._saved_step = state.step
-                    with contextlib.suppress(OSError, NoSpaceError):  # the checkpoint itself is there
+                    with contextlib.suppress(OSError, PtkError):  # the checkpoint itself is there
                         context.record.update(checkpoint_step=state.step)
                 elif context.rank == 0:
-                    with contextlib.suppress(OSError, NoSpaceError):  # else it stays whole
+                    with contextlib.suppress(OSError, PtkError):  # else it stays whole
                         keep_model_only(context.run.checkpoint(state.step))
                 if context.rank == 0:
                     rotate(context.run, context.config.train.keep, state.best_step, context.progress.warn)
@@ -124,6 +123,7 @@ def _failure(write: Callable[[], None]) -> Exception | None:
 
 
 def _of_the_disk(error: Exception) -> bool:
-    # torch reports a full disk as a RuntimeError without errno, safetensors has its own type.
+    # torch reports a full disk as a RuntimeError without errno, safetensors has its own type, and `writing_to` ours.
     kinds = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
+    kinds = kinds or (isinstance(error, PtkError) and isinstance(error.__cause__, OSError))
     return kinds and not lost_another(error)

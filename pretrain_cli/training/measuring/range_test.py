@@ -17,7 +17,8 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DivergedError
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
-from pretrain_cli.storage import write_json, writing_to
+from pretrain_cli.refusals import writing_to
+from pretrain_cli.storage import replacing, write_json
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.context import TrainingContext, open_unrecorded
@@ -161,6 +162,5 @@ def _draw(path: Path, rates: list[float], losses: list[float], found: float, pla
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed", title="Learning-rate range test")
     axes.grid(alpha=0.3)
     axes.legend()
-    staging = path.with_name(f".{path.name}")
-    figure.savefig(staging, dpi=110)
-    staging.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

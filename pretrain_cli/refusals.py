@@ -1,0 +1,84 @@
+"""Turns the system's refusals to write into errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pretrain_cli.errors import PtkError, UsageError
+from pretrain_cli.formatting import byte_size
+
+FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+"""The disk is full, or the user's quota is used up."""
+ANOTHER_FOLDER = "Choose another folder with --artifacts DIR."
+
+
+class DiskError(PtkError):
+    """The disk doesn't do what it should: exit code 3, because the output of a stage is missing."""
+
+    exit_code = 3
+    kind = "disk"
+
+
+class NoSpaceError(DiskError):
+    """The disk is full."""
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn the system's refusals to write under ``folder`` into errors that say what to do."""
+    try:
+        yield
+    except PtkError:
+        raise
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else _within(error)
+        told = _explained(refused, folder) if refused is not None else None
+        if told is None:
+            raise
+        raise told from error
+
+
+def _within(error: Exception) -> OSError | None:
+    """The system's refusal that another library's error quotes: safetensors, tokenizers and torch have their own."""
+    text = str(error)
+    if match := re.search(r"\(os error (\d+)\)", text):  # as Rust writes them
+        return OSError(int(match[1]), os.strerror(int(match[1])))
+    number = next((number for number in (*FULL, errno.EIO) if os.strerror(number) in text), None)
+    return OSError(number, os.strerror(number)) if number is not None else None
+
+
+def _explained(error: OSError, folder: Path) -> PtkError | None:
+    """What ``error`` means for a user; None where the disk has nothing to do with it."""
+    where = error.filename or folder
+    if isinstance(error, PermissionError):
+        return UsageError(f"{where} can't be written: {error.strerror}.", ANOTHER_FOLDER)
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return UsageError(f"{where} is a file, but a folder is needed there.", ANOTHER_FOLDER)
+    if error.errno in FULL:
+        free = byte_size(shutil.disk_usage(existing_folder(folder)).free)
+        return NoSpaceError(
+            f"No space left on the disk of {folder} ({free} free).",
+            "Free some space, or choose another folder with --artifacts DIR. Everything that was complete is kept.",
+        )
+    if error.errno == errno.EROFS:
+        return UsageError(f"{folder} is on a read-only file system.", ANOTHER_FOLDER)
+    if error.errno == errno.EIO:
+        return DiskError(
+            f"The disk of {folder} reports an error: {error.strerror}.",
+            "Check the disk, then run the command again. Everything that was complete is kept.",
+        )
+    return None
+
+
+def existing_folder(path: Path) -> Path:
+    """``path`` if it exists, else the nearest folder above it that does."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
