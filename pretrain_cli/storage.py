@@ -83,14 +83,19 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield Path(name)
             os.chmod(name, 0o666 & ~umask())
-            with open(name, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(name, path)
+            move_file(Path(name), path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
-        sync_folder(path.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a finished file of the same file system its name, after an fsync; an older ``target`` is replaced."""
+    with open(source, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(source, target)
+    sync_folder(target.parent)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pydantic import Field
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ModelError, PtkError, UsageError
 from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, read_versioned, record_files
-from pretrain_cli.storage import write_json
+from pretrain_cli.storage import move_file, write_json
 
 RECORD = ".ptk-export.json"
 VERSION = 1
@@ -18,10 +18,17 @@ ANOTHER = "Choose another folder with --output DIR."
 
 
 class ExportRecord(VersionedRecord):
-    """The files that ptk wrote into an export folder, by name."""
+    """The files that ptk wrote into an export folder, by name.
+
+    Attributes:
+        version: of this format.
+        files: as they are, or will be once an export has moved them there.
+        replaced: as those were that an export replaces just now; a kill may leave some of both.
+    """
 
     version: int = VERSION
     files: dict[str, FileRecord] = Field(default_factory=dict)
+    replaced: dict[str, FileRecord] = Field(default_factory=dict)
 
 
 def check_output(folder: Path, artifacts: Artifacts) -> None:
@@ -60,30 +67,53 @@ def check_ours(folder: Path, names: Iterable[str]) -> None:
     _check(folder, sorted(name for name in names if (folder / name).exists()))
 
 
-def remember(folder: Path, files: Iterable[Path]) -> None:
-    """Add ``files``, just written, to the record of ``folder``."""
-    written = record_files(folder, [file.name for file in files])
-    record = ExportRecord(files={**_recorded(folder), **written})
-    write_json(folder / RECORD, record.model_dump(mode="json"))
+def remember(folder: Path) -> None:
+    """Record every file in ``folder``, which ptk has just made."""
+    _write(folder, ExportRecord(files=record_files(folder)))
+
+
+def move_in(staging: Path, folder: Path) -> list[Path]:
+    """Move the files in ``staging`` to ``folder``, in the place of those of an earlier export; returns them there.
+
+    Recorded before they are moved: wherever this is broken off, the next export may replace what it finds.
+
+    Raises:
+        UsageError: as `check_ours`, which may have been long ago.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    new = record_files(staging)
+    check_ours(folder, new)
+    there = record_files(folder, [name for name in new if (folder / name).exists()])
+    after = {**_recorded(folder).files, **new}
+    _write(folder, ExportRecord(files=after, replaced=there))
+    for name in new:
+        move_file(staging / name, folder / name)
+    _write(folder, ExportRecord(files=after))
+    return [folder / name for name in new]
 
 
 def _check(folder: Path, names: list[str]) -> None:
-    recorded = _recorded(folder)
+    record = _recorded(folder)
     for name in names:
-        if name not in recorded:
+        known = [files[name] for files in (record.files, record.replaced) if name in files]
+        if not known:
             raise UsageError(f"{folder} holds {name}, and no record says that ptk wrote it: it would be lost.", ANOTHER)
-        if damaged_files(folder, {name: recorded[name]}, read=True):
+        if all(damaged_files(folder, {name: each}, read=True) for each in known):
             raise UsageError(
                 f"{folder / name} was changed since ptk exported it: the change would be lost.",
                 f"Move the file. Or: {ANOTHER[0].lower()}{ANOTHER[1:]}",
             )
 
 
-def _recorded(folder: Path) -> dict[str, FileRecord]:
+def _recorded(folder: Path) -> ExportRecord:
     """What ptk wrote there; nothing where there is no record that can be read."""
     if not (folder / RECORD).is_file():
-        return {}
+        return ExportRecord()
     try:
-        return read_versioned(folder / RECORD, ExportRecord, VERSION, VERSION, ModelError, ANOTHER).files
+        return read_versioned(folder / RECORD, ExportRecord, VERSION, VERSION, ModelError, ANOTHER)
     except PtkError:
-        return {}
+        return ExportRecord()
+
+
+def _write(folder: Path, record: ExportRecord) -> None:
+    write_json(folder / RECORD, record.model_dump(mode="json"))

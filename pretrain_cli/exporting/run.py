@@ -12,7 +12,7 @@ from pretrain_cli.errors import UsageError
 from pretrain_cli.exporting.card import loading, model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
 from pretrain_cli.exporting.hub import check_hub, push
-from pretrain_cli.exporting.owned import RECORD, check_all_ours, check_ours, check_output, remember
+from pretrain_cli.exporting.owned import RECORD, check_all_ours, check_ours, check_output, move_in, remember
 from pretrain_cli.model.gguf_writing import write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
@@ -107,21 +107,17 @@ def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load:
 
 def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: bool) -> tuple[list[Path], str]:
     """The file, its card, for Ollama a Modelfile; and what running it showed."""
-    folder = file.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    write_gguf(whole, file, quantization)
-    files, checked = [file], compare_with_llama_cpp(whole, file)
-    if with_modelfile:
-        context = read_json(whole / "config.json").get("max_position_embeddings", 2048)
-        settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
-        write_text(folder / "Modelfile", f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\n{settings}")
-        files.append(folder / "Modelfile")
-    for name in DESCRIPTION:
-        if (whole / name).is_file():
-            shutil.copyfile(whole / name, folder / name)
-            files.append(folder / name)
-    remember(folder, files)
-    return files, checked
+    with temporary_folder(file.parent.parent, ".export-") as staging:
+        write_gguf(whole, staging / file.name, quantization)
+        checked = compare_with_llama_cpp(whole, staging / file.name)
+        if with_modelfile:
+            context = read_json(whole / "config.json").get("max_position_embeddings", 2048)
+            settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
+            write_text(staging / "Modelfile", f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\n{settings}")
+        for name in DESCRIPTION:
+            if (whole / name).is_file():
+                shutil.copyfile(whole / name, staging / name)
+        return sorted(move_in(staging, file.parent), key=lambda moved: moved != file), checked
 
 
 def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
@@ -149,6 +145,6 @@ def _write_hf(whole: Path, folder: Path) -> list[Path]:
         inner = staging / "model"
         shutil.copytree(whole, inner)
         open_with_transformers(inner)
-        remember(inner, [file for file in inner.iterdir() if file.is_file()])
+        remember(inner)
         publish_folder(inner, folder)
     return sorted(file for file in folder.iterdir() if file.is_file() and file.name != RECORD)

@@ -8,7 +8,10 @@ import pytest
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import UsageError
+from pretrain_cli.exporting import owned
+from pretrain_cli.exporting.owned import check_ours, move_in
 from pretrain_cli.exporting.run import export
+from pretrain_cli.storage import move_file
 from tests.support.tiny import make_model
 
 
@@ -69,3 +72,40 @@ def test_two_quantizations_share_a_folder(tmp_path: Path, model: str) -> None:
     for quantization in ("f16", "q8_0", "f16"):
         export(artifacts, run=model, output=out, to="gguf", quantization=quantization)
     assert sorted(file.name for file in out.glob("*.gguf")) == ["tiny-f16.gguf", "tiny-q8_0.gguf"]
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_an_export_that_is_killed_between_its_files_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """Its record lists new files beside old ones: both are ptk's, and a file that somebody changed still isn't."""
+
+    class Killed(BaseException):
+        pass
+
+    def staged(text: str) -> Path:
+        staging = tmp_path / text
+        staging.mkdir()
+        for name in names:
+            (staging / name).write_text(text)
+        return staging
+
+    def kill(source: Path, target: Path) -> None:
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        move_file(source, target)
+
+    folder, left, names = tmp_path / "out", [moved], ("Modelfile", "a.gguf")
+    move_in(staged("first"), folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(owned, "move_file", kill)
+        with pytest.raises(Killed):
+            move_in(staged("second"), folder)
+    check_ours(folder, names)
+    assert move_in(staged("third"), folder) == [folder / name for name in names]
+    assert {(folder / name).read_text() for name in names} == {"third"}
+    (folder / "Modelfile").write_text("mine")
+    with pytest.raises(UsageError, match="Modelfile was changed"):
+        move_in(staged("fourth"), folder)
+    assert (folder / "Modelfile").read_text() == "mine"

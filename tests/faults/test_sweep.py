@@ -14,7 +14,7 @@ from tests.faults.injection import ROOT, compiled, compiler, environment
 from tests.faults.sweep import KINDS, points
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and a C compiler")
-SAMPLE = 6
+SAMPLE = 8
 """Points of each command; a train and its resume take three seconds, the others one."""
 
 
