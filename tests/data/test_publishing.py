@@ -171,3 +171,33 @@ def test_a_kill_after_the_last_move_leaves_nothing_and_loses_no_notes(
     assert prepare(config(text, 64), artifacts).reused
     assert (artifacts.train_rows / "notes.txt").read_text() == "mine"
     assert sorted(entry.name for entry in artifacts.data.iterdir() if entry.is_dir()) == ["train", "validation"]
+
+
+@pytest.mark.parametrize("ending", ["json", "ids", "documents.npy"])
+def test_a_shard_that_a_power_failure_emptied_is_encoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    text, artifacts, undisturbed = (
+        tmp_path / "text.txt",
+        Artifacts(tmp_path / "artifacts"),
+        Artifacts(tmp_path / "other"),
+    )
+    text.write_text("Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60)
+    prepare(config(text, 32), undisturbed)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(_: Staging) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Staging, "begin", kill)
+        with pytest.raises(Killed):
+            prepare(config(text, 32), artifacts)
+    emptied = list((artifacts.data / ".work").glob(f"shards-*/task-*.{ending}"))
+    assert emptied
+    for file in emptied:
+        file.write_bytes(b"")
+    prepare(config(text, 32), artifacts)
+    assert contents(artifacts.train_rows) == contents(undisturbed.train_rows)

@@ -24,7 +24,7 @@ SHIM = "PTK_FAULT_SHIM"
 ROOT = Path(__file__).parents[2]
 LONGEST_S = 180
 """A command that takes longer hangs: undisturbed, it takes two seconds."""
-ACTIONS = {"ENOSPC": 1, "EIO": 1, "short": 2, "kill": 3}
+ACTIONS = {"ENOSPC": 1, "EIO": 1, "short": 2, "kill": 3, "power": 3}
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Fault:
     """What happens to a call.
 
     Attributes:
-        kind: "ENOSPC" or "EIO", which the call fails with; "short", where half is written; or "kill" (SIGKILL, and of a
-            write half is done).
+        kind: "ENOSPC" or "EIO", which the call fails with; "short", where half is written; "kill" (SIGKILL, and of a
+            write half is done); or "power", a kill after which all is lost that no fsync has put on the disk.
         at: the number of the call, from 1.
         lasting: each later call that takes space fails as well, as on a full disk.
     """
@@ -44,7 +44,7 @@ class Fault:
 
     @property
     def name(self) -> str:
-        return "ENOSPC from here on" if self.lasting else self.kind
+        return "ENOSPC from here on" if self.lasting else "power failure" if self.kind == "power" else self.kind
 
 
 @dataclass(frozen=True)

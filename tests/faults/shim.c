@@ -84,6 +84,13 @@ static int decide(const char *call, const char *path, int takes_space) {
     return plan->action;
 }
 
+/* A line about the call whose own line comes next. */
+static void note(const char *what, const char *path, long size) {
+    char line[PATH_MAX + 64];
+    if (!plan || plan->log < 0 || !below(path)) return;
+    syscall(SYS_write, plan->log, line, snprintf(line, sizeof line, "%ld %s %s\n", size, what, path + plan->length));
+}
+
 static int on_descriptor(const char *call, int descriptor, int takes_space) {
     char link[64], path[PATH_MAX];
     int saved = errno;
@@ -93,6 +100,8 @@ static int on_descriptor(const char *call, int descriptor, int takes_space) {
     errno = saved;
     if (length <= 0) return PASS;
     path[length] = 0;
+    struct stat now;
+    if (!strcmp(call, "fsync") && !fstat(descriptor, &now) && S_ISREG(now.st_mode)) note("size", path, now.st_size);
     return decide(call, path, takes_space);
 }
 
@@ -183,7 +192,7 @@ int posix_fallocate(int d, off_t at, off_t n) {
     return real(d, at, n);
 }
 
-int rename(const char *a, const char *b) { REAL(rename); REFUSE(on_path("rename", AT_FDCWD, b, 1), real(a, b)); }
+int rename(const char *a, const char *b) { REAL(rename); if (a[0] == '/') note("from", a, 0); REFUSE(on_path("rename", AT_FDCWD, b, 1), real(a, b)); }
 int renameat(int x, const char *a, int y, const char *b) { REAL(renameat); REFUSE(on_path("rename", y, b, 1), real(x, a, y, b)); }
 int renameat2(int x, const char *a, int y, const char *b, unsigned f) {
     REAL(renameat2);

@@ -29,18 +29,21 @@ from tests.faults.injection import (
 from tests.faults.scenarios import Scenario, copy_start, outcome, put_foreign, scenarios, write_texts
 
 DISK = (Fault("ENOSPC", 0), Fault("ENOSPC", 0, lasting=True), Fault("EIO", 0), Fault("kill", 0))
+POWER = Fault("power", 0)
 KINDS: dict[str, tuple[Fault, ...]] = {
     "write": (*DISK, Fault("short", 0)),
     "copy": (*DISK, Fault("short", 0)),
     "open": DISK,
     "truncate": DISK,
-    "rename": DISK,
+    "rename": (*DISK, POWER),
     "link": DISK,
     "mkdir": DISK,
-    "fsync": (Fault("ENOSPC", 0), Fault("EIO", 0), Fault("kill", 0)),
-    "remove": (Fault("EIO", 0), Fault("kill", 0)),
+    "fsync": (Fault("ENOSPC", 0), Fault("EIO", 0), Fault("kill", 0), POWER),
+    "remove": (Fault("EIO", 0), Fault("kill", 0), POWER),
 }
 """Call → what can happen to it."""
+ABOUT_THE_NEXT = ("from", "size")
+"""Lines of the log that say more of the call that comes next."""
 
 
 @dataclass(frozen=True)
@@ -119,19 +122,23 @@ class Sweep:
         ended = self.run(scenario.command, log=log)
         assert ended.status == 0, ended.error
         calls = [line.split(" ", 2) for line in log.read_text().splitlines()]
-        return outcome(self.root), [(call, path) for _, call, path in calls]
+        return outcome(self.root), [(call, path) for _, call, path in calls if call not in ABOUT_THE_NEXT]
 
     def check(self, scenario: Scenario, point: Point, expected: dict[str, str]) -> str:
         """Disturb one call, then repeat the command; what is wrong then, or nothing."""
         self.begin(scenario)
-        ended = self.run(scenario.command, point.fault)
+        log = self.work / "log"
+        log.unlink(missing_ok=True)
+        ended = self.run(scenario.command, point.fault, log)
+        if point.fault.kind == "power":
+            lose_unsynced(self.root, self.start_of(scenario.before), log)
         if ended.status == -signal.SIGALRM:
             return f"hangs for {LONGEST_S} s"
         saved = ended.status != 0
         if not saved:
             if wrong := differences(_without_checkpoints(expected), outcome(self.root), more_may_be_there=True):
                 return f"ends well, but {wrong}"
-        elif point.fault.kind != "kill" or ended.status != -signal.SIGKILL:
+        elif point.fault.kind not in ("kill", "power") or ended.status != -signal.SIGKILL:
             if wrong := untold(ended):
                 return wrong
             if wrong := damaged_rows(self.root):
@@ -169,6 +176,40 @@ def points(calls: Sequence[tuple[str, str]]) -> list[Point]:
             chosen += sorted({start, (start + place - 1) // 2, place - 1})
             start = place
     return [Point(replace(fault, at=place + 1), *calls[place]) for place in chosen for fault in KINDS[calls[place][0]]]
+
+
+def lose_unsynced(root: Path, start: Path, log: Path) -> None:
+    """Cut files to what an fsync has put on the disk; names and folders are taken to be there already.
+
+    Args:
+        root: the artifact folder.
+        start: what it was a copy of.
+        log: of the calls since then.
+    """
+    durable: dict[str, int] = {}
+    written: set[str] = set()
+    source, size = "", 0
+    for line in log.read_text().splitlines():
+        number, call, path = line.split(" ", 2)
+        if call == "from":
+            source = path
+        elif call == "size":
+            size = int(number)
+        elif call == "fsync":
+            durable[path] = size
+        elif call in ("open", "write", "copy", "truncate"):
+            written.add(path)
+        elif call == "rename":
+            for known in [known for known in written if known == source or known.startswith(source + "/")]:
+                moved = path + known.removeprefix(source)
+                written.add(moved)
+                durable[moved] = durable.pop(known, 0)
+    for path in written:
+        file = root / path.lstrip("/")
+        if file.is_file():
+            before = (start / path.lstrip("/")).stat().st_size if (start / path.lstrip("/")).is_file() else 0
+            with open(file, "rb+") as opened:
+                opened.truncate(min(file.stat().st_size, durable.get(path, before)))
 
 
 def untold(ended: Ended) -> str:

@@ -55,15 +55,29 @@ def encode_shard(
             rejected = shard_file(folder, shard.index, "rejected")
             rejected.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         unfinished = shard_file(folder, shard.index, "json.new")
-        unfinished.write_text(json.dumps(redact_all(asdict(encoding.counts))))
+        record = {"counts": redact_all(asdict(encoding.counts)), "sizes": _sizes(folder, shard.index)}
+        unfinished.write_text(json.dumps(record))
         os.replace(unfinished, shard_file(folder, shard.index, "json"))
     return encoding.counts
 
 
 def finished_shard(folder: Path, index: int) -> ShardCounts | None:
-    """The counts of a shard whose files are complete, or None."""
+    """The counts of a shard whose files are complete, or None.
+
+    The files aren't synced, which would take longer than encoding: a power failure may leave a name without its bytes.
+    """
     path = shard_file(folder, index, "json")
-    return ShardCounts(**json.loads(path.read_text())) if path.is_file() else None
+    try:
+        record = json.loads(path.read_text()) if path.is_file() else None
+    except ValueError:
+        return None
+    return ShardCounts(**record["counts"]) if record and record["sizes"] == _sizes(folder, index) else None
+
+
+def _sizes(folder: Path, index: int) -> dict[str, int]:
+    """Name → bytes, of the files that a shard's ``json`` vouches for."""
+    files = (shard_file(folder, index, ending) for ending in ("ids", "documents.npy", "signatures.npy", "rejected"))
+    return {file.name: file.stat().st_size for file in files if file.is_file()}
 
 
 def collect_rejected(folder: Path, shards: int, path: Path) -> None:
