@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read: {error}.", "Create it again with the command that wrote it.") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} isn't a JSON object.", "Create it again with the command that wrote it.")
@@ -45,13 +45,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl or samples.jsonl; none if there is no file.
 
-    Leaves out a half-written line, as a killed process leaves it.
+    Leaves out a line that isn't one: half-written, as a killed process leaves it, or damaged.
     """
     lines = []
-    for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
+    for text in path.read_bytes().splitlines() if path.is_file() else ():
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and isinstance(value.get("step"), int):
             lines.append(value)

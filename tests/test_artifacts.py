@@ -16,7 +16,7 @@ from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.refusals import DiskError, NoSpaceError, writing_to
-from pretrain_cli.storage import publish_folder, read_json, replacing, temporary_folder, write_json
+from pretrain_cli.storage import publish_folder, read_json, read_lines, replacing, temporary_folder, write_json
 
 
 @pytest.fixture
@@ -190,3 +190,11 @@ def test_a_file_that_fails_half_written_leaves_the_old_one_and_no_other(tmp_path
         temporary.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("model.gguf", b"old")]
+
+
+def test_lines_that_are_damaged_are_left_out_and_the_others_are_read(tmp_path: Path) -> None:
+    """Half-written by a killed process, a bad byte, nested too deeply; and a text holds any line end of Unicode."""
+    good = b'{"step": 1, "text": "one\xe2\x80\xa8line"}\n'
+    deep = b'{"step": 2, "text": ' + b"[" * 100_000 + b"\n"
+    (tmp_path / "samples.jsonl").write_bytes(good + b'{"step": 2, "\xff"}\n' + deep + b"3\n" + good + b'{"step": 4')
+    assert [line["text"] for line in read_lines(tmp_path / "samples.jsonl")] == ["one\u2028line"] * 2
