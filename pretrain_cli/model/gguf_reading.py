@@ -7,8 +7,11 @@ import io
 from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.errors import MissingDependencyError, ModelError, first_line
+from pretrain_cli.formatting import count_of
 from pretrain_cli.storage import publish_folder, source_hash, temporary_folder
+
+OTHERWISE = "Use a complete copy, or give the model as a folder."
 
 
 def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
@@ -33,16 +36,22 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
     try:
         # transformers' progress bar for this can't be switched off, and would disturb the live view.
         with contextlib.redirect_stderr(io.StringIO()):
-            model = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 str(file.parent),
                 gguf_file=file.name,
                 trust_remote_code=False,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(gguf_file=file.name, dequantize=True),
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{file} can't be read as GGUF: {error}.", "Give the model as a folder instead.") from error
+    except Exception as error:  # a damaged file makes transformers raise nearly anything
+        raise ModelError(f"{file} can't be read as GGUF: {first_line(error)}.", OTHERWISE) from error
+    if wrong := [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]:
+        raise ModelError(
+            f"{file} is damaged: it lacks {count_of(len(wrong), 'tensor')} of the model's shape, first {min(wrong)}.",
+            OTHERWISE,
+        )
     with temporary_folder(artifacts.bases, ".gguf-") as staging:
         inner = staging / "model"
         model.save_pretrained(inner)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
+import struct
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,7 +20,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pretrain_cli.data.reading.documents import Document, DocumentBatch
+from pretrain_cli.data.reading.documents import Document, DocumentBatch, Rejected
 from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.data.reading.read import read
@@ -244,5 +248,51 @@ def test_a_damaged_document_is_an_error(tmp_path: Path, kind: str) -> None:
     pytest.importorskip({"pdf": "pypdf", "docx": "docx", "epub": "ebooklib"}[kind])
     with zipfile.ZipFile(tmp_path / f"a.{kind}", "w") as archive:
         archive.writestr("nothing", "")
+    with pytest.raises(DataError, match="can't be read"):
+        documents(tmp_path / f"a.{kind}")
+
+
+def test_an_arrow_file_whose_offsets_lead_elsewhere_is_an_error(tmp_path: Path) -> None:
+    """Its reader maps what is there: unchecked, such offsets read other memory, or end the process."""
+    whole = table("arrow")
+    ends = struct.pack("<3i", *itertools.accumulate(len(text.encode()) for text in TEXTS))
+    assert ends in whole
+    (tmp_path / "a.arrow").write_bytes(whole.replace(ends, struct.pack("<3i", -5, 1 << 30, -1)))
+    with pytest.raises(DataError, match="can't be read: "):
+        documents(tmp_path / "a.arrow")
+
+
+def test_json_that_is_nested_too_deeply_is_a_bad_record(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"[" * 100_000)
+    (record,) = read(Span(find_files([str(tmp_path / "a.json")])[0]), ReadSettings())
+    assert isinstance(record, Rejected) and record.reason == "not_json"
+
+
+def test_a_damaged_pdf_writes_nothing_to_the_screen(tmp_path: Path) -> None:
+    pypdf = pytest.importorskip("pypdf")
+    writer = pypdf.PdfWriter()
+    writer.add_blank_page(300, 300)
+    writer.write(str(tmp_path / "a.pdf"))
+    (tmp_path / "a.pdf").write_bytes((tmp_path / "a.pdf").read_bytes().replace(b"/MediaBox [ 0", b"/MediaBox [ {"))
+    program = (
+        "import sys\nfrom pretrain_cli.data.reading.input_files import Span\n"
+        "from pretrain_cli.data.reading.inputs import find_files\nfrom pretrain_cli.data.reading.read import read\n"
+        "from pretrain_cli.data.reading.settings import ReadSettings\n"
+        "print(*read(Span(find_files(sys.argv[1:])[0]), ReadSettings()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.pdf")], capture_output=True, text=True)
+    assert "no_text_found" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["docx", "epub"])
+def test_an_archive_that_zipfile_does_not_know_is_an_error(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip({"docx": "docx", "epub": "ebooklib"}[kind])
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("nothing", "")
+    entry = sink.getvalue().index(b"PK\x01\x02")
+    made = bytearray(sink.getvalue())
+    made[entry + 6] = 255  # the version of the format that unpacking it takes
+    (tmp_path / f"a.{kind}").write_bytes(made)
     with pytest.raises(DataError, match="can't be read"):
         documents(tmp_path / f"a.{kind}")

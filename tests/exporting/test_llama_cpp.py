@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from pretrain_cli.exporting.check import compare_with_llama_cpp
 from pretrain_cli.exporting.run import export
 from pretrain_cli.generation.run import generate
 from pretrain_cli.model.gguf_reading import convert_gguf
+from pretrain_cli.model.gguf_writing import write_gguf
 from pretrain_cli.tokenizer.train import train_tokenizer
 from tests.support.tiny import OTHER_SHAPES, SAMPLE, make_model
 
@@ -239,3 +241,17 @@ def test_a_gguf_file_that_is_replaced_is_converted_again_whatever_its_size_and_t
     one, two = (load_file(folder / "model.safetensors")[name] for folder in (before, after))
     assert first.stat().st_size == status.st_size and torch.equal(one, -two)
     assert convert_gguf(first, Artifacts(tmp_path / "artifacts")) == after
+
+
+@pytest.mark.parametrize("key", [b"llama.embedding_length", b"llama.block_count"])
+def test_a_gguf_file_whose_tensors_do_not_fit_its_shape_is_refused(tmp_path: Path, key: bytes) -> None:
+    """transformers would put random weights in their place."""
+    folder = make_model(tmp_path / "tiny", num_hidden_layers=1)
+    write_gguf(folder, tmp_path / "tiny.gguf", "f16")
+    content = (tmp_path / "tiny.gguf").read_bytes()
+    value = content.index(key) + len(key) + 4  # after the type
+    larger = struct.pack("<I", 2 * struct.unpack_from("<I", content, value)[0])
+    (tmp_path / "tiny.gguf").write_bytes(content[:value] + larger + content[value + 4 :])
+    with pytest.raises(ModelError, match=r"tiny\.gguf (is damaged: it lacks|can't be read as GGUF)"):
+        convert_gguf(tmp_path / "tiny.gguf", Artifacts(tmp_path / "artifacts"))
+    assert not list((tmp_path / "artifacts").rglob("*.safetensors"))

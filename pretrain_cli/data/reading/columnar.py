@@ -29,6 +29,8 @@ def read_columnar(span: Span, settings: ReadSettings) -> Iterator[Record]:
         if column not in schema.names:
             raise missing_column(path, column, schema.names)
         for batch in batches:
+            if span.file.format == "arrow":  # Parquet's reader checks what it decodes; this one maps what is there
+                batch.validate(full=True)
             texts = batch.column(batch.schema.get_field_index(column)).to_pylist()
             usual = texts and all(texts) and set(map(type, texts)) == {str}
             encoded = list(map(str.encode, texts)) if usual else []

@@ -153,7 +153,7 @@ def read_json(span: Span, settings: ReadSettings) -> Iterator[Record]:
         return
     try:
         value = json.loads(raw.removeprefix(codecs.BOM_UTF8))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if b"\n{" in raw.strip():
             yield from read_jsonl(span, settings)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,12 +36,15 @@ def _unpacked(raw: bytes, format: str) -> int:
         return 0
     try:
         return sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(raw)).infolist())
-    except zipfile.BadZipFile:  # reading it says what is wrong
+    except Exception:  # zipfile raises nearly anything for a damaged file; reading it says what is wrong
         return 0
 
 
 @contextmanager
 def _extracting(path: str, package: str) -> Iterator[None]:
+    logger = logging.getLogger(package.removeprefix("python-"))
+    if not logger.handlers:  # without one, Python writes what it logs about a damaged file to stderr
+        logger.addHandler(logging.NullHandler())
     try:
         yield
     except ImportError as error:
