@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 HASH_BLOCK = 1 << 20
+OURS = "ptk-"
+"""In every temporary name beside a user's own files: nothing without it is ever taken for an abandoned one."""
 ABANDONED_S = 3600.0
 """What hasn't changed for this long is written by nobody any more: its process was killed."""
 
@@ -77,8 +79,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_abandoned(path.parent, f".{path.name}.")
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        prefix = f".{path.name}.{OURS}"
+        clear_abandoned(path.parent, prefix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
         os.close(handle)
         try:
             yield Path(name)
@@ -99,9 +102,10 @@ def move_file(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder in ``parent`` that is gone after the block, or, where this process is killed, at the next call."""
+def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
+    """A new folder in ``parent`` that is gone after the block, or, where this process is killed, after a later call."""
     parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{OURS}{purpose}-"
     clear_abandoned(parent, prefix)
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as name:
         yield Path(name)
@@ -133,7 +137,7 @@ class Replacement:
     @property
     def old(self) -> Path:
         """Where an older one waits until the new one is in place."""
-        return self.final.with_name(f".old-{self.final.name}")
+        return self.final.with_name(f".{OURS}old-{self.final.name}")
 
 
 def publish_folder(staging: Path, final: Path, ours: Sequence[str] = ("*",)) -> None:

@@ -118,7 +118,7 @@ def test_the_second_process_in_a_folder_hears_who_holds_it(tmp_path) -> None:
 
 
 def test_what_ptk_did_not_write_survives_when_a_folder_is_replaced(tmp_path: Path) -> None:
-    final, old = tmp_path / "model", tmp_path / ".old-model"
+    final, old = tmp_path / "model", tmp_path / ".ptk-old-model"
     for folder, names in ((final, ("config.json", "notes.txt")), (old, ("config.json", "earlier.txt"))):
         folder.mkdir()
         for name in names:
@@ -136,7 +136,7 @@ def test_what_ptk_did_not_write_survives_when_a_folder_is_replaced(tmp_path: Pat
 
 def test_two_files_of_one_name_that_ptk_did_not_write_both_survive(tmp_path: Path) -> None:
     """A kill left one in the old folder, and the user has put another into the new one."""
-    final, old, staging = tmp_path / "model", tmp_path / ".old-model", tmp_path / "staging"
+    final, old, staging = tmp_path / "model", tmp_path / ".ptk-old-model", tmp_path / "staging"
     for folder, text in ((final, "new"), (old, "old")):
         folder.mkdir()
         (folder / "notes.txt").write_text(text)
@@ -162,25 +162,27 @@ def test_a_disk_that_fails_is_said_as_such_whoever_reports_it(tmp_path: Path, qu
 
 def test_what_killed_processes_left_is_removed_once_nobody_can_be_writing_it(tmp_path: Path) -> None:
     record = tmp_path / "run.json"
-    for name in (".run.json.abandoned", ".run.json.fresh", ".run.jsonl.another"):
+    kept = [".run.json.ptk-fresh", ".run.json.swp", ".run.jsonl.ptk-another"]
+    for name in (".run.json.ptk-abandoned", *kept):
         (tmp_path / name).write_text("half")
-    for name in (".run.json.abandoned", ".run.jsonl.another"):
-        os.utime(tmp_path / name, (0, 0))
+        if "fresh" not in name:
+            os.utime(tmp_path / name, (0, 0))
     write_json(record, {})
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".run.json.fresh", ".run.jsonl.another", "run.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [*kept, "run.json"]
 
 
 def test_a_temporary_folder_replaces_those_that_killed_processes_left(tmp_path: Path) -> None:
-    for name in (".export-abandoned", ".export-filling"):
+    kept = {".ptk-export-filling", ".export-mine"}
+    for name in (".ptk-export-abandoned", *kept):
         (tmp_path / name / "model").mkdir(parents=True)
         (tmp_path / name / "model" / "model.safetensors").write_bytes(b"half")
     for path in [*tmp_path.rglob("*")]:
-        if "abandoned" in str(path) or path.is_dir():
+        if "filling" not in str(path) or path.is_dir():
             os.utime(path, (0, 0))
-    with temporary_folder(tmp_path, ".export-") as folder:
+    with temporary_folder(tmp_path, "export") as folder:
         (folder / "config.json").write_text("{}")
-        assert {entry.name for entry in tmp_path.iterdir()} == {folder.name, ".export-filling"}
-    assert [entry.name for entry in tmp_path.iterdir()] == [".export-filling"]
+        assert {entry.name for entry in tmp_path.iterdir()} == {folder.name, *kept}
+    assert {entry.name for entry in tmp_path.iterdir()} == kept
 
 
 def test_a_file_that_fails_half_written_leaves_the_old_one_and_no_other(tmp_path: Path) -> None:

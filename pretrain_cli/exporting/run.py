@@ -107,7 +107,7 @@ def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load:
 
 def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: bool) -> tuple[list[Path], str]:
     """The file, its card, for Ollama a Modelfile; and what running it showed."""
-    with temporary_folder(file.parent.parent, ".export-") as staging:
+    with temporary_folder(file.parent.parent, "export") as staging:
         write_gguf(whole, staging / file.name, quantization)
         checked = compare_with_llama_cpp(whole, staging / file.name)
         if with_modelfile:
@@ -141,7 +141,7 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
 
 def _write_hf(whole: Path, folder: Path) -> list[Path]:
     """Copy the folder, open it as everyone does, and only then give it its name."""
-    with temporary_folder(folder.parent, ".export-") as staging:
+    with temporary_folder(folder.parent, "export") as staging:
         inner = staging / "model"
         shutil.copytree(whole, inner)
         open_with_transformers(inner)

@@ -52,7 +52,7 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
             f"{file} is damaged: it lacks {count_of(len(wrong), 'tensor')} of the model's shape, first {min(wrong)}.",
             OTHERWISE,
         )
-    with temporary_folder(artifacts.bases, ".gguf-") as staging:
+    with temporary_folder(artifacts.bases, "gguf") as staging:
         inner = staging / "model"
         model.save_pretrained(inner)
         tokenizer.save_pretrained(inner)

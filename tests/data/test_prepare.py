@@ -572,7 +572,7 @@ def test_a_prepare_killed_while_it_publishes_is_finished_by_the_next(
     result, artifacts = preparing(path, sequence_length=64)
     assert result.reused, "the new output was complete: nothing is done twice"
     assert row_bytes(artifacts) == row_bytes(whole)
-    assert not list(artifacts.data.glob(".old-*")) and not list(artifacts.root.glob(".old-*"))
+    assert not list(artifacts.data.glob(".ptk-old-*")) and not list(artifacts.root.glob(".ptk-old-*"))
 
 
 @pytest.mark.parametrize(("split", "many", "cleaning"), [("tail", 400, []), ("hash", 400, []), ("auto", 1100, ["nfc"])])

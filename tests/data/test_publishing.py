@@ -160,7 +160,7 @@ def test_a_kill_after_the_last_move_leaves_nothing_and_loses_no_notes(
         pass
 
     def kill(_: Path) -> None:
-        if not (artifacts.data / ".new" / "manifest.json").exists() and (artifacts.data / ".old-train").exists():
+        if not (artifacts.data / ".new" / "manifest.json").exists() and (artifacts.data / ".ptk-old-train").exists():
             raise Killed
 
     with monkeypatch.context() as patched:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import itertools
@@ -296,3 +297,13 @@ def test_an_archive_that_zipfile_does_not_know_is_an_error(tmp_path: Path, kind:
     (tmp_path / f"a.{kind}").write_bytes(made)
     with pytest.raises(DataError, match="can't be read"):
         documents(tmp_path / f"a.{kind}")
+
+
+def test_a_table_of_types_that_pyarrow_does_not_have_is_an_error(tmp_path: Path) -> None:
+    """It raises other errors than for damage."""
+    whole = table("arrow")
+    for place in range(len(whole)):
+        for value in (64, 255):
+            (tmp_path / "a.arrow").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            with contextlib.suppress(DataError):
+                documents(tmp_path / "a.arrow")

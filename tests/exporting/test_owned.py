@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,15 @@ def test_an_export_that_is_killed_between_its_files_can_be_repeated(
     with pytest.raises(UsageError, match="Modelfile was changed"):
         move_in(staged("fourth"), folder)
     assert (folder / "Modelfile").read_text() == "mine"
+
+
+def test_folders_beside_an_export_that_only_sound_like_temporary_ones_are_kept(tmp_path: Path, model: str) -> None:
+    theirs = [tmp_path / name for name in (".old-out", ".export-notes", ".out.ptk.txt")]
+    for folder in theirs:
+        folder.mkdir()
+        (folder / "mine.txt").write_text("mine")
+        os.utime(folder / "mine.txt", (0, 0))
+        os.utime(folder, (0, 0))
+    for to in ("hf", "gguf", "hf"):
+        export(Artifacts(tmp_path / "artifacts"), to=to, run=model, output=tmp_path / ("out" if to == "hf" else "g"))
+    assert [(folder / "mine.txt").read_text() for folder in theirs] == ["mine"] * 3

@@ -86,6 +86,10 @@ def scenarios(texts: Path, root: Path, base: Path) -> list[Scenario]:
     short = ("train", "--run", "a", *at, *TRAIN, "--max-steps", "2")
     resume = ("train", "--resume", "a", *at)
     further = (*resume, "--max-steps", "5")
+    second = ("train", "--run", "b", *short[3:])
+    shard = (*one, "--shard", "0/1")
+    gguf = ("export", str(base), *at, "--to", "gguf")
+    converted = str(root / "exports" / f"{base.name}-gguf" / f"{base.name}-f16.gguf")
     published = ("notes.txt", "data/notes.txt", "data/train/notes.txt", "tokenizer/notes.txt")
 
     def continued(folder: Path) -> Words:
@@ -95,9 +99,15 @@ def scenarios(texts: Path, root: Path, base: Path) -> list[Scenario]:
     return [
         Scenario("prepare", (), one, foreign=("notes.txt",)),
         Scenario("prepare with a base", (), (*one[:-2], "--base", str(base))),
+        Scenario("prepare --base FILE.gguf", (gguf,), (*one[:-2], "--base", converted)),
         Scenario("prepare over older rows", (one,), two, foreign=published),
+        Scenario("prepare --shard", (), shard),
+        Scenario("prepare --merge", (shard,), (*one, "--merge")),
         Scenario("train", (one,), start, continued, foreign=("runs/notes.txt",)),
         Scenario("train --resume", (one, short), further, foreign=("runs/a/notes.txt", "runs/a/model/notes.txt")),
+        Scenario(
+            "train --find-learning-rate", (one,), ("train", "--find-learning-rate", *at, *TRAIN, "--max-steps", "4")
+        ),
         Scenario("evaluate", (one, short), ("evaluate", *at, *EVALUATE), foreign=("runs/a/notes.txt",)),
         Scenario("export", (one, short), ("export", "a", *at), foreign=("exports/notes.txt",)),
         Scenario("export over an older one", (one, short, ("export", "a", *at), further), ("export", "a", *at)),
@@ -107,12 +117,8 @@ def scenarios(texts: Path, root: Path, base: Path) -> list[Scenario]:
             ("export", "a", *at, "--to", "gguf"),
             foreign=("exports/a-gguf/notes.txt",),
         ),
-        Scenario(
-            "runs remove",
-            (one, short, ("train", "--run", "b", *short[3:])),
-            ("runs", "remove", "b", "--yes", *at),
-            gone=True,
-        ),
+        Scenario("runs compare", (one, short, second), ("runs", "compare", "a", "b", *at)),
+        Scenario("runs remove", (one, short, second), ("runs", "remove", "b", "--yes", *at), gone=True),
     ]
 
 

@@ -14,7 +14,7 @@ from tests.faults.injection import ROOT, compiled, compiler, environment
 from tests.faults.sweep import KINDS, points
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and a C compiler")
-SAMPLE = 8
+SAMPLE = 5
 """Points of each command; a train and its resume take three seconds, the others one."""
 
 
@@ -69,5 +69,5 @@ def test_after_a_fault_at_any_call_a_repeated_command_gives_the_undisturbed_resu
     assert done.returncode == 0, done.stderr[-3000:]
     findings = json.loads(report.read_text())
     assert not [finding for finding in findings if finding["wrong"]], done.stdout
-    assert len({finding["command"] for finding in findings}) == 10
+    assert len({finding["command"] for finding in findings}) == 15
     assert {finding["fault"] for finding in findings} == {fault.name for each in KINDS.values() for fault in each}

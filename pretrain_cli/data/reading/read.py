@@ -12,7 +12,7 @@ from pretrain_cli.data.reading.input_files import InputFile, Span
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, first_line
 
-OTHER_ERRORS = {"LZMAError", "ZstdError", "ArrowInvalid", "error"}
+OTHER_ERRORS = {"LZMAError", "ZstdError", "ArrowException", "error"}
 """What compression libraries and pyarrow raise for damaged files, by name, so that they needn't be imported."""
 
 
@@ -27,12 +27,12 @@ def read(span: Span, settings: ReadSettings) -> Iterator[Record]:
         yield from reader(span, settings)
     except DataError:
         raise
-    except (EOFError, OSError, ValueError, OverflowError) as error:
+    except (EOFError, OSError, ValueError, OverflowError, MemoryError) as error:  # a damaged length asks for terabytes
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         raise _unreadable(span, error) from error
     except Exception as error:
-        if type(error).__name__ in OTHER_ERRORS:
+        if any(kind.__name__ in OTHER_ERRORS for kind in type(error).__mro__):
             raise _unreadable(span, error) from error
         raise
 

@@ -17,11 +17,10 @@ from safetensors import SafetensorError, safe_open
 
 from pretrain_cli.artifacts import CHECKPOINT_NAME, RunFolder
 from pretrain_cli.errors import ModelError
-from pretrain_cli.storage import file_hash, publish_folder, sync_folder, umask, write_json
+from pretrain_cli.storage import OURS, file_hash, publish_folder, sync_folder, umask, write_json
 
 MANIFEST = "manifest.json"
 STAGING = ".staging-"
-MODEL_STAGING = ".model-"
 OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
 
 
@@ -72,7 +71,7 @@ def _check_readable(folder: Path) -> None:
 
 def clear_staging(run: RunFolder) -> None:
     """Remove what a killed process left half-written; only under the run's lock."""
-    for folder, prefixes in ((run.checkpoints, (STAGING, ".old-")), (run.path, (MODEL_STAGING,))):
+    for folder, prefixes in ((run.checkpoints, (STAGING, ".old-", f".{OURS}old-")), (run.path, (f".{OURS}model-",))):
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             if entry.name.startswith(prefixes):
                 shutil.rmtree(entry, ignore_errors=True)

@@ -11,7 +11,6 @@ from pretrain_cli.artifacts import MODEL_FILES, Artifacts, RunFolder
 from pretrain_cli.refusals import writing_to
 from pretrain_cli.run_record import RunRecord, TrainResult
 from pretrain_cli.storage import publish_folder, temporary_folder
-from pretrain_cli.training.keeping.checkpoints import MODEL_STAGING
 from pretrain_cli.training.rows.prepared import PreparedRows
 
 
@@ -22,7 +21,7 @@ def save_model(model: PreTrainedModel, run: RunFolder, artifacts: Artifacts, car
         DiskError: the disk is full, or fails.
     """
     model.config.use_cache = True
-    with writing_to(run.path), temporary_folder(run.path, MODEL_STAGING) as parent:
+    with writing_to(run.path), temporary_folder(run.path, "model") as parent:
         staging = parent / "model"
         model.save_pretrained(staging)
         copy_tokenizer_files(artifacts.tokenizer, staging)
