@@ -174,7 +174,8 @@ def dial(text: Path, spare: Path, train: bool, sizes: list[int], minutes: float)
     from pretrain_cli.config.model import TrainConfig
     from pretrain_cli.model.devices import matmul_flops
     from pretrain_cli.tokenizer.train import choose_vocab_size
-    from pretrain_cli.training.choices.plan import Facts, make_plan
+    from pretrain_cli.training.choices.facts import Facts
+    from pretrain_cli.training.choices.plan import make_plan
 
     speed = matmul_flops()
     columns = (("size", 8), ("layers", 8), ("hidden", 7), ("batch", 8), ("steps", 8), ("epochs", 8), ("rates", 18))

@@ -48,11 +48,15 @@ class TrainResult:
 
 
 class PlanRecord(Record):
-    """What was chosen for the run. Intervals in steps; None: by the clock, 0: only at the end."""
+    """What was chosen for the run. Intervals in steps; None: by the clock, 0: only at the end.
+
+    ``expected_steps`` and ``step_seconds`` are what was forecast.
+    """
 
     steps: int | None
     seconds: float | None
     expected_steps: int
+    step_seconds: float | None = None
     micro_batch: int
     accumulation: int
     batch_tokens: int

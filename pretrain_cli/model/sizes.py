@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pretrain_cli.errors import ConfigError
@@ -94,9 +95,8 @@ def named_shape(size: str, layers: int | None = None) -> Shape:
 
 
 def choose_shape(
-    flops: float,
+    affordable: Callable[[Shape, float], float],
     vocab_size: int,
-    sequence_length: int,
     layers: int | None = None,
     tokens: float = float("inf"),
     tokens_of: str = "text",
@@ -104,22 +104,23 @@ def choose_shape(
     """The largest size that time and text are enough for.
 
     Args:
-        flops: floating-point operations that the whole run can use.
+        affordable: the tokens that a shape can train on in the time; it may stop counting below its second argument.
         vocab_size: ids of the tokenizer.
-        sequence_length: tokens in a row.
         layers: replaces the size's number of layers.
         tokens: training tokens at most: those of all passes over the text, or fewer where the budget names them.
         tokens_of: what sets ``tokens``, for the reason.
     """
-    chosen, affordable = SIZES[0], flops / SIZES[0].flops_per_token(vocab_size, sequence_length)
+    chosen, paid_for_it = SIZES[0], 0.0
     for shape in SIZES[1:]:
-        weights, paid = shape.matrix_parameters(vocab_size), flops / shape.flops_per_token(vocab_size, sequence_length)
-        if tokens >= LEAST_TEXT_PER_PARAMETER * weights and paid >= min(
-            TOKENS_PER_PARAMETER * weights, ENOUGH_FOR_THE_TEXT * tokens
-        ):
-            chosen, affordable = shape, paid
-    seen = min(tokens, affordable) / chosen.matrix_parameters(vocab_size)
-    limit = tokens_of if tokens < affordable else "time"
+        weights = shape.matrix_parameters(vocab_size)
+        wanted = min(TOKENS_PER_PARAMETER * weights, ENOUGH_FOR_THE_TEXT * tokens)
+        if tokens < LEAST_TEXT_PER_PARAMETER * weights or (paid := affordable(shape, wanted)) < wanted:
+            break  # a larger one takes more of both
+        chosen, paid_for_it = shape, paid
+    if chosen is SIZES[0]:
+        paid_for_it = affordable(chosen, 0.0)
+    seen = min(tokens, paid_for_it) / chosen.matrix_parameters(vocab_size)
+    limit = tokens_of if tokens < paid_for_it else "time"
     why = f"the {limit} is too short for more" if chosen is SIZES[0] else f"the largest that the {limit} is enough for"
     shape = chosen if layers is None else replace(chosen, layers=layers)
     return Choice(shape, f"{why}: about {seen:.2g} tokens per weight in its matrices")

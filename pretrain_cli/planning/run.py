@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import psutil
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import changed
@@ -15,6 +16,7 @@ from pretrain_cli.manifest import RowLayout
 from pretrain_cli.memory import available_bytes
 from pretrain_cli.model import devices
 from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.sizes import Shape
 from pretrain_cli.planning.accelerators import (
     MFU_SOURCES,
     TargetMachine,
@@ -24,16 +26,25 @@ from pretrain_cli.planning.accelerators import (
 from pretrain_cli.planning.estimate import Counts, Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.outline import Outline, outline_of
 from pretrain_cli.planning.probe import Measured, ProbeRows, measure
+from pretrain_cli.planning.probe_rows import random_rows, real_rows
 from pretrain_cli.planning.result import TrainingPlan
 from pretrain_cli.planning.scaling import step_on
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.refusals import existing_folder
 from pretrain_cli.training.choices.compilation import choose_compile
+from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine
-from pretrain_cli.training.choices.plan import UTILIZATION, Facts, Plan, make_plan
+from pretrain_cli.training.choices.plan import Plan, choose_optimizer, make_plan
+from pretrain_cli.training.choices.step_cost import UTILIZATION, CostOf, StepCost, assumed_cost
 from pretrain_cli.training.keeping.resume import settled
-from pretrain_cli.training.measuring.forecast import checkpoint_bytes, disk_bytes, step_seconds, whole_duration
+from pretrain_cli.training.measuring.forecast import (
+    AFTER_STEPS_S,
+    checkpoint_bytes,
+    disk_bytes,
+    whole_duration,
+)
+from pretrain_cli.training.measuring.step_timing import StepTimer, TimedModels
 from pretrain_cli.training.processes.sharding import zero_stage
 from pretrain_cli.training.rows.prepared import keeps_apart
 
@@ -48,6 +59,8 @@ GRADIENT_BYTES, SHARDED_TRAFFIC = 4.0, 1.5
 all-reduce (Rajbhandari et al. 2020, arXiv 1910.02054)."""
 BUSY_TOKENS = 8192
 """Tokens at once on an accelerator below which the assumed share of its speed is too kind: a rule of thumb."""
+START_S = 8.0
+"""Seconds before the first step, where none was measured: loading torch and transformers most of all."""
 USABLE = 0.95
 """Share of a device's memory that training can fill before fragments are in the way."""
 
@@ -83,8 +96,9 @@ def plan_training(
     outline = outline_of(config, artifacts)
     target = parse_machine(machine) if machine else None
     config = changed(config, model__base=outline.base) if outline.base != config.model.base else config
-    work = _Work(config, artifacts, progress, outline, target, mfu)
-    measured = work.measure(measure_seconds) if target is None and measure_seconds > 0 else None
+    real = target is None and measure_seconds > 0
+    work = _Work(config, artifacts, progress, outline, target, mfu, real_steps=real)
+    measured = work.measure(measure_seconds) if real else None
     return work.result(measured, hourly_rate, watts)
 
 
@@ -99,6 +113,7 @@ class _Work:
         outline: Outline,
         target: TargetMachine | None,
         mfu: float | None,
+        real_steps: bool,
     ) -> None:
         self.config, self.artifacts, self.progress, self.outline, self.target = (
             config, artifacts, progress, outline, target,
@@ -119,24 +134,21 @@ class _Work:
         self.peak_flops = self._peak_flops()
         self.counts: Counts | None = None
         base = self._count(outline.model_config) if outline.model_config is not None else None
-        self.plan: Plan = make_plan(
-            Facts(
-                train_rows=outline.rows,
-                sequence_length=outline.sequence_length,
-                vocab_size=outline.vocabulary,
-                flops=self.peak_flops,
-                memory_bytes=self.available,
-                world_size=self.processes,
-                on_cpu=self.on_cpu,
-                deepspeed=zero_stage(config.trainer) is not None,
-                base_parameters=base.parameters if base else 0,
-                base_hidden=base.hidden if base else 0,
-                base_layers=base.layers if base else 0,
-            ),
-            config.train,
-            config.model.size,
-            config.model.layers,
+        self._facts = Facts(
+            train_rows=outline.rows,
+            sequence_length=outline.sequence_length,
+            vocab_size=outline.vocabulary,
+            flops=self.peak_flops,
+            memory_bytes=self.available,
+            world_size=self.processes,
+            on_cpu=self.on_cpu,
+            deepspeed=zero_stage(config.trainer) is not None,
+            used_s=START_S + AFTER_STEPS_S,
+            base_parameters=base.parameters if base else 0,
+            base_hidden=base.hidden if base else 0,
+            base_layers=base.layers if base else 0,
         )
+        self.plan = self._plan(self._timed_shapes() if real_steps and not base else None)
         self.counts = base or self._count(outline.scratch_config(self.plan.shape, config.model))
         assumed = mfu if mfu is not None else assumed_mfu(self.counts.parameters)
         self.mfu = assumed if target else UTILIZATION
@@ -153,6 +165,39 @@ class _Work:
                 "longer. A larger train.batch_tokens or fewer devices use them better."
             )
         return [*said, "The extra `gpu` is assumed to be installed there, flash-attn and torchao are not."]
+
+    def _plan(self, cost_of: CostOf | None) -> Plan:
+        """What training would choose."""
+        return make_plan(self._facts, self.config.train, self.config.model.size, self.config.model.layers, cost_of)
+
+    def _timed_shapes(self) -> CostOf:
+        """What training times before it chooses a size from scratch."""
+        config, outline = self.config, self.outline
+        masked = keeps_apart(config.train.mask_documents, outline.packing, outline.sequence_length, self.on_cpu)
+        machine = Machine(self.device, self.precision)
+
+        def build(shape: Shape | None) -> PreTrainedModel:
+            model: PreTrainedModel = outline.build(outline.scratch_config(shape, config.model))
+            return model.to(machine.weights_dtype)
+
+        timer = StepTimer(
+            TimedModels(
+                machine=machine,
+                train=config.train,
+                optimizer=choose_optimizer(self._facts, config.train).value,
+                batch=real_rows(self.artifacts, masked) if outline.prepared else random_rows(outline, masked),
+                sequence_length=outline.sequence_length,
+                build=build,
+                peak_flops=self.peak_flops,
+                seconds=config.train.max_minutes and config.train.max_minutes * 60,
+            )
+        )
+
+        def cost_of(shape: Shape | None) -> StepCost:
+            alone = timer(shape)
+            return replace(alone, token_s=alone.token_s / self.processes)
+
+        return cost_of
 
     def _processes(self) -> int:
         wanted = self.config.train.processes
@@ -227,6 +272,10 @@ class _Work:
         rows = ProbeRows(layout.sequence_length, layout.packing, self.outline.vocabulary, pieces)
         measured = measure(config, self.outline.model_config, rows, self.artifacts, seconds)
         self.progress.end_stage()
+        if self.outline.base:  # its batch follows from what the time pays for, which training times first
+            cost = StepCost(measured.step_seconds / self.plan.batch_tokens, measured=True)
+            self.plan = self._plan(lambda shape: cost)
+            measured = replace(measured, step_seconds=self.plan.step_seconds)
         return measured
 
     def _compile(self) -> Choice[bool]:
@@ -252,7 +301,7 @@ class _Work:
         operations = self.counts.flops_per_token(self.outline.sequence_length)
         flops = operations * self.plan.batch_tokens
         if self.target is None:
-            seconds = step_seconds(self.plan.batch_tokens, operations, self.peak_flops, self.mfu)
+            seconds = assumed_cost(operations, self.peak_flops, self.mfu).step_seconds(self.plan.batch_tokens)
             return seconds, f"{self.mfu:.0%} of the speed of a matrix product here"
         sharded = self.config.train.shard_model and self.target.count > 1
         step = step_on(
@@ -275,7 +324,7 @@ class _Work:
         memory = memory_needed(counts, self.setup())
         peak = measured.peak_bytes if measured else memory.peak
         step, source = self.step_seconds(measured)
-        start = measured.start_seconds if measured else 15.0
+        start = measured.start_seconds if measured else START_S
         weight_bytes = 2 if self.precision == "bf16-weights" else 4
         checkpoint = checkpoint_bytes(counts.parameters, weight_bytes, plan.optimizer)
         duration = whole_duration(

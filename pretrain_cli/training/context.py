@@ -7,25 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.manifest import read_manifest
-from pretrain_cli.model.build import build_model
 from pretrain_cli.model.devices import Choice
-from pretrain_cli.model.sizes import Shape
 from pretrain_cli.processes import rank, world_size
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.run_record import RunRecord, RunRecordFile
 from pretrain_cli.training.choices.compilation import choose_compile
 from pretrain_cli.training.choices.kernels import Kernels, apply_kernels, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine, choose_machine
-from pretrain_cli.training.choices.plan import Facts, Plan, make_plan
+from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.choices.workers import choose_workers
-from pretrain_cli.training.measuring.forecast import flops_per_token, run_seconds, step_seconds
-from pretrain_cli.training.processes.agreement import same
-from pretrain_cli.training.processes.sharding import zero_stage
+from pretrain_cli.training.measuring.forecast import (
+    Duration,
+    flops_per_token,
+    run_seconds,
+)
+from pretrain_cli.training.planned_model import plan_model
 from pretrain_cli.training.processes.signals import StopRequests
 from pretrain_cli.training.rows.prepared import PreparedRows, check_prepared, open_prepared, with_its_base
 
@@ -63,6 +64,7 @@ class TrainingContext:
         machine: what it computes on.
         model: on the CPU until Trainer moves it.
         plan: length, batches, rates, intervals.
+        duration: what the time will go into, by forecast.
         kernels: a GPU's faster kernels, already applied to the model as far as they change it.
         compile_model: whether the model's body is compiled.
         workers: loader processes.
@@ -85,6 +87,7 @@ class TrainingContext:
     machine: Machine
     model: PreTrainedModel
     plan: Plan
+    duration: Duration
     kernels: Kernels
     compile_model: bool
     workers: int
@@ -143,8 +146,8 @@ def open_context(
     machine = choose_machine(config.train, earlier, choices.choice)
     rows = open_rows(machine)
     choices.note(f"documents {'kept apart' if rows.masked else 'seen across'} in a row")
-    set_seed(config.train.seed)
-    model, plan, peak_flops = _model_and_plan(config, artifacts, machine, rows, progress)
+    planned = plan_model(config, artifacts, machine, rows, progress, started)
+    model, plan = planned.model, planned.plan
     for name, reason in plan.reasons.items():
         choices.note(f"{name} {reason}")
     kernels = choose_kernels(hardware_of(machine.device), config.train, model.config.model_type, model.num_parameters())
@@ -152,10 +155,10 @@ def open_context(
         choices.note(f"{name} {reason}")
     apply_kernels(model, kernels)
     operations = flops_per_token(model, rows.sequence_length)
-    step = step_seconds(plan.batch_tokens, operations, peak_flops)
-    compiled = choose_compile(config.train.compile, machine, plan, run_seconds(plan, step))
+    compiled = choose_compile(config.train.compile, machine, plan, run_seconds(plan))
     choices.note(f"compile {'on' if compiled.value else 'off'}: {compiled.reason}")
-    workers = choose_workers(config.train.workers, rows.train, plan.micro_batch, step / plan.accumulation)
+    micro_seconds = plan.step_seconds / plan.accumulation
+    workers = choose_workers(config.train.workers, rows.train, plan.micro_batch, micro_seconds)
     choices.choice("workers", workers)
     return TrainingContext(
         config=config,
@@ -169,11 +172,12 @@ def open_context(
         machine=machine,
         model=model,
         plan=plan,
+        duration=planned.duration,
         kernels=kernels,
         compile_model=compiled.value,
         workers=workers.value,
         flops_per_token=operations,
-        peak_flops=peak_flops,
+        peak_flops=planned.peak_flops,
         started=started,
         command=command,
         rank=rank(),
@@ -205,42 +209,3 @@ def open_unrecorded(
         started=time.monotonic(),
         command=command,
     )
-
-
-def _model_and_plan(
-    config: Config, artifacts: Artifacts, machine: Machine, rows: PreparedRows, progress: Progress
-) -> tuple[PreTrainedModel, Plan, float]:
-    """(model, plan, peak FLOP/s). A base comes first, since its size shapes the plan; from scratch the plan does."""
-    peak_flops, memory = same(lambda: (machine.matmul_flops(), machine.free_bytes))
-
-    def build(shape: Shape | None) -> PreTrainedModel:
-        return build_model(
-            config,
-            artifacts,
-            vocab_size=rows.tokenizer.vocab_size,
-            sequence_length=rows.sequence_length,
-            tokenizer=rows.tokenizer,
-            shape=shape,
-            dtype=machine.weights_dtype,
-        )
-
-    base = None
-    if config.model.base:
-        progress.stage("opening the base")
-        base = build(None)
-        progress.end_stage()
-    facts = Facts(
-        train_rows=len(rows.train),
-        sequence_length=rows.sequence_length,
-        vocab_size=rows.tokenizer.vocab_size,
-        flops=peak_flops,
-        memory_bytes=memory,
-        world_size=world_size(),
-        on_cpu=machine.on_cpu,
-        deepspeed=zero_stage(config.trainer) is not None,
-        base_parameters=base.num_parameters() if base is not None else 0,
-        base_hidden=int(getattr(base.config, "hidden_size", 1024)) if base is not None else 0,
-        base_layers=int(getattr(base.config, "num_hidden_layers", 12)) if base is not None else 0,
-    )
-    plan = make_plan(facts, config.train, config.model.size, config.model.layers)
-    return base if base is not None else build(plan.shape), plan, peak_flops

@@ -224,6 +224,7 @@ def _plan_record(context: TrainingContext) -> PlanRecord:
         steps=plan.steps,
         seconds=plan.seconds,
         expected_steps=plan.expected_steps,
+        step_seconds=plan.step_seconds,
         micro_batch=plan.micro_batch,
         accumulation=plan.accumulation,
         batch_tokens=plan.batch_tokens,

@@ -18,6 +18,7 @@ from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.model.pickles import reading_tensors
 from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.keeping.saving import Saver
+from pretrain_cli.training.measuring.correction import Correction
 from pretrain_cli.training.measuring.forecast import checkpoint_bytes
 from pretrain_cli.training.measuring.intervals import Intervals
 from pretrain_cli.training.measuring.meter import Meter
@@ -50,6 +51,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         )
         self.guard = Guard(attempt.state.recent_losses)
         self.meter = Meter(attempt, self.args.device)
+        self.correction = Correction(attempt)
         self.validator = Validator(attempt, self.args.device, self.meter)
         size = checkpoint_bytes(self.model.num_parameters(), context.weight_bytes, context.plan.optimizer)
         self.saver = Saver(attempt, self._write_checkpoint, size)
@@ -189,6 +191,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             return
         self._handled = self.state.global_step
         self.meter.count(self.state.global_step)
+        self.correction.look()
         self.stopped_by = self.intervals.why_end()
         line: dict[str, float] = {}
         best = False

@@ -113,7 +113,10 @@ def test_from_scratch_each_layer_begins_as_the_identity(base, tmp_path, family: 
 def test_the_ladder_grows_and_its_formulas_are_those_of_the_models() -> None:
     sizes = [shape.parameters(4096) for shape in SIZES]
     assert sizes == sorted(sizes)
-    costs = [choose_shape(flops, 4096, 256).value.hidden for flops in (1e10, 1e13, 1e15, 1e17, 1e19)]
+    costs = [
+        choose_shape(lambda shape, _: flops / shape.flops_per_token(4096, 256), 4096).value.hidden  # noqa: B023
+        for flops in (1e10, 1e13, 1e15, 1e17, 1e19)
+    ]
     assert costs == sorted(costs) and costs[0] == 128 and costs[-1] == 1024
     assert named_shape("small", layers=2).layers == 2
     with pytest.raises(ConfigError, match="huge"):

@@ -23,7 +23,8 @@ from pretrain_cli.planning import probe
 from pretrain_cli.planning.accelerators import ACCELERATORS, TargetMachine, all_reduce_seconds, parse_machine
 from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.planning.run import plan_training
-from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.choices.facts import Facts
+from pretrain_cli.training.choices.plan import make_plan
 from pretrain_cli.training.measuring.forecast import Duration, save_seconds, whole_duration
 from tests.support.tiny import make_model
 

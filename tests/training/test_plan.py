@@ -8,7 +8,8 @@ import pytest
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.choices.facts import Facts
+from pretrain_cli.training.choices.plan import make_plan
 from pretrain_cli.training.choices.recipe import Rates
 
 

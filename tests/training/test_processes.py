@@ -21,7 +21,8 @@ from pretrain_cli import processes
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, DataError, Interrupted
-from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.choices.facts import Facts
+from pretrain_cli.training.choices.plan import make_plan
 from pretrain_cli.training.processes.launch import first_failure, unheard_launcher, wanted_processes
 from pretrain_cli.training.processes.signals import StoppedAtOnce, StopRequests
 from pretrain_cli.training.rows.order import RowOrder

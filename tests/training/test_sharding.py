@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.training.choices.plan import Facts, make_plan
+from pretrain_cli.training.choices.facts import Facts
+from pretrain_cli.training.choices.plan import make_plan
 from pretrain_cli.training.processes.sharding import be_one_of_one, check_zero_layout, refuse_other_sharding, zero_stage
 from tests.support.launching import COMMON, furthest, ptk, start, trained, wait_for_step
 from tests.support.runs import record_of

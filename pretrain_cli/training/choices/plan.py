@@ -9,6 +9,8 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.model.sizes import ENOUGH_FOR_THE_TEXT, Shape, choose_shape, named_shape
+from pretrain_cli.training.choices.batch import choose_batch, choose_checkpointing
+from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.recipe import (
     BASE_PASSES,
     DEFAULT_MINUTES,
@@ -16,52 +18,15 @@ from pretrain_cli.training.choices.recipe import (
     TINY_TEXT_TOKENS,
     WIDTH,
     Rates,
-    choose_batch_tokens,
     choose_passes,
     choose_rates,
     choose_warmup,
 )
+from pretrain_cli.training.choices.step_cost import CostOf, StepCost, assumed_cost
 
-UTILIZATION = 0.45
-"""Share of the measured matmul peak that training is taken to reach: 0.72 on wide models here, less on narrow ones."""
-MICRO_BATCH_TOKENS = 8192
-"""Tokens at once on a CPU: more gains no speed there."""
-ACTIVATION_BYTES = 72
-"""Bytes a token, layer and hidden dimension hold for the backward pass in fp32, without checkpointing."""
 LOG_EVERY_STEP_UP_TO = 2000
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the choices follow from.
-
-    Attributes:
-        train_rows, sequence_length, vocab_size: of the prepared data.
-        flops: measured floating-point operations a second, all processes together.
-        memory_bytes: free on the device of one process.
-        world_size: processes.
-        on_cpu: whether the device is a CPU.
-        deepspeed: whether DeepSpeed holds the weights, flattened.
-        base_parameters: weights of the base; 0 from scratch.
-        base_hidden, base_layers: its shape; 0 from scratch.
-    """
-
-    train_rows: int
-    sequence_length: int
-    vocab_size: int
-    flops: float
-    memory_bytes: float
-    world_size: int = 1
-    on_cpu: bool = True
-    deepspeed: bool = False
-    base_parameters: int = 0
-    base_hidden: int = 0
-    base_layers: int = 0
-
-    @property
-    def text_tokens(self) -> int:
-        """Of one pass over the training rows."""
-        return self.train_rows * self.sequence_length
+LEAST_SHARE_FOR_STEPS = 0.2
+"""Of a budget of minutes, whatever starting and ending take."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +38,7 @@ class Plan:
         steps: the last step; None where the clock ends the run after ``seconds``.
         seconds: of the budget; None without one.
         expected_steps: about how many there will be.
+        cost: what a step takes, as far as is known.
         micro_batch: rows at once on each process.
         accumulation: micro-batches of one optimizer step.
         batch_tokens: of one optimizer step over all processes.
@@ -85,6 +51,7 @@ class Plan:
     steps: int | None
     seconds: float | None
     expected_steps: int
+    cost: StepCost
     micro_batch: int
     accumulation: int
     batch_tokens: int
@@ -103,35 +70,51 @@ class Plan:
         return self.micro_batch * self.accumulation
 
     @property
+    def step_seconds(self) -> float:
+        """Of one optimizer step, about."""
+        return self.cost.step_seconds(self.batch_tokens)
+
+    @property
     def by_clock(self) -> bool:
         """Whether only the clock ends the run."""
         return bool(self.seconds) and not self.steps
 
 
-def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int | None = None) -> Plan:
+def make_plan(
+    facts: Facts, train: TrainConfig, size: str = "auto", layers: int | None = None, cost_of: CostOf | None = None
+) -> Plan:
     """Choose what ``train`` leaves at auto.
+
+    Args:
+        facts: that it follows from.
+        train: what is asked for.
+        size: name of a shape, or "auto".
+        layers: replaces the shape's number of layers.
+        cost_of: times steps of a shape; None: they follow from the speed of a matrix product.
 
     Raises:
         ConfigError: settings that contradict each other, or a size that doesn't exist.
     """
+    cost_of = cost_of or (lambda shape: assumed_cost(_operations(facts, shape), facts.flops))
     budget = _budget(facts, train)
     token_limit = _token_limit(facts, train, budget.passes)
-    flops = facts.flops * UTILIZATION * (budget.seconds or math.inf)
-    chosen = None if facts.base_parameters else _shape(facts, flops, token_limit, size, layers)
+    seconds = max(LEAST_SHARE_FOR_STEPS * budget.seconds, budget.seconds - facts.used_s) if budget.seconds else math.inf
+    chosen = None if facts.base_parameters else _shape(facts, seconds, token_limit, cost_of, size, layers)
     shape = chosen.value if chosen is not None else None
-    per_token = shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else 6.0 * facts.base_parameters
-    affordable = flops / per_token
-    batch = _batch(facts, train, min(token_limit, affordable), shape)
+    cost = cost_of(shape)
+    affordable = cost.tokens(seconds, SMALL_BATCH_TOKENS)
+    batch = choose_batch(facts, train, min(token_limit, affordable), shape)
     batch_tokens = batch.value.tokens
+    affordable = cost.tokens(seconds, batch_tokens)
     if budget.passes and not budget.reason:
         budget, token_limit = _ended_by_the_text(budget, token_limit, affordable)
     steps = _step_limit(facts, train, batch_tokens, token_limit)
     expected = int(max(1, min(steps or math.inf, affordable / batch_tokens)))
-    optimizer = _optimizer(facts, train)
+    optimizer = choose_optimizer(facts, train)
     rates = _rates(facts, train, shape, optimizer.value)
     warmup = train.warmup_steps if isinstance(train.warmup_steps, int) else choose_warmup(expected)
     schedule = _schedule(train, warmup)
-    checkpointing = _checkpointing(facts, train, batch.value.micro, shape)
+    checkpointing = choose_checkpointing(facts, train, batch.value.micro, shape)
     reasons = {
         "budget": budget.reason,
         "size": f"{shape.name}, {shape.layers} layers of {shape.hidden}: {chosen.reason}" if shape and chosen else "",
@@ -146,6 +129,7 @@ def make_plan(facts: Facts, train: TrainConfig, size: str = "auto", layers: int 
         steps=steps,
         seconds=budget.seconds,
         expected_steps=expected,
+        cost=cost,
         micro_batch=batch.value.micro,
         accumulation=batch.value.accumulation,
         batch_tokens=batch_tokens,
@@ -224,98 +208,34 @@ def _step_limit(facts: Facts, train: TrainConfig, batch_tokens: int, token_limit
     return int(min(limits)) if min(limits) < math.inf else None
 
 
-def _shape(facts: Facts, flops: float, token_limit: float, size: str, layers: int | None) -> Choice[Shape]:
+def _shape(
+    facts: Facts, seconds: float, token_limit: float, cost_of: CostOf, size: str, layers: int | None
+) -> Choice[Shape]:
     if size != "auto":
         return Choice(named_shape(size, layers), "as asked")
     # The text itself bounds what a model can learn.
     text = choose_passes(facts.text_tokens, base=False) * facts.text_tokens
     source = "budget" if token_limit < text else "text"
-    return choose_shape(flops, facts.vocab_size, facts.sequence_length, layers, min(token_limit, text), source)
+
+    def tokens(shape: Shape, enough: float) -> float:
+        # No training is faster than a matrix product: what that can't pay for isn't timed.
+        most = facts.flops * seconds / _operations(facts, shape)
+        return most if most < enough else cost_of(shape).tokens(seconds, SMALL_BATCH_TOKENS)
+
+    return choose_shape(tokens, facts.vocab_size, layers, min(token_limit, text), source)
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """Rows at once on each process, micro-batches of an optimizer step, and its tokens over all processes."""
-
-    micro: int
-    accumulation: int
-    tokens: int
+def _operations(facts: Facts, shape: Shape | None) -> float:
+    """Floating-point operations to train on one token."""
+    return shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else 6.0 * facts.base_parameters
 
 
-def _batch(facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None) -> Choice[BatchPlan]:
-    row, world = facts.sequence_length, facts.world_size
-    given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
-    if isinstance(train.batch_tokens, int):
-        wanted, reason = train.batch_tokens, "as asked"
-    elif len(given) == 2:
-        wanted, reason = given[0] * given[1] * row * world, "as asked"
-    else:
-        wanted, reason = choose_batch_tokens(tokens, bool(facts.base_parameters), row * world)
-    whole = max(1, round(wanted / row))
-    if whole % world and isinstance(train.batch_tokens, int):
-        raise ConfigError(
-            f"A batch of {wanted:,} tokens is {whole} rows, which {world} processes can't share evenly.",
-            "Use a number of processes that divides it, or another train.batch_tokens.",
-        )
-    rows = max(1, round(whole / world))
-    if not given:
-        rows = min(rows, max(1, facts.train_rows // world))
-    if isinstance(train.micro_batch, int):
-        micro = min(train.micro_batch, rows)
-    elif isinstance(train.gradient_accumulation, int):
-        micro = max(1, rows // train.gradient_accumulation)
-    else:
-        micro = _divisor(
-            rows, min(_fitting_rows(facts, shape), max(1, MICRO_BATCH_TOKENS // row) if facts.on_cpu else rows)
-        )
-    given_accumulation = train.gradient_accumulation
-    accumulation = given_accumulation if isinstance(given_accumulation, int) else max(1, round(rows / micro))
-    total = micro * accumulation * row * world
-    if isinstance(train.batch_tokens, int) and len(given) == 2 and total != train.batch_tokens:
-        raise ConfigError(
-            f"micro_batch × gradient_accumulation × rows × processes make {total:,} tokens, but batch_tokens says "
-            f"{train.batch_tokens:,}.",
-            "Leave one of train.batch_tokens, train.micro_batch and train.gradient_accumulation at auto.",
-        )
-    pieces = f"{micro} {'row' if micro == 1 else 'rows'} of {row}" + (f" × {accumulation}" if accumulation > 1 else "")
-    told = f"{total:,} tokens ({pieces}{f' on {world} processes' if world > 1 else ''}): {reason}"
-    return Choice(BatchPlan(micro, accumulation, total), told)
+def choose_optimizer(facts: Facts, train: TrainConfig) -> Choice[str]:
+    """The optimizer's name, with the reason where there was a choice.
 
-
-def _divisor(rows: int, limit: int) -> int:
-    """The largest divisor of ``rows`` up to ``limit``: accumulation then keeps the batch exactly."""
-    return next(size for size in range(max(1, min(rows, limit)), 0, -1) if rows % size == 0)
-
-
-def _row_bytes(facts: Facts, shape: Shape | None) -> float:
-    layers = shape.layers if shape else facts.base_layers
-    hidden = shape.hidden if shape else facts.base_hidden
-    return facts.sequence_length * layers * hidden * ACTIVATION_BYTES
-
-
-def _fixed_bytes(facts: Facts, shape: Shape | None) -> float:
-    """Weights, gradients and two moments in fp32."""
-    return 16.0 * (shape.parameters(facts.vocab_size) if shape else facts.base_parameters)
-
-
-def _fitting_rows(facts: Facts, shape: Shape | None) -> int:
-    free = 0.8 * facts.memory_bytes - _fixed_bytes(facts, shape)
-    return max(1, int(free / max(1.0, _row_bytes(facts, shape))))
-
-
-def _checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | None) -> Choice[bool]:
-    if train.gradient_checkpointing != "auto":
-        return Choice(train.gradient_checkpointing, "")
-    needed = _fixed_bytes(facts, shape) + micro * _row_bytes(facts, shape)
-    if needed <= 0.9 * facts.memory_bytes:
-        return Choice(False, "")
-    return Choice(
-        True,
-        f"on: {needed / 1e9:.1f} GB of activations and weights are needed, {facts.memory_bytes / 1e9:.1f} GB are free",
-    )
-
-
-def _optimizer(facts: Facts, train: TrainConfig) -> Choice[str]:
+    Raises:
+        ConfigError: Muon with a model that is split.
+    """
     split = train.shard_model or facts.deepspeed
     if train.optimizer == "muon" and split:
         holder = "DeepSpeed" if facts.deepspeed else "a sharded model"

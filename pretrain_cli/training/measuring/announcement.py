@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 from pretrain_cli.training.choices.recipe import MOST_PASSES
 from pretrain_cli.training.context import TrainingContext
-from pretrain_cli.training.measuring.forecast import disk_bytes, run_seconds, step_seconds
+from pretrain_cli.training.measuring.forecast import disk_bytes
 
 
 def announce(context: TrainingContext) -> None:
@@ -19,11 +20,11 @@ def announce(context: TrainingContext) -> None:
         f"model {context.model.num_parameters() / 1e6:.1f}M parameters; {about}{plan.expected_steps:,} steps, "
         f"{tokens / 1e6:.3g}M tokens, {passes:.2g} passes over the text"
     )
-    step = step_seconds(plan.batch_tokens, context.flops_per_token, context.peak_flops)
     disk = disk_bytes(context.model.num_parameters(), context.weight_bytes, plan.optimizer, context.config.train.keep)
     most = f", at most {_clock(plan.seconds)}" if plan.seconds and plan.steps else ""
     about = "" if plan.seconds and not plan.steps else "about "
-    note(f"time {about}{_clock(run_seconds(plan, step))}{most}; disk up to {disk / 1e6:,.0f} MB")
+    seconds = min(context.duration.seconds, plan.seconds or math.inf)
+    note(f"time {about}{_clock(seconds)}{most}; disk up to {disk / 1e6:,.0f} MB")
     if plan.steps and passes > MOST_PASSES:
         progress.warn(
             f"The run makes {passes:.2g} passes over the text: beyond {MOST_PASSES:g} they teach little "

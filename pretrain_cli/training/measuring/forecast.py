@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from pretrain_cli.config.model import TrainConfig
-from pretrain_cli.training.choices.plan import UTILIZATION, Plan
+from pretrain_cli.training.choices.plan import Plan
 
 FORWARD_SHARE = 0.4
 """A row costs a validation about this much of what it costs a training step (a third of the arithmetic, and its share
@@ -20,6 +20,9 @@ VALIDATION_SHARE = 0.04
 WRITE_BYTES_PER_SECOND = 150e6
 SAVE_OVERHEAD_S = 0.5
 """What a save takes in addition to writing its bytes: flushing, reading back, renaming."""
+BEFORE_STEPS_S, AFTER_STEPS_S = 1.0, 2.0
+"""Seconds from a run's plan to its first step, and from its last step to the end of the process, beside validation and
+saving."""
 LEAST_INTERVAL = 20.0
 """A checkpoint or validation that nobody asked for waits until this many times its cost has passed: 5 % of the time."""
 
@@ -38,23 +41,11 @@ def operations_per_token(multiplied: float, layers: int, hidden: int, sequence_l
     return 6.0 * multiplied + 6.0 * layers * hidden * sequence_length
 
 
-def step_seconds(batch_tokens: int, operations: float, peak_flops: float, utilization: float = UTILIZATION) -> float:
-    """Seconds of one optimizer step at the share of the peak that training reaches.
-
-    Args:
-        batch_tokens: of one step, all processes together.
-        operations: to train on one token.
-        peak_flops: operations a second, all processes together.
-        utilization: the share.
-    """
-    return batch_tokens * operations / (peak_flops * utilization)
-
-
-def run_seconds(plan: Plan, step: float) -> float:
-    """Seconds of the whole run: its budget, or what its steps of ``step`` seconds take."""
+def run_seconds(plan: Plan) -> float:
+    """Seconds of the whole run: its budget, or what its steps take."""
     if plan.seconds and not plan.steps:
         return plan.seconds
-    return min(plan.seconds or math.inf, plan.expected_steps * step)
+    return min(plan.seconds or math.inf, plan.expected_steps * plan.step_seconds)
 
 
 def save_seconds(size: float) -> float:
@@ -93,7 +84,7 @@ def worth_doing(cost_s: float, since_s: float) -> bool:
 
 @dataclass(frozen=True)
 class Duration:
-    """Optimizer steps, and seconds by what they go into."""
+    """Optimizer steps, and seconds by what they go into; ``start``: into starting and ending."""
 
     steps: int
     start: float
@@ -124,7 +115,7 @@ def whole_duration(
     last_rows = final_validation_rows(train.eval_rows, held_out, plan.seconds, row)
     last, between = last_rows * row, min(train.eval_rows, last_rows) * row
     saving = save_seconds(checkpoint)
-    ends = start + last + 2 * saving  # the last checkpoint, and the model
+    ends = start + last + 2 * saving + AFTER_STEPS_S  # the last checkpoint, and the model
     steps = plan.steps
     if plan.seconds is not None:
         span = max(0.0, plan.seconds - ends)
@@ -141,7 +132,7 @@ def whole_duration(
     span = steps * step
     validations = _times(train.eval_steps, plan.eval_every, steps, between, span)
     saves = _times(train.save_steps, plan.save_every, steps, saving, span)
-    return Duration(steps, start, span, last + validations * between, (2 + saves) * saving)
+    return Duration(steps, start + AFTER_STEPS_S, span, last + validations * between, (2 + saves) * saving)
 
 
 def _times(setting: int | str, every: int | None, steps: int, cost: float, span: float) -> int:

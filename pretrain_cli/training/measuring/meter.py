@@ -43,9 +43,13 @@ class Meter:
         state.stepping_s += seconds
         self._line_steps += 1
         self._busy.look(seconds)
-        # The slower of the newest steps: a run has to end inside its budget. The first one also compiles or warms up.
+        # The slower of the newest steps: a run has to end inside its budget. The first one also compiles or warms up,
+        # and no other will take as long.
         self._steps += 1
-        self.step_seconds = seconds if self._steps <= 2 else max(seconds, 0.9 * self.step_seconds)
+        if self._steps == 1:
+            self.step_seconds = min(seconds, self.attempt.context.plan.step_seconds)
+        else:
+            self.step_seconds = seconds if self._steps == 2 else max(seconds, 0.9 * self.step_seconds)
         state.step = step
         state.tokens += self.attempt.context.plan.batch_tokens
         state.elapsed_s = self.attempt.clock.elapsed_s

@@ -1,0 +1,105 @@
+"""Chooses a run's batch and micro-batches by its length and the memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.errors import ConfigError
+from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.sizes import Shape
+from pretrain_cli.training.choices.facts import Facts
+from pretrain_cli.training.choices.recipe import choose_batch_tokens
+
+MICRO_BATCH_TOKENS = 8192
+"""Tokens at once on a CPU: more gains no speed there."""
+ACTIVATION_BYTES = 72
+"""Bytes a token, layer and hidden dimension hold for the backward pass in fp32, without checkpointing."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Rows at once on each process, micro-batches of an optimizer step, and its tokens over all processes."""
+
+    micro: int
+    accumulation: int
+    tokens: int
+
+
+def choose_batch(facts: Facts, train: TrainConfig, tokens: float, shape: Shape | None) -> Choice[BatchPlan]:
+    """The batch and its micro-batches, by what is asked for, the run's ``tokens`` and the memory.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
+    row, world = facts.sequence_length, facts.world_size
+    given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
+    if isinstance(train.batch_tokens, int):
+        wanted, reason = train.batch_tokens, "as asked"
+    elif len(given) == 2:
+        wanted, reason = given[0] * given[1] * row * world, "as asked"
+    else:
+        wanted, reason = choose_batch_tokens(tokens, bool(facts.base_parameters), row * world)
+    whole = max(1, round(wanted / row))
+    if whole % world and isinstance(train.batch_tokens, int):
+        raise ConfigError(
+            f"A batch of {wanted:,} tokens is {whole} rows, which {world} processes can't share evenly.",
+            "Use a number of processes that divides it, or another train.batch_tokens.",
+        )
+    rows = max(1, round(whole / world))
+    if not given:
+        rows = min(rows, max(1, facts.train_rows // world))
+    if isinstance(train.micro_batch, int):
+        micro = min(train.micro_batch, rows)
+    elif isinstance(train.gradient_accumulation, int):
+        micro = max(1, rows // train.gradient_accumulation)
+    else:
+        micro = _divisor(
+            rows, min(_fitting_rows(facts, shape), max(1, MICRO_BATCH_TOKENS // row) if facts.on_cpu else rows)
+        )
+    given_accumulation = train.gradient_accumulation
+    accumulation = given_accumulation if isinstance(given_accumulation, int) else max(1, round(rows / micro))
+    total = micro * accumulation * row * world
+    if isinstance(train.batch_tokens, int) and len(given) == 2 and total != train.batch_tokens:
+        raise ConfigError(
+            f"micro_batch × gradient_accumulation × rows × processes make {total:,} tokens, but batch_tokens says "
+            f"{train.batch_tokens:,}.",
+            "Leave one of train.batch_tokens, train.micro_batch and train.gradient_accumulation at auto.",
+        )
+    pieces = f"{micro} {'row' if micro == 1 else 'rows'} of {row}" + (f" × {accumulation}" if accumulation > 1 else "")
+    told = f"{total:,} tokens ({pieces}{f' on {world} processes' if world > 1 else ''}): {reason}"
+    return Choice(BatchPlan(micro, accumulation, total), told)
+
+
+def _divisor(rows: int, limit: int) -> int:
+    """The largest divisor of ``rows`` up to ``limit``: accumulation then keeps the batch exactly."""
+    return next(size for size in range(max(1, min(rows, limit)), 0, -1) if rows % size == 0)
+
+
+def _row_bytes(facts: Facts, shape: Shape | None) -> float:
+    layers = shape.layers if shape else facts.base_layers
+    hidden = shape.hidden if shape else facts.base_hidden
+    return facts.sequence_length * layers * hidden * ACTIVATION_BYTES
+
+
+def _fixed_bytes(facts: Facts, shape: Shape | None) -> float:
+    """Weights, gradients and two moments in fp32."""
+    return 16.0 * (shape.parameters(facts.vocab_size) if shape else facts.base_parameters)
+
+
+def _fitting_rows(facts: Facts, shape: Shape | None) -> int:
+    free = 0.8 * facts.memory_bytes - _fixed_bytes(facts, shape)
+    return max(1, int(free / max(1.0, _row_bytes(facts, shape))))
+
+
+def choose_checkpointing(facts: Facts, train: TrainConfig, micro: int, shape: Shape | None) -> Choice[bool]:
+    """Whether to compute activations again in the backward pass, where the memory is too small to keep them."""
+    if train.gradient_checkpointing != "auto":
+        return Choice(train.gradient_checkpointing, "")
+    needed = _fixed_bytes(facts, shape) + micro * _row_bytes(facts, shape)
+    if needed <= 0.9 * facts.memory_bytes:
+        return Choice(False, "")
+    return Choice(
+        True,
+        f"on: {needed / 1e9:.1f} GB of activations and weights are needed, {facts.memory_bytes / 1e9:.1f} GB are free",
+    )
