@@ -22,6 +22,7 @@ from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.model.greedy import end_ids
 from pretrain_cli.model.load import embedding_rows, load_model
 from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.model.probes import check_causal
 from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 
 PROBE_TOKENS = 160
@@ -68,6 +69,7 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
     folder, tokenizer_folder = open_folders(named, artifacts)
     model = load_model(folder, device=device, dtype=dtype)
     model.eval()
+    check_causal(model, named.name)
     info = read_tokenizer(tokenizer_folder)
     tokenizer = open_tokenizer(info.file)
     # Control tokens that are written in a text are text: each of their bytes counts.

@@ -145,9 +145,10 @@ def open_context(
     """
     machine = choose_machine(config.train, earlier, choices.choice)
     rows = open_rows(machine)
-    choices.note(f"documents {'kept apart' if rows.masked else 'seen across'} in a row")
     planned = plan_model(config, artifacts, machine, rows, progress, started)
-    model, plan = planned.model, planned.plan
+    model, rows, plan = planned.model, planned.rows, planned.plan
+    seen = f"seen across in a row{f': {rows.why_seen}' if rows.why_seen else ''}"
+    choices.note(f"documents {'kept apart in a row' if rows.masked else seen}")
     for name, reason in plan.reasons.items():
         choices.note(f"{name} {reason}")
     kernels = choose_kernels(hardware_of(machine.device), config.train, model.config.model_type, model.num_parameters())

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
 from pretrain_cli.errors import DivergedError, PtkError
+from pretrain_cli.model.probes import head_is_plain
 from pretrain_cli.run_record import TrainResult
 from pretrain_cli.storage import read_lines
 from pretrain_cli.tokenizer.load import open_tokenizer
@@ -38,7 +39,7 @@ from pretrain_cli.training.processes.agreement import same
 from pretrain_cli.training.processes.sharding import WEIGHTS_SHARDED, shard, zero_stage
 from pretrain_cli.training.rows.order import RowOrder
 from pretrain_cli.training.step.divergence import Diverged
-from pretrain_cli.training.step.loss import attach_loss, head_is_plain
+from pretrain_cli.training.step.loss import attach_loss
 from pretrain_cli.training.trainer import PackedTrainer
 
 

@@ -9,7 +9,9 @@ from transformers import PreTrainedModel, set_seed
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
+from pretrain_cli.errors import ConfigError
 from pretrain_cli.model.build import build_model
+from pretrain_cli.model.probes import check_causal, keeps_documents_apart
 from pretrain_cli.model.sizes import Shape
 from pretrain_cli.processes import world_size
 from pretrain_cli.progress import Progress
@@ -35,12 +37,14 @@ class PlannedModel:
 
     Attributes:
         model: that training starts from.
+        rows: to train on.
         plan: the choices.
         duration: what the run's time will go into, by forecast.
         peak_flops: operations a second of a matrix product, all processes together.
     """
 
     model: PreTrainedModel
+    rows: PreparedRows
     plan: Plan
     duration: Duration
     peak_flops: float
@@ -82,6 +86,8 @@ def plan_model(
     if config.model.base:
         progress.stage("opening the base")
         base = build(None)
+        check_causal(base, config.model.base)
+        rows = rows_for(base, rows, config)
         progress.end_stage()
     facts = Facts(
         train_rows=len(rows.train),
@@ -124,4 +130,20 @@ def plan_model(
     )
     if plan.seconds is not None:
         plan = replace(plan, expected_steps=same(lambda: duration.steps))
-    return PlannedModel(model, plan, duration, peak_flops)
+    return PlannedModel(model, rows, plan, duration, peak_flops)
+
+
+def rows_for(base: PreTrainedModel, rows: PreparedRows, config: Config) -> PreparedRows:
+    """``rows``, with documents seen across where ``base`` doesn't keep them apart.
+
+    Raises:
+        ConfigError: the config asks for them to be kept apart.
+    """
+    if not rows.masked or same(lambda: keeps_documents_apart(base)):
+        return rows
+    if config.train.mask_documents is True:
+        raise ConfigError(
+            f"'{config.model.base}' can't keep documents apart in a row: its code lets each see those before it.",
+            "Leave train.mask_documents at auto.",
+        )
+    return rows.seen_across(f"{base.config.model_type} can't keep them apart")

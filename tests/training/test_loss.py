@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
+from pretrain_cli.model.probes import head_is_plain
 from pretrain_cli.training.step import loss as module
-from pretrain_cli.training.step.loss import IGNORED, attach_loss, chunked_cross_entropy, head_is_plain
+from pretrain_cli.training.step.loss import IGNORED, attach_loss, chunked_cross_entropy
 from tests.support.tiny import make_model
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DivergedError
+from pretrain_cli.model.probes import head_is_plain
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.refusals import writing_to
@@ -24,7 +25,7 @@ from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.context import TrainingContext, open_unrecorded
 from pretrain_cli.training.rows.feed import Feed
 from pretrain_cli.training.rows.order import RowOrder
-from pretrain_cli.training.step.loss import attach_loss, head_is_plain
+from pretrain_cli.training.step.loss import attach_loss
 from pretrain_cli.training.step.optimizers import make_optimizer
 
 STEPS = 100

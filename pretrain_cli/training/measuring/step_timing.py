@@ -13,13 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.model.probes import head_is_plain
 from pretrain_cli.model.sizes import Shape
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.recipe import SMALL_BATCH_TOKENS, choose_rates
 from pretrain_cli.training.choices.step_cost import StepCost
 from pretrain_cli.training.measuring.forecast import flops_per_token
 from pretrain_cli.training.processes.agreement import totals, world_size
-from pretrain_cli.training.step.loss import attach_loss, head_is_plain
+from pretrain_cli.training.step.loss import attach_loss
 from pretrain_cli.training.step.optimizers import EPSILON, make_optimizer
 
 LEAST_SECONDS, SHARE = 1.0, 0.02

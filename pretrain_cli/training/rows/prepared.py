@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class PreparedRows:
         validation: the rows held out; None where there are none.
         sequence_length: tokens in a row.
         masked: whether documents in one row don't see each other.
+        why_seen: why they do, where they were to be kept apart.
         inputs: the files that the text came from.
         train_tokens: in the training rows, padding left out.
         validation_tokens_per_byte: of the rows held out, for bits per byte.
@@ -50,9 +51,17 @@ class PreparedRows:
     validation: PackedDataset | None
     sequence_length: int
     masked: bool
+    why_seen: str = ""
     inputs: tuple[str, ...] = ()
     train_tokens: int = 0
     validation_tokens_per_byte: float | None = None
+
+    def seen_across(self, why: str) -> PreparedRows:
+        """The same rows without restarting positions: documents in one row see those before them."""
+        folders = (self.train.folder, self.validation.folder if self.validation is not None else None)
+        train, validation = (PackedDataset(folder, mask_documents=False) if folder else None for folder in folders)
+        assert train is not None
+        return replace(self, train=train, validation=validation, masked=False, why_seen=why)
 
     @property
     def text_tokens(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
@@ -109,25 +109,6 @@ def whole_cross_entropy(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> 
 def following(labels: Tensor) -> Tensor:
     """int64 [B·L]: for each position the token after it, IGNORED at each row's end."""
     return F.pad(labels[:, 1:], (0, 1), value=IGNORED).reshape(-1)
-
-
-def head_is_plain(model: PreTrainedModel) -> bool:
-    """Whether logits are the last hidden state times the head's matrix and nothing more (no scaling, cap or bias)."""
-    body, head = model.base_model, model.get_output_embeddings()
-    if body is model or not isinstance(head, nn.Linear) or head.bias is not None:
-        return False
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            ids = torch.arange(4, device=model.device).remainder(head.weight.shape[0])[None]
-            hidden = body(input_ids=ids, use_cache=False).last_hidden_state
-            logits = model(input_ids=ids, use_cache=False).logits
-            return torch.allclose(F.linear(hidden, head.weight), logits, rtol=1e-3, atol=1e-4)
-    except (AttributeError, TypeError, RuntimeError):
-        return False
-    finally:
-        model.train(training)
 
 
 def attach_loss(
