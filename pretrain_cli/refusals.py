@@ -60,17 +60,25 @@ def _explained(error: OSError, folder: Path) -> PtkError | None:
         return UsageError(f"{where} can't be written: {error.strerror}.", ANOTHER_FOLDER)
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return UsageError(f"{where} is a file, but a folder is needed there.", ANOTHER_FOLDER)
-    if error.errno in FULL:
-        free = byte_size(shutil.disk_usage(existing_folder(folder)).free)
-        return NoSpaceError(
-            f"No space left on the disk of {folder} ({free} free).",
-            "Free some space, or choose another folder with --artifacts DIR. Everything that was complete is kept.",
-        )
     if error.errno == errno.EROFS:
         return UsageError(f"{folder} is on a read-only file system.", ANOTHER_FOLDER)
+    return disk_error(error, folder)
+
+
+def disk_error(error: OSError, folder: Path | None = None) -> DiskError | None:
+    """What to say of a full or failing disk, in ``folder`` or where ``error`` says; None for another error."""
+    place = error.filename2 or error.filename  # of a copy, the second is the one that is written
+    folder = folder or (Path(place).parent if place else None)
+    where = f"the disk of {folder}" if folder is not None else "a disk that this command writes to"
+    if error.errno in FULL:
+        free = f" ({byte_size(shutil.disk_usage(existing_folder(folder)).free)} free)" if folder is not None else ""
+        return NoSpaceError(
+            f"No space left on {where}{free}.",
+            "Free some space, or choose another folder with --artifacts DIR. Everything that was complete is kept.",
+        )
     if error.errno == errno.EIO:
         return DiskError(
-            f"The disk of {folder} reports an error: {error.strerror}.",
+            f"{where[:1].upper()}{where[1:]} reports an error: {error.strerror}.",
             "Check the disk, then run the command again. Everything that was complete is kept.",
         )
     return None

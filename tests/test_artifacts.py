@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.failures import explain
 from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import read_manifest
@@ -200,3 +202,17 @@ def test_lines_that_are_damaged_are_left_out_and_the_others_are_read(tmp_path: P
     deep = b'{"step": 2, "text": ' + b"[" * 100_000 + b"\n"
     (tmp_path / "samples.jsonl").write_bytes(good + b'{"step": 2, "\xff"}\n' + deep + b"3\n" + good + b'{"step": 4')
     assert [line["text"] for line in read_lines(tmp_path / "samples.jsonl")] == ["one\u2028line"] * 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_outside_the_artifact_folder_is_no_bug_either(capsys, tmp_path: Path, number: int) -> None:
+    """As while a file is copied: the system names its source first."""
+    copied = OSError(number, os.strerror(number), "/models/config.json", None, str(tmp_path / "config.json"))
+    for error, named in (
+        (copied, str(tmp_path)),
+        (OSError(number, os.strerror(number)), "disk that this command writes to"),
+    ):
+        assert explain(Console(), error, ["export"]) == 3
+        first, second = capsys.readouterr().err.splitlines()
+        assert first.startswith("Error: ") and named in first and "/models" not in first
+        assert second.startswith("Hint: ")
