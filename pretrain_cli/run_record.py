@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import Record, VersionedRecord, read_versioned
-from pretrain_cli.storage import write_json
+from pretrain_cli.storage import parse_toml, write_json
 from pretrain_cli.version import __version__
 
 VERSION = 1
@@ -177,7 +176,7 @@ def read_run_config(run: RunFolder) -> dict[str, Any]:
     if not run.config.is_file():
         return {}
     try:
-        return dict(redact_all(tomllib.loads(run.config.read_text("utf-8"))))
+        return dict(redact_all(parse_toml(run.config.read_text("utf-8"))))
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Restore the file, or use another run.") from error
 

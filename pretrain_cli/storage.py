@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -42,6 +43,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path} isn't a JSON object.", "Create it again with the command that wrote it.")
     return value
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The values in ``text``.
+
+    Raises:
+        TOMLDecodeError: it isn't TOML, or is nested too deeply.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("it is nested too deeply") from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

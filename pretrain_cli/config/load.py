@@ -19,6 +19,7 @@ from pretrain_cli.addresses import redact_all
 from pretrain_cli.config.model import TRAINER_KEYS, Config
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.formatting import exact
+from pretrain_cli.storage import parse_toml
 
 DEFAULT_FILE = "ptk.toml"
 PREFIX = "PTK_"
@@ -174,7 +175,7 @@ def changed(config: Config, **values: object) -> Config:
 
 def _read_toml(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"The config file {path} can't be read: {error.strerror}.", "Check the path given with --config."
@@ -193,7 +194,7 @@ def _read_preset(name: str) -> dict[str, object]:
     if name not in preset_names():
         raise ConfigError(f"There is no preset '{name}'.", f"Presets: {', '.join(preset_names())}.")
     text = (resources.files("pretrain_cli.config") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return parse_toml(text)
 
 
 def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, object]]]:
@@ -226,7 +227,7 @@ def _parse_assignment(text: str) -> tuple[str, object]:
 
 def _parse_value(text: str) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 

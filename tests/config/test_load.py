@@ -117,3 +117,9 @@ def test_every_key_is_documented_in_one_line() -> None:
         text = config_field(key).description
         assert text and "\n" not in text, key
         assert text.endswith("."), key
+
+
+def test_a_value_that_is_nested_too_deeply_is_no_toml(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("seed = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match=r"deep\.toml isn't valid TOML: it is nested too deeply"):
+        load_config(file=tmp_path / "deep.toml")

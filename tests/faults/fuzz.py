@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import bz2
 import contextlib
+import functools
 import gzip
 import io
 import json
@@ -232,6 +233,7 @@ def read_records_of(path: Path) -> None:
     list_runs(artifacts)  # of a damaged run too: the others are still listed
 
 
+@functools.cache
 def _tokenizer() -> bytes:
     from tests.support.tiny import make_tokenizer
 

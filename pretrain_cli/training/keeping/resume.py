@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
 from pretrain_cli.manifest import RowLayout
 from pretrain_cli.run_record import RunRecord, TrainResult
-from pretrain_cli.storage import read_lines
+from pretrain_cli.storage import parse_toml, read_lines
 from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.keeping.state import RunState, Settings
 
@@ -83,7 +82,7 @@ def read_config(run: RunFolder) -> Config:
         ModelError: it isn't there or is damaged.
     """
     try:
-        config = Config.model_validate(tomllib.loads(run.config.read_text("utf-8")))
+        config = Config.model_validate(parse_toml(run.config.read_text("utf-8")))
         return changed(config, model__trust_remote_code=False, trainer=_staying(config.trainer))
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
