@@ -9,6 +9,8 @@ from pathlib import Path
 from pretrain_cli.errors import ModelError, UsageError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST_NAME = 150
+"""Characters of a page's name that lists runs."""
 ROW_FILES = ("*.arrow", "state.json", "dataset_info.json")
 TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
@@ -122,9 +124,11 @@ class Artifacts:
         """Exported models, one folder each."""
         return self.root / "exports"
 
-    def comparison(self, first: str, second: str) -> Path:
-        """The page that compares two runs."""
-        return self.root / "comparisons" / f"{first}--{second}.html"
+    def comparison(self, *names: str) -> Path:
+        """The page that compares the runs of these names."""
+        named = "--".join(names)
+        few = named if len(named) <= LONGEST_NAME else f"{names[0]}--and-{len(names) - 1}-more"
+        return self.root / "comparisons" / f"{few}.html"
 
     @property
     def latest(self) -> Path:

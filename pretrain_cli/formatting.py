@@ -38,7 +38,9 @@ def byte_size(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span with its unit: "0.8 s", "42 s", "3:05 min", "2:10 h"."""
+    """A time span with its unit: "35 ms", "0.8 s", "42 s", "3:05 min", "2:10 h"."""
+    if 0 < seconds < 0.1:
+        return f"{max(1, 1000 * seconds):.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 59.5:

@@ -29,6 +29,8 @@ class TrainResult:
 
     ``train_loss`` is that of the last line of metrics.jsonl, ``first_loss`` that of the first.
     ``model_step`` is the step whose weights the model has, where early stopping took an earlier one than the last.
+    ``planned_steps`` were announced before the first step; ``outcome`` says in words where the run was cut short,
+    undertrained or overfit.
     """
 
     run: str
@@ -44,6 +46,8 @@ class TrainResult:
     first_loss: float | None = None
     peak_memory_bytes: int = 0
     model_step: int | None = None
+    planned_steps: int | None = None
+    outcome: str = ""
 
 
 class PlanRecord(Record):

@@ -19,7 +19,7 @@ INK = "#000001"
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882;--better:#1a8f3c;--worse:#d0342c}
 *{box-sizing:border-box}
-body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;max-width:64rem;margin:auto;
+body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;max-width:76rem;margin:auto;
 padding:1rem;overflow-wrap:break-word}
 h1{font-size:1.45rem;line-height:1.25;margin:.2rem 0 1rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}
 h3{font-size:1rem;margin:1.2rem 0 .4rem}p{margin:.4rem 0}small,.note{opacity:.72;font-size:.85rem}
@@ -33,7 +33,7 @@ td,th{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--line);v
 th{font-weight:600}td:first-child,th:first-child{text-align:left}
 tr.group th{text-align:left;background:var(--soft)}td small{display:block;overflow-wrap:anywhere}
 table.facts td{text-align:left}table.facts td:first-child{opacity:.72;white-space:nowrap;width:1%}
-.charts{margin:.8rem 0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr));gap:.6rem}
+.charts{margin:.8rem 0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr));gap:.8rem}
 figure{margin:0}svg{display:block;width:100%;height:auto}
 .texts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:.8rem}
 blockquote{margin:0;padding:.5rem .8rem;background:var(--soft);border-radius:.4rem;white-space:pre-wrap}
@@ -79,14 +79,26 @@ def facts(values: Mapping[str, object]) -> str:
     return f'<table class="facts">{rows}</table>'
 
 
+def quote(who: str, prompt: str, text: str) -> str:
+    """What a model wrote after a prompt."""
+    told = f"<mark>{html.escape(prompt)}</mark>{html.escape(text)}"
+    return f"<blockquote><cite>{html.escape(who)}</cite>{told}</blockquote>"
+
+
 def charts(figures: Iterable[str]) -> str:
     """Charts side by side; on a phone, one above the other."""
-    found = list(figures)
+    found = list(filter(None, figures))
     return f'<div class="charts">{"".join(found)}</div>' if found else ""
 
 
 def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarithmic: bool = False) -> str:
-    """Curves of (x, y) by name in one chart; a single curve needs no name. ``logarithmic`` is about the x axis."""
+    """Curves of (x, y) by name in one chart; a single curve needs no name. ``logarithmic`` is about the x axis.
+
+    Empty where no curve has two points.
+    """
+    curves = {name: points for name, points in curves.items() if points}
+    if all(len(points) < 2 for points in curves.values()):
+        return ""
     figure, axes = _axes(title)
     for (name, points), color in zip(curves.items(), _colors(len(curves)), strict=True):
         few = len(points) < 12

@@ -42,7 +42,7 @@ def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
         processes.join_launcher()
     console = Console(json="--json" in words, quiet="--quiet" in words or "-q" in words, debug=_wants_debug(words))
     try:
-        status = make_app()(args=words, prog_name="ptk", standalone_mode=False)
+        status = make_app()(args=words, prog_name="ptk", standalone_mode=False, obj=console)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except Exception as error:

@@ -8,7 +8,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -21,7 +21,10 @@ from pretrain_cli import processes
 from pretrain_cli.cli.streams import Stderr, Stream
 from pretrain_cli.cli.visible import json_text, shown, visible
 from pretrain_cli.errors import PtkError
+from pretrain_cli.version import __version__
 
+JSON_SCHEMA = 1
+"""Of the objects that --json prints: another number where a field changes its name or meaning."""
 PIPE_WIDTH = 240
 WIDE = 100
 """Terminal columns from which tables show all their columns."""
@@ -39,6 +42,7 @@ class Console:
         plain: no live view and no colors, even in a terminal.
         debug: show tracebacks and the libraries' logs.
         raw: write a model's text to a terminal as it is, control characters included.
+        warnings: all that were given, shown or not: the JSON object has them.
     """
 
     json: bool = False
@@ -46,6 +50,7 @@ class Console:
     plain: bool = False
     debug: bool = False
     raw: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def out(self) -> RichConsole:
@@ -82,8 +87,11 @@ class Console:
                     out.print(line)
 
     def print_json(self, value: object) -> None:
-        """One JSON object on stdout; numbers that JSON can't hold become null."""
-        print(json_text(json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)))
+        """One JSON object on stdout, with its schema, ptk's version and all warnings; NaN and infinity become null."""
+        plain = to_plain(value)
+        warnings = list(dict.fromkeys([*self.warnings, *plain.get("warnings", ())]))
+        whole = {"schema": JSON_SCHEMA, "version": __version__, **plain, "warnings": warnings}
+        print(json_text(json.dumps(whole, ensure_ascii=False, allow_nan=False)))
 
     def table(self, table: object) -> None:
         """A table on stdout; in a pipe it is as wide as it needs to be, so that no cell is folded."""
@@ -128,6 +136,7 @@ class Console:
 
     def warn(self, text: str, *, even_quiet: bool = False) -> None:
         """Something the user may want to act on; ``even_quiet``: has to know, with --quiet too."""
+        self.warnings.append(text)
         if not ((self.quiet and not even_quiet) or is_later_rank()):
             self.err.print(f"[yellow]Warning:[/] {escape(shown(text))}", soft_wrap=True)
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +83,10 @@ def command(*flags: Flag | str, examples: tuple[str, ...]) -> Callable[[Callable
         @functools.wraps(body)
         def wrapper(**values: Any) -> None:
             given = {flag.key: _given(values.pop(flag.parameter)) for flag in declared}
+            outer = values.pop("context").obj  # ends the command where it fails, with the warnings until then
             console = Console(**{name: values.pop(name) for name in ("json", "quiet", "plain", "debug")})
+            if isinstance(outer, Console):
+                console = replace(console, warnings=outer.warnings)
             shared = {name: values.pop(name) for name in ("artifacts", "config", "preset", "assignments")}
             session = open_session(console, **shared, flags=given)
             try:
@@ -91,8 +95,9 @@ def command(*flags: Flag | str, examples: tuple[str, ...]) -> Callable[[Callable
                 raise stopped() from None
 
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         parameters = [
-            _keyword(parameter) for parameter in [*own, *map(flag_parameter, declared), *_shared_parameters()]
+            _keyword(parameter) for parameter in [context, *own, *map(flag_parameter, declared), *_shared_parameters()]
         ]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -86,6 +86,7 @@ def plan(
             mfu=mfu,
             hourly_rate=hourly_rate,
             watts=watts,
+            origins=session.resolved.origins,
         )
     session.console.result(_title(result), _facts(result), result)
     session.console.next(_next(session, inputs or []))

@@ -37,17 +37,34 @@ def make_progress(console: Console, every_line: bool = False) -> Progress:
         console: the command's output.
         every_line: show each logged step in a pipe, however fast they come.
     """
-    if console.quiet or is_later_rank():
+    if is_later_rank():
         return SILENT
+    if console.quiet:
+        return QuietProgress(console.warnings)
     if console.plain or not sys.stderr.isatty():
-        return PlainProgress(every_line)
-    return LiveProgress(console.err)
+        return PlainProgress(every_line, console.warnings)
+    return LiveProgress(console.err, console.warnings)
 
 
-class PlainProgress(Progress):
+class QuietProgress(Progress):
+    """Shows nothing, and keeps the warnings.
+
+    Args:
+        warnings: receives them.
+    """
+
+    def __init__(self, warnings: list[str] | None = None) -> None:
+        self._warnings = warnings if warnings is not None else []
+
+    def warn(self, text: str) -> None:
+        self._warnings.append(text)
+
+
+class PlainProgress(QuietProgress):
     """One line for each event, ``key=value`` for steps: made for logs and for grep."""
 
-    def __init__(self, every_line: bool = False) -> None:
+    def __init__(self, every_line: bool = False, warnings: list[str] | None = None) -> None:
+        super().__init__(warnings)
         self._every_line = every_line
         self._name, self._unit = "", ""
         self._total: float | None = None
@@ -84,6 +101,7 @@ class PlainProgress(Progress):
         self._print(text)
 
     def warn(self, text: str) -> None:
+        super().warn(text)
         self._print(f"Warning: {text}")
 
     def status(self, name: str, text: str, said: bool = False) -> None:
@@ -98,10 +116,11 @@ class PlainProgress(Progress):
         print(shown(line), file=cast(IO[str], Stderr()), flush=True)
 
 
-class LiveProgress(Progress):
+class LiveProgress(QuietProgress):
     """The live view of a terminal: a bar for the stage, the training figures under it, notes above it."""
 
-    def __init__(self, console: RichConsole) -> None:
+    def __init__(self, console: RichConsole, warnings: list[str] | None = None) -> None:
+        super().__init__(warnings)
         self._console = console
         self._view = StageView()
         self._live: Live | None = None
@@ -132,6 +151,7 @@ class LiveProgress(Progress):
         self._say("[dim]·[/]", text)
 
     def warn(self, text: str) -> None:
+        super().warn(text)
         self._say("[yellow]Warning:[/]", text)
 
     def _say(self, mark: str, text: str) -> None:

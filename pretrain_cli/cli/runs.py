@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pretrain_cli.runs.results import RunComparison, RunDetails, RunSummary
 
 SLIM = 70
-"""In narrower terminals, a list of runs shows only names and losses."""
+"""In narrower terminals, a list of runs shows only names and held-out losses."""
 
 app = group("List, show, compare and remove runs.", examples=("ptk runs list", "ptk runs compare first second"))
 
@@ -59,18 +59,18 @@ def show(
     session.console.next("ptk evaluate", "ptk runs compare A B")
 
 
-@command(examples=("ptk runs compare first second",))
+@command(examples=("ptk runs compare first second", "ptk runs compare first second third"))
 def compare(
     session: Session,
-    first: Annotated[str, typer.Argument(metavar="A", help="A run.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Two runs or more.")],
 ) -> None:
-    """Show how two runs differ in settings and in loss."""
+    """Show how runs differ in settings, loss and samples."""
     from pretrain_cli.runs.comparison import compare_runs
 
-    result = compare_runs(session.artifacts, first, second)
+    result = compare_runs(session.artifacts, runs)
     if session.console.speaks:
-        session.console.table(_table(session.console, [result.first, result.second]))
+        session.console.table(_table(session.console, result.runs))
+        session.console.text(f"\n{result.verdict}")
         session.console.text("")
         session.console.table(_curves(session.console, result))
         session.console.text("")
@@ -78,7 +78,7 @@ def compare(
         session.console.text(f"Comparison page: {result.page}")
     elif session.console.json:
         session.console.print_json(result)
-    session.console.next(f"ptk evaluate {first} {second}")
+    session.console.next(shell("ptk", "evaluate", *(run.name for run in result.runs)))
 
 
 @command(examples=("ptk runs remove first second", "ptk runs remove --keep-best 3 --yes"))
@@ -121,13 +121,14 @@ def _table(console: Console, runs: list[RunSummary]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     narrow, slim = console.narrow, console.narrow and console.out.width < SLIM
     left = ["run", "status"] if slim else ["run", "started", "status", "base"]
-    right = ["loss", "bits/byte"] if slim else ["tokens", "loss", "bits/byte", "time"]
+    right = ["validation", "bits/byte"] if slim else ["tokens", "train", "validation", "bits/byte", "time"]
     right += [] if narrow else ["steps", "disk"]
+    titles = {} if narrow else {"train": "train loss", "validation": "validation loss"}
     for column in left:
         widest = (8 if narrow else 40) if column == "base" else None
         table.add_column(column, overflow="ellipsis", no_wrap=True, max_width=widest)
     for column in right:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(titles.get(column, column), justify="right", no_wrap=True)
     for run in runs:
         cells = {
             "run": escape(run.name),
@@ -135,7 +136,8 @@ def _table(console: Console, runs: list[RunSummary]) -> Table:
             "status": run.status,
             "base": escape(run.base or "-"),
             "tokens": count(run.tokens),
-            "loss": score(run.loss),
+            "train": score(run.train_loss),
+            "validation": score(run.validation_loss),
             "bits/byte": score(run.bits_per_byte),
             "time": duration(run.seconds) if run.seconds is not None else "-",
             "steps": count(run.steps),
@@ -143,6 +145,12 @@ def _table(console: Console, runs: list[RunSummary]) -> Table:
         }
         table.add_row(*(cells[column] for column in (*left, *right)))
     return table
+
+
+def _of(summary: RunSummary) -> str:
+    """ " of about 640 planned" where not all were made."""
+    short = summary.planned_steps and summary.steps < summary.planned_steps
+    return f" of about {count(summary.planned_steps or 0)} planned" if short else ""
 
 
 def _some(names: list[str]) -> str:
@@ -164,7 +172,7 @@ def _curves(console: Console, result: RunComparison) -> Table:
 
 def _differences(result: RunComparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("setting", result.first.name, result.second.name):
+    for column in ("setting", *(run.name for run in result.runs)):
         table.add_column(column, overflow="fold")
     for key, values in result.differences.items():
         table.add_row(key, *(escape(_setting(value)) for value in values))
@@ -181,7 +189,9 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
     """What people ask about a run; --json has the rest."""
     summary, record, last = details.summary, details.record, details.last
     run = session.artifacts.run(summary.name)
-    figures = {"loss": summary.loss, "bits/byte": summary.bits_per_byte}
+    figures = {
+        "train loss": summary.train_loss, "validation": summary.validation_loss, "bits/byte": summary.bits_per_byte,
+    }  # fmt: skip
     facts = [
         ("status", summary.status),
         ("command", shell(*record.command)),
@@ -189,7 +199,8 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
         ("time", duration(summary.seconds) if summary.seconds is not None else ""),
         ("base", summary.base or "from scratch"),
         ("parameters", count(record.parameters) if record.parameters else ""),
-        ("steps", f"{count(summary.steps)}, {count_of(summary.tokens, 'token')}"),
+        ("steps", f"{count(summary.steps)}{_of(summary)}, {count_of(summary.tokens, 'token')}"),
+        ("outcome", summary.outcome),
         *((name, f"{value:.4f}") for name, value in figures.items() if value is not None),
         ("speed", rate(last["tokens_per_second"], "tokens") if last.get("tokens_per_second") else ""),
         ("memory", byte_size(last["memory_mb"] * 1e6) if last.get("memory_mb") else ""),

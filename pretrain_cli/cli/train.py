@@ -91,6 +91,7 @@ def train(
             resume=resume,
             command=session.command,
             began=began,
+            origins=session.resolved.origins,
         )
     session.console.result(_title(result), _facts(result), result)
     session.console.next("ptk evaluate", 'ptk generate "..."')
@@ -126,10 +127,14 @@ def _title(result: TrainResult) -> str:
 
 
 def _facts(result: TrainResult) -> list[tuple[str, str]]:
+    planned = result.planned_steps
+    short = planned is not None and result.steps < planned
     validation = score(result.validation_loss, NOT_MEASURED)
     if result.validation_bits_per_byte is not None:
         validation = f"loss {validation}, {score(result.validation_bits_per_byte)} bits per byte"
     return [
+        *([("planned", f"about {count_of(planned or 0, 'step')}")] if short else []),
+        *([("outcome", result.outcome)] if result.outcome else []),
         ("train loss", f"{score(result.first_loss, NOT_MEASURED)} → {score(result.train_loss, NOT_MEASURED)}"),
         ("validation", validation),
         ("speed", rate(result.tokens_per_second, "tokens")),

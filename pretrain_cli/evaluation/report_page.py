@@ -12,12 +12,13 @@ from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
 from pretrain_cli.evaluation.texts import GENERAL
-from pretrain_cli.formatting import byte_size, count_of, duration, exact
+from pretrain_cli.formatting import byte_size, count_of, duration, exact, percent, score
 from pretrain_cli.model.names import base_name
 from pretrain_cli.processes import available_cores
+from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import RunRecord, read_run_record
 from pretrain_cli.storage import read_lines, write_text
-from pretrain_cli.webpage import charts, document, facts, interval_chart, line_chart, table
+from pretrain_cli.webpage import charts, document, facts, interval_chart, line_chart, quote, table
 
 CURVES = {
     "learning_rate": "learning rate",
@@ -44,7 +45,7 @@ def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) ->
         _verdicts(result, continued),
         *(f'<p class="note">Warning: {html.escape(warning)}</p>' for warning in result.warnings),
         *_before_and_after(result, continued),
-        *_section("Training", charts(_curves(lines))),
+        *_section("Training", _training(run, lines)),
         *_by_source(result.models),
         *_section("By position and by token frequency", charts(_buckets(result.models))),
         *_documents(result),
@@ -135,14 +136,36 @@ def _by_source(models: list[ModelScores]) -> list[str]:
     return _section("By source, in bits per byte", table(header, rows) if rows else "")
 
 
+def _training(run: RunFolder | None, lines: list[dict[str, Any]]) -> str:
+    """Planned against reached, training against validation loss, and the curves."""
+    record = read_run_record(run) if run is not None else None
+    if record is None:
+        return charts(_curves(lines))
+    outcome = judge(record, lines)
+    shown: dict[str, object] = {}
+    if outcome.steps:
+        shown["trained"] = f"{count_of(outcome.steps, 'step')}, {count_of(record.tokens, 'token')}"
+    if outcome.planned_steps:
+        share = percent(outcome.steps / outcome.planned_steps)
+        shown["planned"] = f"about {count_of(outcome.planned_steps, 'step')}, of which {share} were made"
+    if outcome.gap is not None:
+        shown["loss"] = (
+            f"training {score(outcome.train_loss)}, validation {score(outcome.validation_loss)}: "
+            f"a gap of {outcome.gap:+.3f}"
+        )
+    if outcome.told:
+        shown["outcome"] = outcome.told
+    return facts(shown) + charts(_curves(lines))
+
+
 def _curves(lines: list[dict[str, Any]]) -> list[str]:
     def points(key: str) -> list[tuple[float, float]]:
         return [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
 
     losses = {"training": points("loss"), "validation": points("validation_loss")}
-    losses = {name: found for name, found in losses.items() if found}
-    found = [line_chart("loss", "step", losses)] if losses else []
-    return found + [line_chart(title, "step", {"": points(key)}) for key, title in CURVES.items() if points(key)]
+    return [line_chart("loss", "step", losses)] + [
+        line_chart(title, "step", {"": points(key)}) for key, title in CURVES.items()
+    ]
 
 
 def _buckets(models: list[ModelScores]) -> list[str]:
@@ -184,7 +207,7 @@ def _documents(result: EvaluateResult) -> list[str]:
 def _samples(samples: list[SampleTexts], models: list[ModelScores], continued: bool) -> list[str]:
     parts = []
     for sample in samples:
-        quotes = "".join(_quote(model.name, sample.prompt, sample.texts[model.name]) for model in reversed(models))
+        quotes = "".join(quote(model.name, sample.prompt, sample.texts[model.name]) for model in reversed(models))
         parts.append(f'<div class="texts">{quotes}</div>')
     heading = "Samples before and after" if continued else "Samples"
     return _section(heading, "<br>".join(parts))
@@ -197,15 +220,9 @@ def _training_samples(run: RunFolder | None) -> list[str]:
     for prompt in prompts:
         told = [line for line in lines if line.get("prompt") == prompt]
         ends = [told[0], told[-1]] if len(told) > 1 else told
-        quotes = "".join(_quote(f"step {line['step']}", prompt, str(line["text"])) for line in ends)
+        quotes = "".join(quote(f"step {line['step']}", prompt, str(line["text"])) for line in ends)
         parts.append(f'<div class="texts">{quotes}</div>')
     return _section("Samples during training", "<br>".join(parts))
-
-
-def _quote(who: str, prompt: str, text: str) -> str:
-    return (
-        f"<blockquote><cite>{html.escape(who)}</cite><mark>{html.escape(prompt)}</mark>{html.escape(text)}</blockquote>"
-    )
 
 
 def _memorization(models: list[ModelScores]) -> list[str]:

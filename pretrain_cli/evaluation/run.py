@@ -31,7 +31,9 @@ from pretrain_cli.model.devices import choose_device, choose_precision, choose_t
 from pretrain_cli.model.files import count_weights
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.run_record import read_run_config
+from pretrain_cli.run_outcome import RunOutcome, judge
+from pretrain_cli.run_record import read_run_config, read_run_record
+from pretrain_cli.storage import read_lines
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 1024
 EVERY_PAIR_UP_TO = 3
@@ -48,12 +50,21 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """One model's figures, the sums they come from, by text, and what it wrote after each prompt."""
+    """One model's figures, the sums they come from, by text, and what it wrote after each prompt.
+
+    ``outcome`` is that of the run whose finished model it is.
+    """
 
     scores: ModelScores
     sums: dict[str, TextSums]
     written: dict[str, str]
     warnings: list[str]
+    outcome: RunOutcome | None = None
+
+    @property
+    def early(self) -> bool:
+        """Whether its run had hardly begun when it ended."""
+        return self.outcome is not None and self.outcome.early
 
 
 def evaluate(
@@ -83,7 +94,8 @@ def evaluate(
         opened = open_model(entry, artifacts, arithmetic.device, arithmetic.dtype, context)
         if not scored:
             announce(opened, texts, others, _stride(config), progress)
-        scored.append(_score_model(opened, texts, prompts, config, arithmetic, artifacts, progress))
+        outcome = _outcome(entry)
+        scored.append(_score_model(opened, texts, prompts, config, arithmetic, artifacts, outcome, progress))
         del opened
         gc.collect()
     folder = _report_folder(named[0], artifacts)
@@ -91,7 +103,7 @@ def evaluate(
         models=[entry.scores for entry in scored],
         comparison=[
             compare(text.name, (one.scores.name, one.sums[text.name]), (two.scores.name, two.sums[text.name]),
-                    config.evaluate.seed)
+                    config.evaluate.seed, early=one.early or two.early)
             for one, two in _pairs(scored)
             for text in texts
         ],
@@ -157,6 +169,7 @@ def _score_model(
     config: Config,
     arithmetic: Arithmetic,
     artifacts: Artifacts,
+    outcome: RunOutcome | None,
     progress: Progress,
 ) -> ScoredModel:
     sums = {text.name: _score(model, text, config, progress) for text in texts}
@@ -169,7 +182,16 @@ def _score_model(
         **_extras(model, texts, config, artifacts, progress),
     )
     written = {prompt: write_sample(model, prompt) for prompt in prompts}
-    return ScoredModel(scores, sums, written, _warnings(model, sums))
+    warnings = _warnings(model, sums)
+    if outcome is not None and outcome.told:
+        warnings.insert(0, f"{model.name}: {outcome.told}")
+    return ScoredModel(scores, sums, written, warnings, outcome)
+
+
+def _outcome(named: NamedModel) -> RunOutcome | None:
+    """What became of the run whose finished model this is; None for a checkpoint, or a model that is no run's."""
+    record = read_run_record(named.run) if named.run is not None and named.step is None else None
+    return judge(record, read_lines(named.run.metrics)) if named.run is not None and record is not None else None
 
 
 def _score(model: OpenModel, text: Text, config: Config, progress: Progress) -> TextSums:

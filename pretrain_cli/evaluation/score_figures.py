@@ -36,8 +36,13 @@ def score_figures(name: str, sums: TextSums, seed: int) -> TextScore:
     )
 
 
-def compare(text: str, first: tuple[str, TextSums], second: tuple[str, TextSums], seed: int) -> Comparison:
-    """Bits per byte of ``first`` (name, sums) minus ``second`` on the same text."""
+def compare(
+    text: str, first: tuple[str, TextSums], second: tuple[str, TextSums], seed: int, early: bool = False
+) -> Comparison:
+    """Bits per byte of ``first`` (name, sums) minus ``second`` on the same text.
+
+    ``early``: a run of one of them had hardly begun, so that "better" and "worse" hold only so far.
+    """
     one, two = (units([document.blocks for document in sums.documents]) for _, sums in (first, second))
     found = difference(bits_per_byte, one, two, seed)
     return Comparison(
@@ -46,7 +51,7 @@ def compare(text: str, first: tuple[str, TextSums], second: tuple[str, TextSums]
         second=second[0],
         difference=found.value,
         interval=_pair(found.interval),
-        verdict=found.verdict,
+        verdict=f"{found.verdict} so far" if early and found.verdict in ("better", "worse") else found.verdict,
         changed=_most_changed(first[1], second[1]),
         metrics=_metric_differences(one, two, seed),
     )

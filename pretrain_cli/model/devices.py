@@ -23,6 +23,10 @@ BUSY_SHARE = 0.3
 T = TypeVar("T")
 
 
+ASKED = "as asked"
+"""The reason of a choice that a setting made."""
+
+
 @dataclass(frozen=True)
 class Choice(Generic[T]):
     """A value with the reason for it, one clause."""
@@ -59,7 +63,7 @@ def choose_device(name: str) -> Choice[str]:
         raise ConfigError(f"There is no device '{name}': this machine has {found}.", "Use --device auto.")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("The device 'mps' isn't available on this machine.", "Use --device auto, or see: ptk doctor")
-    return Choice(name, "as asked")
+    return Choice(name, ASKED)
 
 
 def choose_precision(name: str, device: str) -> Choice[str]:
@@ -73,7 +77,7 @@ def choose_precision(name: str, device: str) -> Choice[str]:
         device: what `choose_device` gave.
     """
     if name not in ("auto", "auto-weights"):
-        return Choice(name, "as asked")
+        return Choice(name, ASKED)
     bf16 = "bf16" if name == "auto" else "bf16-weights"
     kind = torch.device(device).type
     if kind == "cuda":
@@ -133,7 +137,7 @@ def choose_threads(setting: int | str, busy_cores: float | None = None) -> Choic
         busy_cores: cores that other processes use; measured for 0.2 s where None.
     """
     if isinstance(setting, int):
-        return Choice(setting, "as asked")
+        return Choice(setting, ASKED)
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
         return Choice(max(1, int(os.environ["OMP_NUM_THREADS"])), "set by OMP_NUM_THREADS")
     cores = available_cores()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 
 import psutil
@@ -36,6 +37,7 @@ from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.kernels import ADA, AMPERE, Hardware, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Plan, choose_optimizer, make_plan
+from pretrain_cli.training.choices.reasons import Reasons
 from pretrain_cli.training.choices.step_cost import UTILIZATION, CostOf, StepCost, assumed_cost
 from pretrain_cli.training.keeping.resume import settled
 from pretrain_cli.training.measuring.forecast import (
@@ -75,6 +77,7 @@ def plan_training(
     mfu: float | None = None,
     hourly_rate: float | None = None,
     watts: float | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> TrainingPlan:
     """Say what ``ptk train`` with this config would take.
 
@@ -87,6 +90,7 @@ def plan_training(
         mfu: share of the data sheet's FLOP/s that training reaches, instead of the assumed one.
         hourly_rate: price of the whole machine for an hour.
         watts: power of the whole machine, instead of the assumed one.
+        origins: dotted key → the layer that set it, for the reasons; None: all that is set was asked for.
 
     Raises:
         DataError: nothing is prepared and no text is named.
@@ -99,7 +103,9 @@ def plan_training(
     real = target is None and measure_seconds > 0
     work = _Work(config, artifacts, progress, outline, target, mfu, real_steps=real)
     measured = work.measure(measure_seconds) if real else None
-    return work.result(measured, hourly_rate, watts)
+    found = work.result(measured, hourly_rate, watts)
+    reasons = Reasons(origins or {})
+    return replace(found, choices={name: reasons.told(name, told) for name, told in found.choices.items()})
 
 
 class _Work:

@@ -1,39 +1,76 @@
-"""Compares two runs: the settings that differ, and their curves."""
+"""Compares runs: which is best, the settings that differ, their curves, and what they wrote."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.errors import UsageError
+from pretrain_cli.formatting import score
 from pretrain_cli.run_record import read_run_config
 from pretrain_cli.runs.comparison_page import write_comparison
-from pretrain_cli.runs.results import RunComparison
+from pretrain_cli.runs.results import RunComparison, RunSummary
 from pretrain_cli.runs.summary import curve, summarize_run
 from pretrain_cli.storage import read_lines
 
 CURVES = ("loss", "validation_loss", "validation_bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second")
+FIGURES = {"bits_per_byte": "bits per byte", "validation_loss": "validation loss"}
+"""That a verdict is based on, the better one first. Losses per token compare only where the tokens are the same."""
 
 
-def compare_runs(artifacts: Artifacts, first: str, second: str) -> RunComparison:
-    """How two runs differ in config and in their curves; writes the HTML page too.
+def compare_runs(artifacts: Artifacts, names: Sequence[str]) -> RunComparison:
+    """How runs differ in config, curves, figures and samples; writes the HTML page too.
 
     Raises:
         ModelError: there is no such run.
+        UsageError: fewer than two different runs.
     """
-    runs = [artifacts.existing_run(name) for name in (first, second)]
-    one, two = (_flat(read_run_config(run)) for run in runs)
-    keys = sorted(set(one) | set(two))
+    runs = [artifacts.existing_run(name) for name in dict.fromkeys(names)]
+    if len(runs) < 2:
+        raise UsageError("A comparison needs two runs.", "Name another one: ptk runs list")
+    settings = [_flat(read_run_config(run)) for run in runs]
+    values = {key: tuple(own.get(key) for own in settings) for key in sorted({key for own in settings for key in own})}
     lines = {run.name: read_lines(run.metrics) for run in runs}
     found = {key: {name: curve(own, key) for name, own in lines.items() if curve(own, key)} for key in CURVES}
+    summaries = [summarize_run(run) for run in runs]
     result = RunComparison(
-        first=summarize_run(runs[0]),
-        second=summarize_run(runs[1]),
-        differences={key: (one.get(key), two.get(key)) for key in keys if one.get(key) != two.get(key)},
+        runs=summaries,
+        verdict=_verdict(summaries),
+        differences={key: own for key, own in values.items() if any(value != own[0] for value in own)},
         curves={key: curves for key, curves in found.items() if curves},
-        page=artifacts.comparison(runs[0].name, runs[1].name),
+        samples=_samples(runs),
+        page=artifacts.comparison(*(run.name for run in runs)),
     )
-    write_comparison(result)
+    write_comparison(result, lines, {run.name: run for run in runs})
     return result
+
+
+def _verdict(runs: list[RunSummary]) -> str:
+    """Which run is best, or why that can't be said from what they recorded."""
+    evaluate = "ptk evaluate " + " ".join(run.name for run in runs)
+    if len({run.data for run in runs}) > 1:
+        return f"They were trained on different data: their figures don't compare. Score them on one text: {evaluate}"
+    for name, told in FIGURES.items():
+        figures = {run.name: getattr(run, name) for run in runs}
+        if all(value is not None for value in figures.values()):
+            best, second = sorted(figures, key=lambda run: figures[run])[:2]
+            ahead = figures[second] - figures[best]
+            return (
+                f"{best} has the lowest {told}, {score(figures[best])}: {score(ahead)} below {second}. "
+                f"How certain that is: {evaluate}"
+            )
+    return f"Not all of them have a validation, so there is no verdict. Score them: {evaluate}"
+
+
+def _samples(runs: list[RunFolder]) -> dict[str, dict[str, str]]:
+    """Prompt → run → the newest text after it."""
+    found: dict[str, dict[str, str]] = {}
+    for run in runs:
+        for line in read_lines(run.samples):
+            if "text" in line:
+                found.setdefault(str(line.get("prompt", "")), {})[run.name] = str(line["text"])
+    return found
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

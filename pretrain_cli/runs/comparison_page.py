@@ -1,49 +1,88 @@
-"""Writes two runs side by side as one HTML file: figures, curves, and the settings that differ."""
+"""Writes runs side by side as one HTML file: a verdict, figures, curves, samples, and the settings that differ."""
 
 from __future__ import annotations
 
 import html
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from pretrain_cli.formatting import duration
+from pretrain_cli.artifacts import RunFolder
+from pretrain_cli.evaluation_report import PAGE
+from pretrain_cli.formatting import count, duration, exact, score
 from pretrain_cli.runs.results import RunComparison, RunSummary
 from pretrain_cli.storage import write_text
-from pretrain_cli.webpage import charts, document, line_chart, table
+from pretrain_cli.webpage import charts, document, line_chart, quote, table
 
-LABELS = {"grad_norm": "gradient norm"}
+LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
+"""Drawn by each axis; the other curves by step."""
+AXES = {"step": "step", "tokens": "tokens", "elapsed_s": "seconds"}
+LABELS = {"validation_bits_per_byte": "validation, bits per byte", "grad_norm": "gradient norm"}
+Lines = list[dict[str, Any]]
 
 
-def write_comparison(result: RunComparison) -> None:
-    """Write ``result.page``."""
-    names = (result.first.name, result.second.name)
-    title = f"{names[0]} and {names[1]}"
-    figures = [
-        line_chart(LABELS.get(key, key.replace("_", " ")), "step", curves) for key, curves in result.curves.items()
-    ]
-    differing = [(key, _cell(one), _cell(other)) for key, (one, other) in result.differences.items()]
+def write_comparison(result: RunComparison, lines: Mapping[str, Lines], folders: Mapping[str, RunFolder]) -> None:
+    """Write ``result.page``.
+
+    Args:
+        result: what it shows.
+        lines: run → its lines of metrics.jsonl.
+        folders: run → its folder, for the links to reports.
+    """
+    names = [run.name for run in result.runs]
+    title = f"Runs {', '.join(names[:-1])} and {names[-1]}"
+    differing = [(key, *map(_cell, values)) for key, values in result.differences.items()]
+    curves = charts(_charts(result, lines))
     parts = [
-        f"<h1>Runs {html.escape(title)}</h1>",
-        table(("", *names), _figures(result.first, result.second)),
-        *(["<h2>Curves</h2>", charts(figures)] if figures else []),
+        f"<h1>{html.escape(title)}</h1>",
+        f'<div class="verdict">{html.escape(result.verdict)}</div>',
+        "<h2>Figures</h2>",
+        table(("", *names), _figures(result.runs)),
+        *(f'<p class="note">{html.escape(f"{run.name}: {run.outcome}")}</p>' for run in result.runs if run.outcome),
+        *_links(result, folders),
+        *(["<h2>Curves</h2>", curves] if curves else []),
+        *_samples(result),
         "<h2>Settings that differ</h2>",
         table(("setting", *names), differing) if differing else "<p>None.</p>",
-        *_links(result),
     ]
     write_text(result.page, document(title, parts))
 
 
-def _figures(first: RunSummary, second: RunSummary) -> list[tuple[str, str, str]]:
-    def row(label: str, one: object, other: object) -> tuple[str, str, str]:
-        return (label, _cell(one), _cell(other))
+def _charts(result: RunComparison, lines: Mapping[str, Lines]) -> Iterator[str]:
+    """A chart for each metric; the losses by step, tokens and time."""
+    for key, title in LOSSES.items():
+        for axis, label in AXES.items():
+            curves = {name: _points(own, axis, key) for name, own in lines.items()}
+            yield line_chart(f"{title} by {'time' if axis == 'elapsed_s' else label}", label, curves)
+    for key, found in result.curves.items():
+        if key not in LOSSES:
+            yield line_chart(LABELS.get(key, key.replace("_", " ")), "step", found)
+
+
+def _points(lines: Lines, axis: str, key: str) -> list[tuple[float, float]]:
+    numbers = (int, float)
+    return [
+        (line[axis], line[key])
+        for line in lines
+        if isinstance(line.get(axis), numbers) and isinstance(line.get(key), numbers)
+    ]
+
+
+def _figures(runs: list[RunSummary]) -> list[tuple[str, ...]]:
+    def row(label: str, *values: str) -> tuple[str, ...]:
+        return (label, *(value or "\u2013" for value in values))
 
     return [
-        row("status", first.status, second.status),
-        row("started", first.started.replace("T", " "), second.started.replace("T", " ")),
-        row("base", first.base or "from scratch", second.base or "from scratch"),
-        row("steps", first.steps, second.steps),
-        row("tokens", first.tokens, second.tokens),
-        row("loss", first.loss, second.loss),
-        row("bits per byte", first.bits_per_byte, second.bits_per_byte),
-        row("time", *(None if run.seconds is None else duration(run.seconds) for run in (first, second))),
+        row("status", *(run.status for run in runs)),
+        row("started", *(run.started[:16].replace("T", " ") for run in runs)),
+        row("base", *(run.base or "from scratch" for run in runs)),
+        row("steps", *(exact(run.steps) for run in runs)),
+        row("planned steps", *(exact(run.planned_steps) if run.planned_steps else "" for run in runs)),
+        row("tokens", *(count(run.tokens) for run in runs)),
+        row("training loss", *(score(run.train_loss, "") for run in runs)),
+        row("validation loss", *(score(run.validation_loss, "") for run in runs)),
+        row("bits per byte", *(score(run.bits_per_byte, "") for run in runs)),
+        row("time", *("" if run.seconds is None else duration(run.seconds) for run in runs)),
     ]
 
 
@@ -55,6 +94,19 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def _links(result: RunComparison) -> list[str]:
-    linked = [run for run in (result.first, result.second) if run.wandb.startswith("http")]
-    return [f'<p><a href="{html.escape(run.wandb)}">{html.escape(run.name)} in W&amp;B</a></p>' for run in linked]
+def _samples(result: RunComparison) -> list[str]:
+    found = [
+        f'<div class="texts">{"".join(quote(name, prompt, text) for name, text in texts.items())}</div>'
+        for prompt, texts in result.samples.items()
+    ]
+    return ["<h2>Samples, the last of each run</h2>", "<br>".join(found)] if found else []
+
+
+def _links(result: RunComparison, folders: Mapping[str, RunFolder]) -> Iterator[str]:
+    for run in result.runs:
+        report = folders[run.name].evaluation / PAGE
+        if report.is_file():
+            target = os.path.relpath(report, result.page.parent).replace(os.sep, "/")
+            yield f'<p><a href="{html.escape(target)}">Evaluation of {html.escape(run.name)}</a></p>'
+        if run.wandb.startswith("http"):
+            yield f'<p><a href="{html.escape(run.wandb)}">{html.escape(run.name)} in W&amp;B</a></p>'

@@ -12,6 +12,9 @@ from pretrain_cli.runs.results import RunSummary
 from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
 from pretrain_cli.storage import write_text
 
+FIGURES = ("bits_per_byte", "validation_loss", "train_loss")
+"""That runs are ranked by, the best first."""
+
 
 def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best: int | None = None) -> list[RunSummary]:
     """The runs that a removal would delete: those named, or all but the best by bits per byte. Deletes nothing.
@@ -60,12 +63,14 @@ def _let_latest_name_another(artifacts: Artifacts, removed: list[str]) -> None:
 
 
 def _rank(runs: list[RunSummary]) -> Callable[[RunSummary], float]:
-    """Bits per byte where every run that has a loss has them: losses per token don't compare across tokenizers."""
-    trained = [run for run in runs if run.loss is not None]
-    by_bytes = all(run.bits_per_byte is not None for run in trained)
+    """By the first figure that every trained run has; the one in bytes compares across tokenizers."""
+    trained = [run for run in runs if run.train_loss is not None or run.validation_loss is not None]
+    figure = next(
+        (name for name in FIGURES if all(getattr(run, name) is not None for run in trained)), "validation_loss"
+    )
 
     def rank(run: RunSummary) -> float:
-        value = run.bits_per_byte if by_bytes else run.loss
+        value: float | None = getattr(run, figure)
         return value if value is not None and math.isfinite(value) else math.inf
 
     return rank

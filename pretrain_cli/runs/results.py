@@ -17,9 +17,12 @@ class RunSummary:
     """One run in a list.
 
     Attributes:
-        loss: the last validation loss, or the last training loss where none was measured.
+        planned_steps: as announced; None where they weren't recorded.
+        train_loss, validation_loss: the last of each; None where none was measured.
         seconds: of training; None where no step was logged.
         wandb: the run's address at W&B, or the folder that `wandb sync` sends.
+        outcome: in words, where the run was cut short, undertrained or overfit.
+        data: fingerprint of the rows that it was trained on.
     """
 
     name: str
@@ -27,12 +30,16 @@ class RunSummary:
     status: str
     base: str
     steps: int
+    planned_steps: int | None
     tokens: int
-    loss: float | None
+    train_loss: float | None
+    validation_loss: float | None
     bits_per_byte: float | None
     seconds: float | None
     bytes_on_disk: int
     wandb: str
+    outcome: str
+    data: str
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,20 @@ class RunDetails:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two runs: the config keys that differ (key → first, second), and their curves (metric → run → curve).
+    """Runs side by side.
 
-    ``page`` is the same as one HTML file.
+    Attributes:
+        runs: in the order that they were named.
+        verdict: which is best by the figure that can be compared, in a sentence.
+        differences: config key that differs → its value in each run.
+        curves: metric → run → curve by step.
+        samples: prompt → run → what it wrote last.
+        page: the same as one HTML file.
     """
 
-    first: RunSummary
-    second: RunSummary
-    differences: dict[str, tuple[Any, Any]]
+    runs: list[RunSummary]
+    verdict: str
+    differences: dict[str, tuple[Any, ...]]
     curves: dict[str, dict[str, Curve]]
+    samples: dict[str, dict[str, str]]
     page: Path

@@ -7,6 +7,7 @@ from typing import Any
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import PtkError
 from pretrain_cli.evaluation_report import read_report
+from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import RunRecord, WandbRecord, read_run_config, read_run_record
 from pretrain_cli.runs.results import Curve, RunDetails, RunSummary
 from pretrain_cli.storage import read_lines
@@ -41,20 +42,25 @@ def summarize_run(run: RunFolder) -> RunSummary:
     """A run's line in a list; a record that can't be read gives the status "unknown"."""
     record, lines = _readable_record(run), read_lines(run.metrics)
     last = lines[-1] if lines else {}
-    measured = curve(lines, "validation_loss") or curve(lines, "loss")
+    status = _status(run, record)
+    outcome = judge(record, lines)
     wandb = record.wandb or WandbRecord()
     return RunSummary(
         name=run.name,
         started=record.started,
-        status=_status(run, record),
+        status=status,
         base=record.base,
         steps=record.steps or int(last.get("step") or 0),
+        planned_steps=outcome.planned_steps,
         tokens=record.tokens or int(last.get("tokens") or 0),
-        loss=measured[-1][1] if measured else None,
+        train_loss=_last(lines, "loss"),
+        validation_loss=_last(lines, "validation_loss"),
         bits_per_byte=_bits_per_byte(run, lines),
         seconds=float(last["elapsed_s"]) if "elapsed_s" in last else None,
         bytes_on_disk=size_on_disk(run),
         wandb=wandb.url or wandb.folder,
+        outcome=outcome.told if status == "finished" else "",
+        data=record.data_fingerprint,
     )
 
 
@@ -102,7 +108,11 @@ def _bits_per_byte(run: RunFolder, lines: list[dict[str, Any]]) -> float | None:
         for text in report.models[0].texts:
             if text.name == HELD_OUT and text.bits_per_byte is not None:
                 return text.bits_per_byte
-    measured = curve(lines, "validation_bits_per_byte")
+    return _last(lines, "validation_bits_per_byte")
+
+
+def _last(lines: list[dict[str, Any]], key: str) -> float | None:
+    measured = curve(lines, key)
     return measured[-1][1] if measured else None
 
 

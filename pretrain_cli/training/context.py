@@ -20,6 +20,7 @@ from pretrain_cli.training.choices.compilation import choose_compile
 from pretrain_cli.training.choices.kernels import Kernels, apply_kernels, choose_kernels, hardware_of
 from pretrain_cli.training.choices.machine import Machine, choose_machine
 from pretrain_cli.training.choices.plan import Plan
+from pretrain_cli.training.choices.reasons import Reasons
 from pretrain_cli.training.choices.workers import choose_workers
 from pretrain_cli.training.measuring.forecast import (
     Duration,
@@ -34,8 +35,8 @@ from pretrain_cli.training.rows.prepared import PreparedRows, check_prepared, op
 class ChoiceLog:
     """Says each choice of a start as it is made, and keeps the lines for the run's record."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, reasons: Reasons | None = None) -> None:
+        self._progress, self._reasons = progress, reasons or Reasons()
         self.lines: list[str] = []
 
     def note(self, line: str) -> None:
@@ -45,7 +46,11 @@ class ChoiceLog:
 
     def choice(self, name: str, choice: Choice[Any]) -> None:
         """Say and keep a choice with its reason."""
-        self.note(f"{name} {choice.value}: {choice.reason}")
+        self.told(name, f"{choice.value}: {choice.reason}")
+
+    def told(self, name: str, told: str) -> None:
+        """Say and keep a choice, "value: reason"; where it was asked for, the reason is who asked."""
+        self.note(f"{name} {self._reasons.told(name, told)}")
 
 
 @dataclass(frozen=True)
@@ -150,14 +155,14 @@ def open_context(
     seen = f"seen across in a row{f': {rows.why_seen}' if rows.why_seen else ''}"
     choices.note(f"documents {'kept apart in a row' if rows.masked else seen}")
     for name, reason in plan.reasons.items():
-        choices.note(f"{name} {reason}")
+        choices.told(name, reason)
     kernels = choose_kernels(hardware_of(machine.device), config.train, model.config.model_type, model.num_parameters())
     for name, reason in kernels.reasons.items():
-        choices.note(f"{name} {reason}")
+        choices.told(name, reason)
     apply_kernels(model, kernels)
     operations = flops_per_token(model, rows.sequence_length)
     compiled = choose_compile(config.train.compile, machine, plan, run_seconds(plan))
-    choices.note(f"compile {'on' if compiled.value else 'off'}: {compiled.reason}")
+    choices.told("compile", f"{'on' if compiled.value else 'off'}: {compiled.reason}")
     micro_seconds = plan.step_seconds / plan.accumulation
     workers = choose_workers(config.train.workers, rows.train, plan.micro_batch, micro_seconds)
     choices.choice("workers", workers)

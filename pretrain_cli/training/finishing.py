@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import Interrupted
 from pretrain_cli.refusals import DiskError
+from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import TrainResult, now
-from pretrain_cli.storage import write_text
+from pretrain_cli.storage import read_lines, write_text
 from pretrain_cli.training.keeping.checkpoints import whole_steps
 from pretrain_cli.training.keeping.curves import draw_curves
 from pretrain_cli.training.keeping.model_folder import model_card, save_model
@@ -56,6 +57,10 @@ def _finish(trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
     model = _plain_model(trainer)
     if found is not None:
         state.validation_loss = found.loss
+    context.record.update(steps=state.step, tokens=state.tokens)
+    outcome = judge(
+        context.record.record, read_lines(context.run.metrics), stopped_early=trainer.stopped_by == "early stopping"
+    )
     result = TrainResult(
         run=context.run.name,
         status="finished",
@@ -70,8 +75,9 @@ def _finish(trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
         first_loss=_finite(state.first_loss),
         peak_memory_bytes=context.machine.peak_bytes,
         model_step=model_step,
+        planned_steps=outcome.planned_steps,
+        outcome=outcome.told,
     )
-    context.record.update(steps=state.step, tokens=state.tokens)
     if context.rank == 0:
         context.progress.stage("saving the model")
         card = model_card(context.record.record, context.rows, result)

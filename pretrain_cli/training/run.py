@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import to_toml
@@ -31,6 +31,7 @@ from pretrain_cli.run_record import (
 )
 from pretrain_cli.storage import read_lines, write_text
 from pretrain_cli.training.choices.machine import Machine
+from pretrain_cli.training.choices.reasons import Reasons
 from pretrain_cli.training.context import ChoiceLog, TrainingContext, open_context
 from pretrain_cli.training.keeping.checkpoints import choose_checkpoint, clear_staging, remove_after, rotate
 from pretrain_cli.training.keeping.resume import (
@@ -71,6 +72,7 @@ def train(
     resume: str | None = None,
     command: Sequence[str] = (),
     began: float | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train a model on the prepared rows, or resume a run.
 
@@ -82,6 +84,7 @@ def train(
         resume: None, "" (the run touched last), "RUN" or "RUN@step-000100".
         command: what was typed, for the record.
         began: ``time.monotonic()`` from which a budget of minutes counts; None: now.
+        origins: dotted key → the layer that set it, for the reasons; None: all that is set was asked for.
 
     Raises:
         DataError: nothing is prepared, or it isn't what the run was trained with.
@@ -114,6 +117,7 @@ def train(
         resumed=resumed,
         command=tuple(command),
         started=started,
+        origins=origins,
     )
 
 
@@ -127,6 +131,7 @@ def train_on(
     resumed: Resumed | None = None,
     command: tuple[str, ...] = (),
     started: float,
+    origins: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train on the rows that ``open_rows`` gives for the chosen machine; the rest is as in `train`."""
     refuse_other_sharding(config.trainer, os.environ)
@@ -147,7 +152,7 @@ def train_on(
             progress.note(f"Run '{run.name}' is already finished; a larger budget, such as --max-steps, continues it.")
             return done
         check_zero_layout(config.trainer, earlier.world_size if earlier is not None else world_size(), world_size())
-        choices = ChoiceLog(progress)
+        choices = ChoiceLog(progress, Reasons(origins or {}, earlier))
         point = _starting_point(resumed, earlier, config.train.keep, progress, choices)
         record = RunRecordFile(run.record, writes=rank() == 0)
         with _failure_recorded(record, run):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
 from pretrain_cli.cli import app
 from pretrain_cli.cli.commands import make_app
+from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.progress import make_progress
 from pretrain_cli.errors import DataError, DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError
+from pretrain_cli.version import __version__
 
 HEAVY = ("torch", "transformers", "datasets", "wandb", "pyarrow", "numpy", "matplotlib")
 
@@ -270,3 +274,21 @@ def _raising(error: BaseException):
         raise error
 
     return fail
+
+
+def test_every_json_object_has_its_schema_the_version_and_the_warnings(ptk, empty: Path) -> None:
+    for line in (["runs", "list"], ["config", "show"], ["config", "keys", "train.seed"], ["doctor"], ["runs", "show"],
+                 ["train"], ["no-such"], ["export", "--json"]):  # fmt: skip
+        found = ptk(*line, "--json").json
+        assert (found["schema"], found["version"]) == (1, __version__), line
+        assert isinstance(found["warnings"], list), line
+
+
+def test_warnings_are_in_the_json_object_shown_or_not(ptk, empty: Path) -> None:
+    (empty / "ptk.toml").write_text("[model]\ntrust_remote_code = true\n")
+    for line in (["runs", "list"], ["runs", "list", "--quiet"], ["runs", "show"]):
+        (warning,) = ptk(*line, "--json").json["warnings"]
+        assert "lets a base's own code run" in warning
+    console = Console(json=True, quiet=True)
+    make_progress(console).warn("nobody sees it")
+    assert console.warnings == ["nobody sees it"]

@@ -47,7 +47,6 @@ def test_trainer_keys_are_shown_and_kept(ptk, empty) -> None:
 
 def test_keys_explain_one_or_a_section(ptk) -> None:
     assert "Peak learning rate" in ptk("config", "keys", "train.learning_rate").out
-    assert set(ptk("config", "keys", "tokenizer", "--json").json) == {
-        key for key in known_keys() if "tokenizer." in key
-    }
+    shown = ptk("config", "keys", "tokenizer", "--json").json
+    assert set(shown) - {"schema", "version", "warnings"} == {key for key in known_keys() if "tokenizer." in key}
     assert "Did you mean 'data.packing'" in ptk("config", "keys", "data.packin").err

@@ -31,6 +31,7 @@ from pretrain_cli.manifest import Unwritable, read_manifest
 from pretrain_cli.progress import Progress
 from tests.support.messy import UNUSABLE, write_messy
 from tests.support.preparing import PROSE, Preparing, check_ledger, row_bytes, texts
+from tests.support.runs import Heard
 
 
 def write_jsonl(path: Path, documents: list[str]) -> Path:
@@ -684,3 +685,23 @@ def test_memory_does_not_grow_with_the_text(
         path.unlink()
     assert peaks[1] < 1.1 * peaks[0], peaks
     assert peaks[1] < 600
+
+
+def test_the_vocabulary_that_is_told_is_the_one_that_was_made(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 200)
+    heard = Heard()
+    config = Config.model_validate(
+        {"data": {"inputs": [str(tmp_path / "text.txt")]}, "tokenizer": {"vocab_size": 4096}}
+    )
+    prepare(config, Artifacts(tmp_path / "artifacts"), heard)
+    made = read_manifest(Artifacts(tmp_path / "artifacts")).tokenizer.vocab_size
+    assert made < 300
+    assert f"The vocabulary has {made} entries: the text doesn't give 4,096." in heard.notes
+
+
+def test_cleaning_that_drops_everything_is_told_by_step(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "short.jsonl", ["too short", "short as well", "\x00"])
+    config = {"data": {"inputs": [str(path)], "cleaning": ["control", "min-length"], "validation_fraction": 0}}
+    with pytest.raises(DataError, match=r"cleaning drops all 3 texts \(") as caught:
+        prepare(Config.model_validate(config), Artifacts(tmp_path / "artifacts"))
+    assert "min-length 2" in caught.value.message and "control 1" in caught.value.message

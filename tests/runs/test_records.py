@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,18 +35,56 @@ def artifacts(tmp_path: Path) -> Artifacts:
 
 def test_the_list_shows_what_each_run_reached(artifacts: Artifacts) -> None:
     runs = {run.name: run for run in list_runs(artifacts)}
-    assert runs["second"].loss == 2.0
+    assert (runs["second"].train_loss, runs["second"].validation_loss) == (3.0, 2.0)
     assert runs["second"].seconds == 2.0
     assert runs["second"].status == "finished"
     assert show_run(artifacts).summary.name == "third"
 
 
 def test_a_comparison_names_only_the_keys_that_differ(artifacts: Artifacts) -> None:
-    found = compare_runs(artifacts, "first", "second")
+    found = compare_runs(artifacts, ["first", "second"])
     assert found.differences == {"train.learning_rate": (3.0, 2.0)}
     assert found.curves["loss"] == {"first": [(1, 4.0)], "second": [(1, 3.0)]}
     page = found.page.read_text("utf-8")
-    assert "train.learning_rate" in page and "<svg" in page and "src=" not in page and "<script" not in page
+    assert "train.learning_rate" in page and "<svg" not in page and "src=" not in page and "<script" not in page
+
+
+def test_any_number_of_runs_is_compared_with_a_verdict_samples_axes_and_links(artifacts: Artifacts) -> None:
+    for place, name in enumerate(("first", "second", "third")):
+        run = artifacts.run(name)
+        run.metrics.write_text(
+            "".join(
+                json.dumps({"step": step, "tokens": 64 * step, "elapsed_s": step / 2, "loss": 5 - step, **validation})
+                + "\n"
+                for step in (1, 2, 3)
+                for validation in ({"validation_loss": 4 - place} if step == 3 else {},)
+            )
+        )
+        run.samples.write_text(json.dumps({"step": 3, "prompt": "Once", "text": f" upon {name}"}) + "\n")
+    run.evaluation.mkdir()
+    (run.evaluation / "report.html").write_text("a report")
+    found = compare_runs(artifacts, ["first", "second", "third"])
+    assert found.verdict.startswith("third has the lowest validation loss, 2.000: 1.000 below second.")
+    assert found.differences["train.learning_rate"] == (3.0, 2.0, 2.5)
+    page = found.page.read_text("utf-8")
+    for part in (
+        "training loss by step",
+        "training loss by tokens",
+        "training loss by time",
+        " upon second",
+        found.verdict,
+    ):
+        assert part in page, part
+    assert "validation loss by" not in page, "one point is no curve"
+    (link,) = re.findall('<a href="([^"]+)"', page)
+    assert (found.page.parent / link).read_text() == "a report"
+
+
+def test_runs_on_different_data_get_no_verdict(artifacts: Artifacts) -> None:
+    artifacts.run("first").record.write_text(json.dumps({"status": "finished", "data_fingerprint": "other"}))
+    assert "trained on different data" in compare_runs(artifacts, ["first", "second"]).verdict
+    with pytest.raises(UsageError, match="needs two runs"):
+        compare_runs(artifacts, ["first", "first"])
 
 
 def test_keeping_the_best_removes_the_others_and_latest_follows(artifacts: Artifacts) -> None:
@@ -89,7 +128,7 @@ def test_a_run_with_a_damaged_record_is_listed_as_unknown_and_the_others_as_befo
     assert [(run.name, run.status) for run in sorted(list_runs(artifacts), key=lambda run: run.name)] == [
         ("first", "finished"), ("second", "unknown"), ("third", "finished"),
     ]  # fmt: skip
-    assert show_run(artifacts, "second").summary.loss == 2.0
+    assert show_run(artifacts, "second").summary.validation_loss == 2.0
 
 
 def test_a_damaged_report_leaves_the_bits_per_byte_of_the_training(artifacts: Artifacts) -> None:

@@ -12,12 +12,12 @@ from pydantic import JsonValue
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.choosing.tokenizer_sample import draw_sample
+from pretrain_cli.data.choosing.tokenizer_sample import TokenizerSample, draw_sample
 from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
 from pretrain_cli.data.fingerprint import fingerprint
 from pretrain_cli.data.reading.input_files import InputFile
 from pretrain_cli.errors import DataError
-from pretrain_cli.formatting import byte_size
+from pretrain_cli.formatting import byte_size, count_of, exact
 from pretrain_cli.manifest import TokenizerRecord, read_manifest
 from pretrain_cli.progress import Progress
 from pretrain_cli.storage import publish_folder
@@ -78,17 +78,28 @@ def _make(config: Config, artifacts: Artifacts, folder: Path, files: list[InputF
         sample = draw_sample(files, config)
         size = config.tokenizer.vocab_size
         if not sample.texts:
-            raise DataError("No text is left to train a tokenizer on.", "Check data.cleaning, or give more text.")
+            raise _nothing_left(sample)
         chosen = choose_vocab_size(sample.total_bytes) if size == "auto" else size
         train_tokenizer(sample.texts, chosen, folder)
         progress.end_stage()
-        if size == "auto":
-            progress.note(f"The vocabulary has {chosen:,} entries, enough for {byte_size(sample.total_bytes)} of text.")
+        made = read_tokenizer(folder).vocab_size
+        if made < chosen:
+            progress.note(f"The vocabulary has {made:,} entries: the text doesn't give {chosen:,}.")
+        elif size == "auto":
+            progress.note(f"The vocabulary has {made:,} entries, enough for {byte_size(sample.total_bytes)} of text.")
         if sample.bytes < 0.9 * sample.total_bytes:
             progress.note(
                 f"The tokenizer is trained on {byte_size(sample.bytes)}, "
                 f"drawn evenly from {byte_size(sample.total_bytes)}."
             )
+
+
+def _nothing_left(sample: TokenizerSample) -> DataError:
+    if not sample.dropped:
+        return DataError("No text is left to train a tokenizer on.", "Give more text.")
+    steps = ", ".join(f"{name} {exact(number)}" for name, number in sample.dropped.items())
+    total = count_of(sum(sample.dropped.values()), "text")
+    return DataError(f"No text is left: cleaning drops all {total} ({steps}).", "Leave that step out of data.cleaning.")
 
 
 def tokenizer_record(config: Config, info: TokenizerInfo, engine: str, key: str) -> TokenizerRecord:

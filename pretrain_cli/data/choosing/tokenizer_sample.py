@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,11 +22,16 @@ DRAWN_CHARACTERS = 1 << 16
 
 @dataclass
 class TokenizerSample:
-    """Text to train a tokenizer on. ``bytes``: of ``texts``; ``total_bytes``: of all the text, held out or not."""
+    """Text to train a tokenizer on.
+
+    ``bytes``: of ``texts``; ``total_bytes``: of all the text, held out or not; ``dropped``: where no text is left,
+    how many texts each cleaning step dropped.
+    """
 
     texts: list[str]
     bytes: int
     total_bytes: int
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 def draw_sample(files: list[InputFile], config: Config) -> TokenizerSample:
@@ -121,13 +127,14 @@ class _Drawing:
         held_out[: len(first)] = held_out[first]  # the copies of a held-out text, too
         last = int(once[-1]) if len(once) else 0
         tail = int(sizes[last] - 1.02 * fraction * sizes[once].sum()) if cut else 0
-        texts = [
-            self._clean(_first_bytes(text, tail - at) if cut and document == last else text)
+        drawn = [
+            _first_bytes(text, tail - at) if cut and document == last else text
             for document, at, text in self.drawn
             if not held_out[document]
         ]
-        texts = list(filter(None, texts))
-        return TokenizerSample(texts, sum(len(text.encode()) for text in texts), int(sizes.sum()))
+        texts = list(filter(None, map(self._clean, drawn)))
+        dropped = Counter() if texts else Counter(filter(None, map(self.cleaner.dropping_step, drawn)))
+        return TokenizerSample(texts, sum(len(text.encode()) for text in texts), int(sizes.sum()), dict(dropped))
 
     def _clean(self, text: str) -> str:
         cleaned, reason = self.cleaner.apply(text)

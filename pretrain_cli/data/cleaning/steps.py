@@ -101,12 +101,20 @@ class Cleaner:
     """Applies steps in order, up to the first that drops the document."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.steps = [find_step(name) for name in names]
+        self.steps = {name: find_step(name) for name in names}
 
     def apply(self, text: str) -> Outcome:
         """(text, ""): kept; (text, reason): dropped."""
-        for step in self.steps:
+        for step in self.steps.values():
             text, reason = step(text)
             if reason:
                 return text, reason
         return (text, "") if text.strip() else (text, "emptied_by_cleaning")
+
+    def dropping_step(self, text: str) -> str:
+        """The name of the step that drops ``text``, or leaves nothing of it; empty where it is kept."""
+        for name, step in self.steps.items():
+            text, reason = step(text)
+            if reason or not text.strip():
+                return name
+        return ""

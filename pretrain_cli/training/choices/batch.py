@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.devices import ASKED, Choice
 from pretrain_cli.model.sizes import Shape
 from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.recipe import choose_batch_tokens
@@ -35,9 +35,9 @@ def choose_batch(facts: Facts, train: TrainConfig, tokens: float, shape: Shape |
     row, world = facts.sequence_length, facts.world_size
     given = [value for value in (train.micro_batch, train.gradient_accumulation) if isinstance(value, int)]
     if isinstance(train.batch_tokens, int):
-        wanted, reason = train.batch_tokens, "as asked"
+        wanted, reason = train.batch_tokens, ASKED
     elif len(given) == 2:
-        wanted, reason = given[0] * given[1] * row * world, "as asked"
+        wanted, reason = given[0] * given[1] * row * world, ASKED
     else:
         wanted, reason = choose_batch_tokens(tokens, bool(facts.base_parameters), row * world)
     whole = max(1, round(wanted / row))

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pretrain_cli.errors import first_line
-from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.devices import ASKED, Choice
 from pretrain_cli.training.choices.kernels import c_compiler
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Plan
@@ -42,7 +42,7 @@ def choose_compile(
         compiler: whether there is one; None: look for it here.
     """
     if isinstance(setting, bool):
-        return Choice(setting, "as asked")
+        return Choice(setting, ASKED)
     if seconds < PAYS_AFTER_S:
         return Choice(False, "the run is too short to pay for it")
     if (processes or world_size()) > 1 or plan.gradient_checkpointing:

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
-from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.devices import ASKED, Choice
 
 AMPERE, ADA = (8, 0), (8, 9)
 FP8_PAYS_PARAMETERS = 1e9
@@ -134,7 +134,7 @@ def _fp8(hardware: Hardware, train: TrainConfig, parameters: float) -> Choice[bo
 
 
 def _why(setting: bool | str, reason: str) -> str:
-    return reason if setting == "auto" else "as asked"
+    return reason if setting == "auto" else ASKED
 
 
 def apply_kernels(model: PreTrainedModel, kernels: Kernels) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.model.devices import Choice
+from pretrain_cli.model.devices import ASKED, Choice
 from pretrain_cli.model.sizes import ENOUGH_FOR_THE_TEXT, Shape, choose_shape, named_shape
 from pretrain_cli.training.choices.batch import choose_batch, choose_checkpointing
 from pretrain_cli.training.choices.facts import Facts
@@ -212,7 +212,7 @@ def _shape(
     facts: Facts, seconds: float, token_limit: float, cost_of: CostOf, size: str, layers: int | None
 ) -> Choice[Shape]:
     if size != "auto":
-        return Choice(named_shape(size, layers), "as asked")
+        return Choice(named_shape(size, layers), ASKED)
     # The text itself bounds what a model can learn.
     text = choose_passes(facts.text_tokens, base=False) * facts.text_tokens
     source = "budget" if token_limit < text else "text"
@@ -241,7 +241,7 @@ def choose_optimizer(facts: Facts, train: TrainConfig) -> Choice[str]:
         holder = "DeepSpeed" if facts.deepspeed else "a sharded model"
         raise ConfigError(f"Muon needs whole matrices, and {holder} splits them.", "Use --set train.optimizer=adamw.")
     if train.optimizer != "auto":
-        return Choice(train.optimizer, "")
+        return Choice(train.optimizer, f"{train.optimizer}: {ASKED}")
     if facts.base_parameters:
         return Choice("adamw", "adamw: the base was trained with it")
     if split:
@@ -262,11 +262,10 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, optimizer: str
         else train.embedding_learning_rate,
         found.beta1 if train.adam_beta1 == "auto" else train.adam_beta1,
     )
-    if train.learning_rate != "auto":
-        return Choice(rates, "")
     others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
     others += f", embedding {rates.embedding:.2g}" if rates.embedding != rates.main else ""
-    return Choice(rates, f"{rates.main:.2g}{others}: {_why_rates(facts, hidden)}")
+    why = _why_rates(facts, hidden) if train.learning_rate == "auto" else ASKED
+    return Choice(rates, f"{rates.main:.2g}{others}: {why}")
 
 
 def _why_rates(facts: Facts, hidden: int) -> str:
@@ -282,7 +281,7 @@ def _schedule(train: TrainConfig, warmup: int) -> Choice[str]:
     chosen = "linear" if train.schedule == "auto" else train.schedule
     floor = train.min_learning_rate_ratio
     end = "" if chosen == "constant" else f" to {floor:g} of the peak" if floor else " to zero"
-    why = "as asked" if chosen == train.schedule else "no other learned more in the same time"
+    why = ASKED if chosen == train.schedule else "no other learned more in the same time"
     return Choice(chosen, f"{chosen}{end}, after {warmup} {'step' if warmup == 1 else 'steps'} of warm-up: {why}")
 
 

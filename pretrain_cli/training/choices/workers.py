@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from pretrain_cli.data.rows.batches import PackedDataset
-from pretrain_cli.model.devices import Choice, available_cores
+from pretrain_cli.model.devices import ASKED, Choice, available_cores
 
 WORTH = 0.03
 """Batches that take more than this share of a step are made by workers meanwhile."""
@@ -23,7 +23,7 @@ def choose_workers(setting: int | str, dataset: PackedDataset, micro_batch: int,
         micro_seconds: what the model takes for one, about.
     """
     if isinstance(setting, int):
-        return Choice(setting, "as asked")
+        return Choice(setting, ASKED)
     seconds = batch_seconds(dataset, micro_batch)
     reason = f"a batch takes {seconds * 1e3:.1f} ms to make, a step on it about {micro_seconds * 1e3:.0f} ms"
     if seconds < WORTH * micro_seconds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 
+from pretrain_cli.formatting import byte_size, count_of, duration, exact
 from pretrain_cli.training.choices.recipe import MOST_PASSES
 from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.measuring.forecast import disk_bytes
@@ -16,29 +17,29 @@ def announce(context: TrainingContext) -> None:
     tokens = plan.expected_steps * plan.batch_tokens
     passes = tokens / context.rows.text_tokens
     about = "" if plan.steps and not plan.seconds else "about "
+    steps = count_of(plan.expected_steps, "step")
     note(
-        f"model {context.model.num_parameters() / 1e6:.1f}M parameters; {about}{plan.expected_steps:,} steps, "
-        f"{tokens / 1e6:.3g}M tokens, {passes:.2g} passes over the text"
+        f"model {count_of(context.model.num_parameters(), 'parameter')}; {about}{steps}, "
+        f"{count_of(tokens, 'token')}, {_passes(passes)} over the text"
     )
     disk = disk_bytes(context.model.num_parameters(), context.weight_bytes, plan.optimizer, context.config.train.keep)
-    most = f", at most {_clock(plan.seconds)}" if plan.seconds and plan.steps else ""
+    most = f", at most {duration(plan.seconds)}" if plan.seconds and plan.steps else ""
     about = "" if plan.seconds and not plan.steps else "about "
     seconds = min(context.duration.seconds, plan.seconds or math.inf)
-    note(f"time {about}{_clock(seconds)}{most}; disk up to {disk / 1e6:,.0f} MB")
+    note(f"time {about}{duration(max(1.0, seconds))}{most}; disk up to {byte_size(disk)}")
     if plan.steps and passes > MOST_PASSES:
         progress.warn(
-            f"The run makes {passes:.2g} passes over the text: beyond {MOST_PASSES:g} they teach little "
+            f"The run makes {_passes(passes)} over the text: beyond {MOST_PASSES:g} they teach little "
             "(arXiv 2305.16264)."
         )
     free = shutil.disk_usage(context.run.path).free
     if free < disk:
         progress.warn(
-            f"The disk has {free / 1e6:,.0f} MB free, and the run needs up to {disk / 1e6:,.0f} MB: checkpoints that "
+            f"The disk has {byte_size(free)} free, and the run needs up to {byte_size(disk)}: checkpoints that "
             "don't fit are left out."
         )
 
 
-def _clock(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.3g} minutes" if seconds < 6000 else f"{seconds / 3600:.3g} hours"
+def _passes(number: float) -> str:
+    told = f"{number:.2g}" if number < 99.5 else exact(number)
+    return f"{told} {'pass' if told == '1' else 'passes'}"

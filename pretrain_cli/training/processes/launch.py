@@ -20,7 +20,7 @@ import torch
 from pretrain_cli import processes
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, PtkError
-from pretrain_cli.model.devices import Choice, available_cores, choose_device
+from pretrain_cli.model.devices import ASKED, Choice, available_cores, choose_device
 from pretrain_cli.processes import ProcessDied
 from pretrain_cli.training.processes.signals import HANDLED, STOPS
 
@@ -44,7 +44,7 @@ def wanted_processes(train: TrainConfig) -> Choice[int]:
                 f"{train.processes} processes need as many GPUs, and here are {torch.cuda.device_count()}.",
                 "Use --processes auto, or --device cpu.",
             )
-        return Choice(train.processes, "as asked")
+        return Choice(train.processes, ASKED)
     if device == "cuda" and torch.cuda.device_count() > 1:
         return Choice(torch.cuda.device_count(), "one for each GPU")
     return Choice(1, "one GPU" if device.startswith("cuda") else "one process uses all cores")
