@@ -147,7 +147,7 @@ def _training(run: RunFolder | None, lines: list[dict[str, Any]]) -> str:
         shown["trained"] = f"{count_of(outcome.steps, 'step')}, {count_of(record.tokens, 'token')}"
     if outcome.planned_steps:
         share = percent(outcome.steps / outcome.planned_steps)
-        shown["planned"] = f"about {count_of(outcome.planned_steps, 'step')}, of which {share} were made"
+        shown["planned"] = f"{count_of(outcome.planned_steps, 'step')}, of which {share} were made"
     if outcome.gap is not None:
         shown["loss"] = (
             f"training {score(outcome.train_loss)}, validation {score(outcome.validation_loss)}: "

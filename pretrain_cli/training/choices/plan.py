@@ -263,7 +263,7 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, optimizer: str
         found.beta1 if train.adam_beta1 == "auto" else train.adam_beta1,
     )
     others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
-    others += f", embedding {rates.embedding:.2g}" if rates.embedding != rates.main else ""
+    others += "" if math.isclose(rates.embedding, rates.main) else f", embedding {rates.embedding:.2g}"
     why = _why_rates(facts, hidden) if train.learning_rate == "auto" else ASKED
     return Choice(rates, f"{rates.main:.2g}{others}: {why}")
 
