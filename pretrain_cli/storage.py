@@ -206,6 +206,12 @@ def _sync_tree(path: Path) -> None:
         sync_folder(path)
 
 
+def clear_replaced(final: Path, ours: Sequence[str]) -> None:
+    """Finish what a process that published ``final`` couldn't: remove the one before, and keep what isn't ``ours``."""
+    if final.exists():  # else that process was killed between the two, and the one before is all there is
+        _clear_old(Replacement(final, final, ours))
+
+
 def _clear_old(replacement: Replacement) -> None:
     """Remove the older one, but first move what ptk didn't write there into the new one."""
     old, new, ours = replacement.old, replacement.final, replacement.ours

@@ -98,9 +98,9 @@ def scenarios(texts: Path, root: Path, base: Path) -> list[Scenario]:
 
     return [
         Scenario("prepare", (), one, foreign=("notes.txt",)),
-        Scenario("prepare with a base", (), (*one[:-2], "--base", str(base))),
+        Scenario("prepare --base FOLDER", (), (*one[:-2], "--base", str(base))),
         Scenario("prepare --base FILE.gguf", (gguf,), (*one[:-2], "--base", converted)),
-        Scenario("prepare over older rows", (one,), two, foreign=published),
+        Scenario("prepare (over older rows)", (one,), two, foreign=published),
         Scenario("prepare --shard", (), shard),
         Scenario("prepare --merge", (shard,), (*one, "--merge")),
         Scenario("train", (one,), start, continued, foreign=("runs/notes.txt",)),
@@ -110,7 +110,7 @@ def scenarios(texts: Path, root: Path, base: Path) -> list[Scenario]:
         ),
         Scenario("evaluate", (one, short), ("evaluate", *at, *EVALUATE), foreign=("runs/a/notes.txt",)),
         Scenario("export", (one, short), ("export", "a", *at), foreign=("exports/notes.txt",)),
-        Scenario("export over an older one", (one, short, ("export", "a", *at), further), ("export", "a", *at)),
+        Scenario("export (over an older one)", (one, short, ("export", "a", *at), further), ("export", "a", *at)),
         Scenario(
             "export --to gguf",
             (one, short),
@@ -154,7 +154,18 @@ def _content(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-TIMES = {"seconds", "elapsed_s", "at", "started", "ended", "tokens_per_second", "stepping_s", "memory_mb", "commit"}
+TIMES = {
+    "checksum",
+    "seconds",
+    "elapsed_s",
+    "at",
+    "started",
+    "ended",
+    "tokens_per_second",
+    "stepping_s",
+    "memory_mb",
+    "commit",
+}
 ABOUT_THE_START = {"notes", "warnings", "resumes", "command", "peak_memory_bytes", "choices", "plan", "checkpoint_step"}
 
 

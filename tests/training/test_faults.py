@@ -16,7 +16,7 @@ from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
 from pretrain_cli.refusals import DiskError
 from pretrain_cli.storage import read_lines
-from pretrain_cli.training.keeping.checkpoints import fault, staged
+from pretrain_cli.training.keeping.checkpoints import fault, staged, whole_steps
 from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.saving import Saver
 from pretrain_cli.training.run import train
@@ -161,3 +161,14 @@ def test_too_little_disk_for_the_run_is_said_at_the_start(rows: Artifacts, monke
     train(small(train__max_steps=1, train__save_steps=0), rows, heard, run_name="tight")
     assert any("9 MB free, and the run needs up to" in text for text in heard.warnings)
     assert record_of(rows.run("tight")).status == "finished"
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"files": []}', '{"files": {"a": [1, 2, 3]}}', '{"files": {"a": 1}}', "[" * 9999]
+)
+def test_a_manifest_that_is_none_leaves_its_checkpoint_aside(tmp_path: Path, text: str) -> None:
+    run = RunFolder(tmp_path)
+    run.checkpoint(1).mkdir(parents=True)
+    (run.checkpoint(1) / "manifest.json").write_text(text)
+    assert fault(run.checkpoint(1)).startswith("manifest.json is damaged")
+    assert whole_steps(run) == [1]

@@ -258,6 +258,12 @@ def test_a_resume_removes_what_a_kill_kept_from_being_removed(rows, straight, br
     left = {entry.name for entry in broken_off.checkpoints.iterdir()}
     assert left - {f"step-{record_of(straight).steps:06d}"} <= {"step-000009", "step-000006", "step-000003"}, left
     assert not list(broken_off.path.glob(".ptk-model-*"))
+    old = broken_off.path / ".ptk-old-model"
+    old.mkdir()
+    for name in ("config.json", "notes.txt"):
+        (old / name).write_text("old")
+    train(small(), rows, resume=broken_off.name)
+    assert not old.exists() and (broken_off.model / "notes.txt").read_text() == "old"
 
 
 def test_a_full_disk_in_the_last_file_of_a_checkpoint_does_not_end_the_run(rows, straight, monkeypatch) -> None:

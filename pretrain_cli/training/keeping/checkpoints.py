@@ -15,9 +15,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pretrain_cli.artifacts import CHECKPOINT_NAME, RunFolder
+from pretrain_cli.artifacts import CHECKPOINT_NAME, MODEL_FILES, RunFolder
 from pretrain_cli.errors import ModelError
-from pretrain_cli.storage import OURS, file_hash, publish_folder, sync_folder, umask, write_json
+from pretrain_cli.storage import OURS, clear_replaced, file_hash, publish_folder, sync_folder, umask, write_json
 
 MANIFEST = "manifest.json"
 STAGING = ".staging-"
@@ -75,16 +75,17 @@ def clear_staging(run: RunFolder) -> None:
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             if entry.name.startswith(prefixes):
                 shutil.rmtree(entry, ignore_errors=True)
+    clear_replaced(run.model, MODEL_FILES)
 
 
 def fault(folder: Path) -> str:
     """Why the checkpoint can't be used; empty if every file is there with the bytes that were written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        files: dict[str, list[object]] = manifest["files"]
+        files = {name: (size, digest) for name, (size, digest) in manifest["files"].items()}
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} is damaged ({error})"
     if manifest.get("model_only"):
         return "it holds the model only, as it is kept as the best one"
@@ -167,7 +168,7 @@ def _remove(folder: Path) -> None:
 def _has_model_only(folder: Path) -> bool:
     try:
         return bool(json.loads((folder / MANIFEST).read_text("utf-8")).get("model_only"))
-    except (OSError, ValueError, AttributeError):  # damaged: as old as any
+    except (OSError, ValueError, AttributeError, RecursionError):  # damaged: as old as any
         return False
 
 
