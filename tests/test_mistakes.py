@@ -92,7 +92,7 @@ def test_ctrl_c_in_each_stage_is_two_lines_and_130(trained: Path, words: str, ar
     code, said = interrupted(trained, *arguments, after=words)
     assert code == 130 and "Traceback" not in said, said
     error, hint = said.strip().splitlines()[-2:]
-    assert error.startswith("Error: Stopped") and hint.startswith("Hint: "), said
+    assert error.startswith("Stopped") and hint and "Error:" not in said and "Hint:" not in said, said
 
 
 @pytest.mark.slow

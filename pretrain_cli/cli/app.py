@@ -37,7 +37,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
     """Run one command line; returns its exit status. Everything a user can meet ends here as two lines."""
-    words = _optional_values(arguments)
+    words = _as_meant(arguments)
     if "train" in words:
         processes.join_launcher()
     console = Console(json="--json" in words, quiet="--quiet" in words or "-q" in words, debug=_wants_debug(words))
@@ -87,9 +87,16 @@ def _wants_debug(words: Sequence[str]) -> bool:
     return "--debug" in words or os.environ.get("PTK_DEBUG", "").lower() in ("1", "true", "t", "yes", "y", "on")
 
 
-def _optional_values(arguments: Sequence[str]) -> list[str]:
-    """`--resume` without a value means the run touched last. Typer has no options with an optional value."""
+def _as_meant(arguments: Sequence[str]) -> list[str]:
+    """`ptk help train` and `ptk version` are options here; `--resume` without a value means the run touched last.
+
+    Typer has no options with an optional value.
+    """
     words = list(arguments)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if words == ["version"]:
+        words = ["--version"]
     if "train" in words and "--resume" in words:
         place = words.index("--resume")
         if place + 1 == len(words) or words[place + 1].startswith("-"):

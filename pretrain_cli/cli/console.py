@@ -14,13 +14,13 @@ from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from pretrain_cli import processes
 from pretrain_cli.cli.streams import Stderr, Stream
 from pretrain_cli.cli.visible import json_text, shown, visible
-from pretrain_cli.errors import PtkError
+from pretrain_cli.cli.wrapping import break_lines
+from pretrain_cli.errors import Interrupted, PtkError
 from pretrain_cli.version import __version__
 
 JSON_SCHEMA = 1
@@ -78,13 +78,7 @@ class Console:
             out.print(f"[bold]{escape(shown(title))}[/]")
             for label, fact in facts:
                 text = shown(fact)
-                line = Text.assemble("  ", (f"{label:<12}", "dim"), " ", text)
-                if out.is_terminal and " " in text:  # wraps under itself; a path, or a fact in a pipe, stays one line
-                    table = Table.grid()
-                    table.add_row(line[:FACT_INDENT], Text(text, overflow="fold"))
-                    out.print(table, soft_wrap=False)
-                else:
-                    out.print(line)
+                print_broken(out, f"  [dim]{escape(f'{label:<12}')}[/] ", text, FACT_INDENT)
 
     def print_json(self, value: object) -> None:
         """One JSON object on stdout, with its schema, ptk's version and all warnings; NaN and infinity become null."""
@@ -104,6 +98,11 @@ class Console:
         """Whether the terminal has no room for a table's less important columns."""
         out = self.out
         return out.is_terminal and out.width < WIDE
+
+    def sentence(self, text: str) -> None:
+        """Prose on stdout; in a terminal it breaks between words."""
+        if self.speaks:
+            print_broken(self.out, "", shown(text))
 
     def text(self, text: str, *, end: str = "\n") -> None:
         """Plain text on stdout, at once."""
@@ -130,18 +129,27 @@ class Console:
         return text if self.verbatim else visible(text)
 
     def next(self, *commands: str) -> None:
-        """Name the commands a user would type next."""
+        """Name the commands a user would type next; each on its own line where they don't fit on one."""
         if self.speaks:
-            self.err.print(f"[dim]Next:[/] {escape(shown('   or   '.join(commands)))}", soft_wrap=True)
+            err, told = self.err, [shown(command) for command in commands]
+            line = "   or   ".join(told)
+            if err.is_terminal and len(line) + len("Next: ") > err.width:
+                line = "\n  or: ".join(told)
+            err.print(f"[dim]Next:[/] {escape(line)}", soft_wrap=True)
+
+    def hint(self, text: str) -> None:
+        """How to go on, on stderr."""
+        if self.speaks:
+            print_broken(self.err, "", shown(text), style="dim")
 
     def warn(self, text: str, *, even_quiet: bool = False) -> None:
         """Something the user may want to act on; ``even_quiet``: has to know, with --quiet too."""
         self.warnings.append(text)
         if not ((self.quiet and not even_quiet) or is_later_rank()):
-            self.err.print(f"[yellow]Warning:[/] {escape(shown(text))}", soft_wrap=True)
+            self._say("[yellow]Warning:[/] ", text)
 
     def error(self, error: PtkError) -> None:
-        """Two lines on stderr, or with --json one error object on stdout."""
+        """Two lines on stderr, or with --json one error object on stdout. A stop that was asked for is no error."""
         if self.json:
             fields = {
                 "kind": error.kind,
@@ -151,9 +159,26 @@ class Console:
             }
             self.print_json({"error": fields})
         message, hint = (" ".join(shown(text).split()) for text in (error.message, error.hint))
-        self.err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+        stopped = isinstance(error, Interrupted) and error.asked_for
+        self._say("" if stopped else "[bold red]Error:[/] ", message)
         if hint:
-            self.err.print(f"[bold]Hint:[/] {escape(hint)}", soft_wrap=True)
+            self._say("" if stopped else "[bold]Hint:[/] ", hint)
+
+    def _say(self, mark: str, text: str) -> None:
+        """A line on stderr; in a terminal it breaks between words."""
+        print_broken(self.err, mark, shown(text))
+
+
+def print_broken(console: RichConsole, mark: str, text: str, indent: int = 0, style: str = "") -> None:
+    """``text`` after ``mark`` (rich markup); in a terminal it breaks between words, the other lines indented."""
+    if not console.is_terminal:
+        console.print(f"{mark}{escape(text)}", style=style, soft_wrap=True)
+        return
+    before = len(Text.from_markup(mark))
+    lines = break_lines(" " * max(0, before - indent) + text, console.width - indent)
+    lines[0] = lines[0][max(0, before - indent) :]
+    for place, line in enumerate(lines):
+        console.print(f"{' ' * indent if place else mark}{escape(line)}", style=style, soft_wrap=True)
 
 
 def is_later_rank() -> bool:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.options import command, words
-from pretrain_cli.cli.session import Session
+from pretrain_cli.cli.session import Session, loading
 from pretrain_cli.formatting import count, count_of, percent
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ def evaluate(
     for name in words(models) or (None,):  # report a wrong name before the heavy libraries load
         find_model(name, session.artifacts)
 
-    from pretrain_cli.evaluation.run import evaluate as run_evaluate
-
     with session.progress() as progress:
+        with loading(progress):
+            from pretrain_cli.evaluation.run import evaluate as run_evaluate
+
         result = run_evaluate(session.config, session.artifacts, progress, models=words(models))
     session.console.result("Scores (lower is better, except top-1 and top-5 accuracy)", [], result)
     if session.console.speaks:
@@ -74,7 +75,7 @@ def _show(console: Console, result: EvaluateResult) -> None:
             ]
             console.text(f"{model.name} on {task}: {', '.join(figures)}")
     for comparison in result.comparison:
-        console.text(comparison.sentence)
+        console.sentence(comparison.sentence)
     console.text(f"Report: {result.page}")
 
 

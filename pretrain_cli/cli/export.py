@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pretrain_cli.artifacts import ollama_name
+from pretrain_cli.cli.console import shell
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
 from pretrain_cli.formatting import byte_size
+
+if TYPE_CHECKING:
+    from pretrain_cli.exporting.run import ExportResult
 
 
 @command(
@@ -55,4 +60,13 @@ def export(
     if result.address:
         facts.append(("uploaded to", result.address))
     session.console.result(f"Exported as {result.format}", facts, result)
-    session.console.next('ptk generate "..."', "ptk runs list")
+    session.console.next(*_next(result))
+
+
+def _next(result: ExportResult) -> tuple[str, ...]:
+    """The commands that use what was written."""
+    if result.format == "ollama":
+        name = ollama_name(result.name)
+        return shell("ollama", "create", name, "-f", str(result.path / "Modelfile")), f'ollama run {name} "..."'
+    place = result.path if result.format == "hf" else result.files[0]
+    return (f'ptk generate "..." --model {shell(str(place))}',)

@@ -11,6 +11,7 @@ import typer
 from pretrain_cli import processes
 from pretrain_cli.cli.commands import COMMANDS, command_of
 from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.mistyped import meant_option
 from pretrain_cli.cli.options import SHARED_OPTIONS, stopped
 from pretrain_cli.cli.streams import let_go
 from pretrain_cli.cli.visible import shown
@@ -61,6 +62,10 @@ def _usage(error: typer.TyperException, words: Sequence[str]) -> UsageError:
     if early := next((word for word in before if word in SHARED_OPTIONS), ""):
         return UsageError(f"{early} must come after the command.", f"Write: ptk {command or 'COMMAND'} … {early}")
     message = error.format_message().strip().rstrip(".")
+    typed, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    options = {name for parameter in (context.command.params if context else ()) for name in parameter.opts}
+    if typed and (meant := meant_option(options, typed)):
+        return UsageError(f"ptk {command} has no option {typed}.", f"{meant}. All options: ptk {command} --help")
     end = "" if message.endswith("?") else "."
     return UsageError(f"{message}{end}", f"See: ptk {command} --help".replace("  ", " "))
 

@@ -125,12 +125,13 @@ def generate(
                 )
             results.append(result)
             if session.console.speaks and not stream and not side_by_side:
-                _show_one(session, _title(name, step) if len(voices) > 1 else "", result)
+                _show_one(session, _title(session, name, step) if len(voices) > 1 else "", result)
     if session.console.json:
         _print_json(session, voices, results)
     elif side_by_side and session.console.speaks:
         session.console.texts.print(
-            _side_by_side([_title(*voice) for voice in voices], results, session.console.model_text), soft_wrap=False
+            _side_by_side([_title(session, *voice) for voice in voices], results, session.console.model_text),
+            soft_wrap=False,
         )
     if settings.probabilities and session.console.speaks:
         _explain_colors(session)
@@ -191,8 +192,9 @@ def _voices(
     return voices
 
 
-def _title(name: str | None, step: str | None) -> str:
-    return "@".join(part for part in (name or "latest", step) if part)
+def _title(session: Session, name: str | None, step: str | None) -> str:
+    """What a model's column is headed: the run's name, also where the latest was meant."""
+    return "@".join(part for part in (name or session.artifacts.latest_run().name, step) if part)
 
 
 def _fits_side_by_side(session: Session, voices: list[tuple[str | None, str | None]]) -> bool:
@@ -202,7 +204,9 @@ def _fits_side_by_side(session: Session, voices: list[tuple[str | None, str | No
 
 def _print_json(session: Session, voices: list[tuple[str | None, str | None]], results: list[GenerateResult]) -> None:
     plain = [to_plain(result) for result in results]
-    models = [{"model": _title(*voice), "samples": own["samples"]} for voice, own in zip(voices, plain, strict=True)]
+    models = [
+        {"model": _title(session, *voice), "samples": own["samples"]} for voice, own in zip(voices, plain, strict=True)
+    ]
     value = {name: [item for own in plain for item in own[name]] for name in ("samples", "warnings")}
     session.console.print_json({**value, **({"models": models} if len(models) > 1 else {})})
 

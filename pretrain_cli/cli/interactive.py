@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
     from pretrain_cli.generation.results import GeneratedText
 
 HISTORY_LINES = 1000
-HELP = "Type text, and the model continues all text so far. Empty line: continue. /new: start over. Ctrl-D: quit."
+HELP = (
+    "Type text, and the model continues all text so far. Empty line: continue. /new: start over. /help: this text. "
+    "/quit or Ctrl-D: end."
+)
+COMMAND = re.compile(r"/[a-z]+")
 
 
 def converse(session: Session, typed: list[str], model: str | None, checkpoint: str | None) -> None:
     """Continue the prompts that were ``typed`` with the command, then each line, until the input ends.
 
-    In a terminal, lines can be edited and recalled; Ctrl-C ends the current text, or the session.
+    In a terminal, lines can be edited and recalled; Ctrl-C ends the current text, or at the prompt the session.
     In a pipe, each line of standard input is a turn.
     """
     from pretrain_cli.generation.conversation import Conversation
@@ -34,11 +39,17 @@ def converse(session: Session, typed: list[str], model: str | None, checkpoint: 
         progress.end_stage()
     if in_terminal:
         _edit_lines(session.artifacts.root / ".generate_history")
-        session.console.err.print(f"[dim]{HELP}[/]", soft_wrap=True)
+        session.console.hint(HELP)
     samples: list[GeneratedText] = []
     for line in _lines(typed, in_terminal):
-        if line == "/new":
-            conversation.forget()
+        if COMMAND.fullmatch(line):
+            if line in ("/quit", "/exit"):
+                break
+            if line == "/new":
+                conversation.forget()
+            else:
+                unknown = "" if line == "/help" else f"There is no {line}. To send it, put a space before it. "
+                session.console.hint(unknown + HELP)
             continue
         samples += _turn(session, conversation, line, in_terminal)
     if session.console.json:
@@ -64,7 +75,7 @@ def _lines(typed: list[str], in_terminal: bool) -> Iterator[str]:
         if in_terminal:
             try:
                 yield input("> ")
-            except EOFError:
+            except (EOFError, KeyboardInterrupt):
                 print()
                 return
         else:

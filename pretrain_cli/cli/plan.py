@@ -8,9 +8,8 @@ import typer
 
 from pretrain_cli.cli.console import labeled, shell
 from pretrain_cli.cli.options import command
-from pretrain_cli.cli.session import Session
+from pretrain_cli.cli.session import Session, loading
 from pretrain_cli.formatting import byte_size, count, count_of, duration, exact, rate
-from pretrain_cli.quiet import quiet_import
 
 if TYPE_CHECKING:
     from pretrain_cli.planning.result import TrainingPlan
@@ -73,10 +72,10 @@ def plan(
     """
     if inputs:
         session = session.with_config(data__inputs=tuple(inputs))
-    with quiet_import():
-        from pretrain_cli.planning.run import plan_training
-
     with session.progress() as progress:
+        with loading(progress):
+            from pretrain_cli.planning.run import plan_training
+
         result = plan_training(
             session.config,
             session.artifacts,

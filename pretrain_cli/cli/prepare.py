@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pretrain_cli.base import base_nature
 from pretrain_cli.cli.fields import Flag
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
@@ -63,7 +64,7 @@ def prepare(
     if session.config.data.shard:
         _show_shards(session, result)
         return
-    session.console.result(_title(result), _facts(result), result)
+    session.console.result(_title(result), _facts(result, session.config.model.base), result)
     for warning in result.warnings if result.reused else ():  # a run of prepare shows its warnings as they arise
         session.console.warn(warning)
     session.console.next("ptk train --device auto")
@@ -83,10 +84,12 @@ def _title(result: PrepareResult) -> str:
     return f"{verb}: {count_of(result.documents, 'document')}, {size}, {tokens}"
 
 
-def _facts(result: PrepareResult) -> list[tuple[str, str]]:
+def _facts(result: PrepareResult, base: str) -> list[tuple[str, str]]:
     documents = count_of(result.validation_documents, "document")
+    nature = base_nature(base)
     facts = [
         ("tokenizer", result.tokenizer),
+        *([("base", nature)] if nature else []),
         ("rows", f"{count(result.train_rows)} for training, {percent(result.fill, 1)} full"),
         ("held out", f"{count_of(result.validation_rows, 'row')} of {documents}"),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -11,9 +10,8 @@ from typing import IO, cast
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
-from pretrain_cli.cli.console import Console, is_later_rank
+from pretrain_cli.cli.console import Console, is_later_rank, print_broken
 from pretrain_cli.cli.stage_view import StageView, SteadyLive, amount, share
 from pretrain_cli.cli.streams import Stderr
 from pretrain_cli.cli.visible import shown
@@ -26,8 +24,6 @@ STAGE_INTERVAL_S = 10.0
 """In a pipe, a long stage reports its progress this often."""
 REFRESHES_PER_SECOND = 4
 """Drawing takes 2.5 ms of a core that training may be using."""
-COMMAND = re.compile(r": (ptk|wandb|pip) \S")
-"""Only the terminal breaks a line that ends in a command, so that the command can be copied whole."""
 
 
 def make_progress(console: Console, every_line: bool = False) -> Progress:
@@ -155,13 +151,7 @@ class LiveProgress(QuietProgress):
         self._say("[yellow]Warning:[/]", text)
 
     def _say(self, mark: str, text: str) -> None:
-        text = shown(text)
-        if COMMAND.search(text):
-            self._console.print(f"{mark} {escape(text)}", soft_wrap=True)
-            return
-        line = Table.grid(padding=(0, 1))
-        line.add_row(mark, escape(text))
-        self._console.print(line)
+        print_broken(self._console, f"{mark} ", shown(text), indent=len("· "))
 
     def status(self, name: str, text: str, said: bool = False) -> None:
         self._view.states[name] = shown(text)

@@ -70,7 +70,8 @@ def compare(
     result = compare_runs(session.artifacts, runs)
     if session.console.speaks:
         session.console.table(_table(session.console, result.runs))
-        session.console.text(f"\n{result.verdict}")
+        session.console.text("")
+        session.console.sentence(result.verdict)
         session.console.text("")
         session.console.table(_curves(session.console, result))
         session.console.text("")
@@ -120,8 +121,10 @@ def _table(console: Console, runs: list[RunSummary]) -> Table:
     """One line for each run. A narrower terminal shows fewer columns, so that none is cut off."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     narrow, slim = console.narrow, console.narrow and console.out.width < SLIM
-    left = ["run", "status"] if slim else ["run", "started", "status", "base"]
-    right = ["validation", "bits/byte"] if slim else ["tokens", "train", "validation", "bits/byte", "time"]
+    based = any(run.base for run in runs) or not narrow
+    left = ["run", "status"] if slim else ["run", "started", "status", *(["base"] if based else [])]
+    train = [] if narrow and based else ["train"]
+    right = ["validation", "bits/byte"] if slim else ["tokens", *train, "validation", "bits/byte", "time"]
     right += [] if narrow else ["steps", "disk"]
     titles = {} if narrow else {"train": "train loss", "validation": "validation loss"}
     for column in left:
@@ -132,7 +135,7 @@ def _table(console: Console, runs: list[RunSummary]) -> Table:
     for run in runs:
         cells = {
             "run": escape(run.name),
-            "started": run.started[5 if narrow else 0 : 16].replace("T", " "),
+            "started": run.started[5 if narrow else 0 : 10 if narrow and based else 16].replace("T", " "),
             "status": run.status,
             "base": escape(run.base or "-"),
             "tokens": count(run.tokens),
@@ -197,7 +200,7 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
         ("command", shell(*record.command)),
         ("started", summary.started.replace("T", " ").replace("+00:00", " UTC")),
         ("time", duration(summary.seconds) if summary.seconds is not None else ""),
-        ("base", summary.base or "from scratch"),
+        ("base", record.base_nature or summary.base or "from scratch"),
         ("parameters", count(record.parameters) if record.parameters else ""),
         ("steps", f"{count(summary.steps)}{_of(summary)}, {count_of(summary.tokens, 'token')}"),
         ("outcome", summary.outcome),

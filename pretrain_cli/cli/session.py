@@ -14,7 +14,7 @@ from pretrain_cli.cli.console import Console
 from pretrain_cli.config.load import Resolved, changed, load_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.progress import Progress
-from pretrain_cli.quiet import quiet_environment
+from pretrain_cli.quiet import quiet_environment, quiet_import
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,15 @@ class Session:
         finally:
             if isinstance(progress, LiveProgress):
                 progress.close()
+
+
+@contextlib.contextmanager
+def loading(progress: Progress) -> Iterator[None]:
+    """Say while torch and transformers are imported what the command waits for: that takes seconds."""
+    progress.stage("loading the libraries")
+    with quiet_import():
+        yield
+    progress.end_stage()
 
 
 def open_session(

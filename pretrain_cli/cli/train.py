@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.base import base_nature
 from pretrain_cli.cli.options import command
-from pretrain_cli.cli.session import Session
+from pretrain_cli.cli.session import Session, loading
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size, count_of, duration, exact, rate, score
 from pretrain_cli.manifest import read_manifest
-from pretrain_cli.quiet import quiet_import
 
 if TYPE_CHECKING:
     from pretrain_cli.run_record import TrainResult
@@ -70,19 +70,21 @@ def train(
         return _find_rate(session)
     _check_names(session.artifacts, run, resume)
     from pretrain_cli import processes
-    from pretrain_cli.training.processes.launch import launch, unheard_launcher, wanted_processes
+    from pretrain_cli.training.keeping.tracking import say_wandb
 
-    if processes.world_size() == 1:
+    with session.progress() as progress:
+        say_wandb(session.config, progress)
+        with loading(progress):
+            from pretrain_cli.training.processes.launch import launch, unheard_launcher, wanted_processes
+
+            wanted = wanted_processes(session.config.train).value if processes.world_size() == 1 else 1
+            if wanted == 1:
+                from pretrain_cli.training.run import train as run_train
         if warning := unheard_launcher():
-            session.console.warn(warning)
-        wanted = wanted_processes(session.config.train).value
+            progress.warn(warning)
         if wanted > 1:
             launch(wanted, session.command[1:], session.console.debug)
             return
-    with quiet_import():
-        from pretrain_cli.training.run import train as run_train
-
-    with session.progress() as progress:
         result = run_train(
             session.config,
             session.artifacts,
@@ -93,7 +95,8 @@ def train(
             began=began,
             origins=session.resolved.origins,
         )
-    session.console.result(_title(result), _facts(result), result)
+    base = session.config.model.base or read_manifest(session.artifacts).base
+    session.console.result(_title(result), _facts(result, base), result)
     session.console.next("ptk evaluate", 'ptk generate "..."')
 
 
@@ -107,10 +110,10 @@ def _check_names(artifacts: Artifacts, run: str | None, resume: str | None) -> N
 
 
 def _find_rate(session: Session) -> None:
-    with quiet_import():
-        from pretrain_cli.training.measuring.range_test import find_learning_rate
-
     with session.progress() as progress:
+        with loading(progress):
+            from pretrain_cli.training.measuring.range_test import find_learning_rate
+
         found = find_learning_rate(session.config, session.artifacts, progress, command=session.command)
     facts = [("planned", f"{found.planned:.2g}"), ("plot", str(found.picture))]
     matrices = ""
@@ -126,18 +129,20 @@ def _title(result: TrainResult) -> str:
     return f"Run {result.run} {result.status}: {work}"
 
 
-def _facts(result: TrainResult) -> list[tuple[str, str]]:
+def _facts(result: TrainResult, base: str) -> list[tuple[str, str]]:
     planned = result.planned_steps
     short = planned is not None and result.steps < planned
     validation = score(result.validation_loss, NOT_MEASURED)
     if result.validation_bits_per_byte is not None:
         validation = f"loss {validation}, {score(result.validation_bits_per_byte)} bits per byte"
     return [
+        *([("base", base_nature(base))] if base_nature(base) else []),
         *([("planned", f"about {count_of(planned or 0, 'step')}")] if short else []),
         *([("outcome", result.outcome)] if result.outcome else []),
         ("train loss", f"{score(result.first_loss, NOT_MEASURED)} → {score(result.train_loss, NOT_MEASURED)}"),
         ("validation", validation),
         ("speed", rate(result.tokens_per_second, "tokens")),
         ("peak memory", byte_size(result.peak_memory_bytes)),
+        *([("W&B", result.tracking)] if result.tracking else []),
         ("model", f"{result.model}{'' if result.model_step is None else f' (step {exact(result.model_step)})'}"),
     ]

@@ -118,7 +118,7 @@ class ModelConfig(Section):
     """Which model is trained."""
 
     base: str = ""
-    """Model to continue from: a Hub id, a folder, a .gguf file, or `smollm2` (extra `smollm2`). Empty: from scratch."""
+    """Model to continue from: a Hub id, a folder, a .gguf file, or `smollm2` (extra `smollm2`: SmolLM2-135M-Instruct in 4 bits). Empty: from scratch."""
     init: Literal["base", "random", "depth-up", "drop-layers"] = "base"
     """How to use the base. `base`: as it is; `random`: its shape with random weights; `depth-up`: with layers repeated; `drop-layers`: with layers left out."""
     layers: Positive | None = None

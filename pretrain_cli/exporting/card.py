@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretrain_cli.addresses import redact
-from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.artifacts import Artifacts, RunFolder, ollama_name
 from pretrain_cli.errors import DataError
 from pretrain_cli.evaluation_report import read_report
 from pretrain_cli.formatting import exact
@@ -53,8 +53,8 @@ def loading(to: str, address: str, file: str, name: str) -> list[str]:
         name: what the model is called.
     """
     if to == "ollama":
-        made = f"ollama create {name.replace('@', '-').lower()} -f Modelfile"
-        return ["```sh", made, f'ollama run {name.replace("@", "-").lower()} "Once upon a time"', "```"]
+        made = f"ollama create {ollama_name(name)} -f Modelfile"
+        return ["```sh", made, f'ollama run {ollama_name(name)} "Once upon a time"', "```"]
     if to == "gguf":
         by_llama = f'llama-cli -m {file} -no-cnv -n 50 -p "Once upon a time"'
         by_ptk = f'ptk generate "Once upon a time" --model {file} --engine llama.cpp'
@@ -91,8 +91,9 @@ def _head(record: RunRecord, how_to_load: list[str]) -> list[str]:
 
 def _origin(record: RunRecord, manifest: Manifest | None) -> str:
     base = record.base
+    nature = f" ({record.base_nature})" if record.base_nature else ""
     start = (
-        f"Trained from the base `{Path(base).name if Path(base).exists() else base}`"
+        f"Trained from the base `{Path(base).name if Path(base).exists() else base}`{nature}"
         if base
         else "Trained from scratch"
     )

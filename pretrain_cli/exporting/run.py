@@ -13,9 +13,10 @@ from pretrain_cli.exporting.card import loading, model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
 from pretrain_cli.exporting.hub import check_hub, push
 from pretrain_cli.exporting.owned import RECORD, check_all_ours, check_ours, check_output, move_in, remember
-from pretrain_cli.model.gguf_writing import write_gguf
+from pretrain_cli.model.gguf_writing import context_length, write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.run_record import read_run_record
 from pretrain_cli.storage import publish_folder, read_json, temporary_folder, write_text
 from pretrain_cli.tokenizer.copy import COMPANIONS
 
@@ -26,8 +27,9 @@ TOKENIZER_FILES = ("tokenizer.json", *COMPANIONS, "tokenizer.model", "vocab.json
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written; ``checked`` says how it was checked, ``address`` where it was uploaded."""
+    """What was written of model ``name``; ``checked``: how it was checked, ``address``: where it was uploaded."""
 
+    name: str
     format: str
     path: Path
     bytes: int
@@ -88,14 +90,16 @@ def export(
         if to == "hf":
             files, checked = _write_hf(whole, folder), "opened with transformers"
         else:
-            files, checked = _write_gguf(whole, file, quantization, with_modelfile=to == "ollama")
+            files, checked = _write_gguf(
+                whole, file, quantization, _modelfile(named, whole, file) if to == "ollama" else ""
+            )
     progress.end_stage()
     address = ""
     if push_to_hub is not None:
         progress.stage(f"uploading to {push_to_hub}")
         address = push(folder, push_to_hub)
         progress.end_stage()
-    return ExportResult(to, folder, sum(file.stat().st_size for file in files), files, checked, address)
+    return ExportResult(named.name, to, folder, sum(file.stat().st_size for file in files), files, checked, address)
 
 
 def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load: list[str]) -> None:
@@ -105,15 +109,23 @@ def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load:
         shutil.copyfile(named.run.path / "curves.png", whole / "curves.png")
 
 
-def _write_gguf(whole: Path, file: Path, quantization: str, *, with_modelfile: bool) -> tuple[list[Path], str]:
+def _modelfile(named: NamedModel, whole: Path, file: Path) -> str:
+    """What Ollama reads, with the context that the model was trained in: from scratch, no more than its rows."""
+    context = context_length(read_json(whole / "config.json"))
+    record = read_run_record(named.run) if named.run is not None else None
+    if record is not None and not record.base and record.sequence_length:
+        context = min(context, record.sequence_length)
+    settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
+    return f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\n{settings}"
+
+
+def _write_gguf(whole: Path, file: Path, quantization: str, modelfile: str) -> tuple[list[Path], str]:
     """The file, its card, for Ollama a Modelfile; and what running it showed."""
     with temporary_folder(file.parent.parent, "export") as staging:
         write_gguf(whole, staging / file.name, quantization)
         checked = compare_with_llama_cpp(whole, staging / file.name)
-        if with_modelfile:
-            context = read_json(whole / "config.json").get("max_position_embeddings", 2048)
-            settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
-            write_text(staging / "Modelfile", f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\n{settings}")
+        if modelfile:
+            write_text(staging / "Modelfile", modelfile)
         for name in DESCRIPTION:
             if (whole / name).is_file():
                 shutil.copyfile(whole / name, staging / name)

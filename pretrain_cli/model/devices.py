@@ -39,7 +39,7 @@ def choose_device(name: str) -> Choice[str]:
     """The device to compute on, as torch names it: "cpu", "cuda", "cuda:1", "mps".
 
     Args:
-        name: a device, or "auto": CUDA before MPS before the CPU.
+        name: a device; "gpu", whichever there is; or "auto": CUDA before MPS before the CPU.
 
     Raises:
         ConfigError: no such device, or it isn't there.
@@ -50,6 +50,8 @@ def choose_device(name: str) -> Choice[str]:
         if torch.backends.mps.is_available():
             return Choice("mps", "found Apple's GPU")
         return Choice("cpu", "no GPU that torch can use")
+    if name == "gpu":
+        name = "mps" if torch.backends.mps.is_available() else "cuda"
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -92,13 +92,18 @@ def _interleave(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
 
+def context_length(config: dict[str, Any]) -> int:
+    """Positions of a model as a .gguf file has them: no sliding window, so they end where it would begin to slide."""
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    positions: int = config["max_position_embeddings"]
+    return min(positions, window or positions)
+
+
 def _write_shape(writer: Any, config: dict[str, Any], name: str) -> None:
     heads = config["num_attention_heads"]
     head_dim = _head_dim(config)
-    # GGUF gets no sliding window: the context ends where the window would begin to slide.
-    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     writer.add_name(name)
-    writer.add_context_length(min(config["max_position_embeddings"], window or config["max_position_embeddings"]))
+    writer.add_context_length(context_length(config))
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])

@@ -90,16 +90,19 @@ def parse_machine(text: str) -> TargetMachine:
     Raises:
         UsageError: no accelerator of that name is known.
     """
-    match = re.fullmatch(r"(?:(\d+)x)?([a-z0-9-]+?)(?:x(\d+))?", text.strip().lower())
-    name = match[2] if match else text
-    if match is None or name not in ACCELERATORS:
+    named = text.strip().lower()
+    # The x of rtx4090 multiplies nothing: a whole name comes before a name with a number.
+    match = None if named in ACCELERATORS else re.fullmatch(r"(?:(\d+)x(.+)|(.+)x(\d+))", named)
+    name = (match[2] or match[3]) if match else named
+    if name not in ACCELERATORS:
+        name = named if "rtx" in named else name
         near = difflib.get_close_matches(name, ACCELERATORS, n=1)
         known = ", ".join(sorted(ACCELERATORS))
         raise UsageError(
             f"No accelerator '{name}' is known.",
             (f"Did you mean {near[0]}? " if near else "") + f"Known: {known}; with a number: h100x8.",
         )
-    return TargetMachine(ACCELERATORS[name], max(1, int(match[1] or match[3] or 1)))
+    return TargetMachine(ACCELERATORS[name], max(1, int(match[1] or match[4])) if match else 1)
 
 
 def assumed_mfu(parameters: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.base import base_nature
 from pretrain_cli.config.model import Config
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.devices import Choice
@@ -152,6 +153,8 @@ def open_context(
     rows = open_rows(machine)
     planned = plan_model(config, artifacts, machine, rows, progress, started)
     model, rows, plan = planned.model, planned.rows, planned.plan
+    if nature := base_nature(config.model.base):
+        choices.note(f"base {nature}")
     seen = f"seen across in a row{f': {rows.why_seen}' if rows.why_seen else ''}"
     choices.note(f"documents {'kept apart in a row' if rows.masked else seen}")
     for name, reason in plan.reasons.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from pretrain_cli.training.keeping.tracking import (
     WandbTracker,
     guard_callbacks,
     other_trackers,
-    wants_wandb,
+    why_no_wandb,
 )
 from pretrain_cli.training.measuring.clock import RunClock
 from pretrain_cli.training.measuring.samples import SampleWriter
@@ -69,10 +70,13 @@ def run_loop(context: TrainingContext, point: StartingPoint) -> TrainResult:
             except Diverged as error:
                 point = _after_divergence(attempt, error)
                 continue
-            if tracker is not None:
-                tracker.log(result.steps, _final_values(result))
             code = 0
-            return result
+            if tracker is None:
+                reason = why_no_wandb(context.config) if context.config.tracking.report_to != "none" else ""
+                return replace(result, tracking=f"off, {reason}" if reason else "")
+            tracker.log(result.steps, _final_values(result))
+            tracker.finish()
+            return replace(result, tracking=tracker.told)
     finally:
         metrics.close()
         if tracker is not None:
@@ -138,7 +142,7 @@ def _shard(context: TrainingContext) -> None:
 
 
 def _start_tracker(context: TrainingContext) -> WandbTracker | None:
-    if context.rank != 0 or not wants_wandb(context.config):
+    if context.rank != 0 or why_no_wandb(context.config):
         return None
     names = ("data_fingerprint", "base", "device", "precision", "parameters", "world_size", "versions", "commit")
     record = context.record.record

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.base import base_nature
 from pretrain_cli.config.load import to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError, UsageError
@@ -209,6 +210,7 @@ def _begin_record(context: TrainingContext, earlier: RunRecord | None) -> None:
         ended=None,
         data_fingerprint=context.rows.fingerprint,
         base=context.config.model.base,
+        base_nature=base_nature(context.config.model.base),
         sequence_length=context.rows.sequence_length,
         device=context.machine.device,
         precision=context.machine.precision,

@@ -30,9 +30,9 @@ class Outcome:
 
     @property
     def error_lines(self) -> list[str]:
-        """The lines on stderr from `Error:` on."""
+        """The lines on stderr from `Error:`, or `Stopped`, on."""
         lines = self.err.strip().splitlines()
-        starts = [index for index, line in enumerate(lines) if line.startswith("Error:")]
+        starts = [index for index, line in enumerate(lines) if line.startswith(("Error:", "Stopped"))]
         return lines[starts[0] :] if starts else []
 
 

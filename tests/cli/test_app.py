@@ -31,6 +31,23 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stderr.strip().endswith("[]")
 
 
+@pytest.mark.parametrize("line", [["train"], ["train", "--find-learning-rate"], ["plan"]])
+def test_something_is_said_before_torch_is_imported(empty: Path, line: list[str]) -> None:
+    (empty / "text.txt").write_text("some words to train on\n" * 200)
+    subprocess.run([sys.executable, "-m", "pretrain_cli", "prepare", "text.txt", "-q"], check=True)
+    program = (
+        "import sys\n"
+        "class Late:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Late())\n"
+        "from pretrain_cli.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *line], capture_output=True, text=True)
+    assert "loading the libraries\nStopped by Ctrl-C." in done.stderr
+    assert ("W&B: " in done.stderr) == (line == ["train"])
+
+
 def every_command() -> list[str]:
     """ "train", "config", "config show" …"""
     commands = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
@@ -68,7 +85,9 @@ def test_no_command_shows_the_help(ptk, arguments) -> None:
 
 
 def test_version(ptk) -> None:
-    assert ptk("--version").out.startswith("ptk 0.")
+    assert ptk("--version").out.startswith("ptk 0.") and ptk("version").out == ptk("--version").out
+    assert ptk("help", "runs", "list").out == ptk("runs", "list", "--help").out != ""
+    assert "Usage" in ptk("help").out
 
 
 @pytest.mark.parametrize(
@@ -78,8 +97,6 @@ def test_version(ptk) -> None:
         (ModelError("a", "b"), 4),
         (DivergedError("a", "b"), 5),
         (MissingDependencyError("a", "b"), 6),
-        (Interrupted("a", "b"), 130),
-        (Interrupted("a", "b", 143), 143),
     ],
 )
 def test_each_kind_of_error_has_two_lines_and_its_exit_code(ptk, monkeypatch, error: PtkError, code) -> None:
@@ -88,6 +105,16 @@ def test_each_kind_of_error_has_two_lines_and_its_exit_code(ptk, monkeypatch, er
     assert outcome.code == code
     assert outcome.err == "Error: a\nHint: b\n"
     assert outcome.out == ""
+
+
+@pytest.mark.parametrize("code", [129, 130, 138, 143])
+def test_a_stop_that_was_asked_for_is_no_error(ptk, monkeypatch, code: int) -> None:
+    stop = Interrupted("Stopped at step 7; it is saved.", "Continue with: ptk train --resume", code)
+    monkeypatch.setattr("pretrain_cli.cli.config.flatten", _raising(stop))
+    outcome = ptk("config", "show")
+    assert outcome.code == code
+    assert outcome.err == "Stopped at step 7; it is saved.\nContinue with: ptk train --resume\n"
+    assert ptk("config", "show", "--json").json["error"]["exit_code"] == code
 
 
 def test_with_json_an_error_is_one_object(ptk) -> None:
@@ -145,6 +172,12 @@ def test_progress_that_nobody_reads_any_more_ends_nothing() -> None:
         (["--json", "train"], "ptk train … --json"),
         (["config", "show", "--artifacts"], "ptk config show --help"),
         (["config", "init", "."], "is a folder"),
+        (["train", "--lr", "1e-3"], "Use --learning-rate. All options: ptk train --help"),
+        (["train", "--batch-size=8"], "Use --batch-tokens, which counts tokens"),
+        (["train", "--warmup-steps", "8"], "Use --set train.warmup_steps=VALUE"),
+        (["prepare", "x", "--block-size", "8"], "Use --sequence-length"),
+        (["train", "--device", "gpu", "--vebose"], "No such option: --vebose"),
+        (["runs", "list", "--verbose"], "Use --debug"),
         (["train", "--set", "train.learnin_rate=1"], "train.learning_rate"),
         (["train", "--set", "train.learning_rate"], "no '='"),
         (["train", "--preset", "nope"], "tinysolar"),
@@ -216,7 +249,7 @@ def test_ctrl_c_before_the_command_line_is_loaded_is_no_traceback(empty) -> None
         "sys.meta_path.insert(0, Late()); main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "Error: Stopped by Ctrl-C.\nHint: Nothing had started yet.\n")
+    assert (done.returncode, done.stderr) == (130, "Stopped by Ctrl-C.\nNothing had started yet.\n")
 
 
 @pytest.mark.parametrize(("error", "code"), [("RuntimeError", 130), ("OSError", 130), ("none", 0)])
@@ -236,7 +269,7 @@ def test_ctrl_c_in_an_import_stays_a_ctrl_c_whatever_the_library_makes_of_it(emp
     )
     done = subprocess.run([sys.executable, "-m", "pressed"], capture_output=True, text=True)
     assert done.returncode == code and "Traceback" not in done.stderr
-    assert ("Error: Stopped by Ctrl-C." in done.stderr) == (code == 130)
+    assert done.stderr.startswith("Stopped by Ctrl-C.") == (code == 130)
 
 
 def test_ctrl_c_inside_a_librarys_exec_ends_by_its_exit_code_and_not_by_the_signal(empty) -> None:
@@ -258,9 +291,9 @@ def test_later_ranks_print_nothing(ptk, monkeypatch) -> None:
 
 
 def test_resume_may_stand_without_its_value() -> None:
-    assert app._optional_values(["train", "--resume"]) == ["train", "--resume="]
-    assert app._optional_values(["train", "--resume", "--json"]) == ["train", "--resume=", "--json"]
-    assert app._optional_values(["train", "--resume", "first"]) == ["train", "--resume", "first"]
+    assert app._as_meant(["train", "--resume"]) == ["train", "--resume="]
+    assert app._as_meant(["train", "--resume", "--json"]) == ["train", "--resume=", "--json"]
+    assert app._as_meant(["train", "--resume", "first"]) == ["train", "--resume", "first"]
 
 
 def test_json_output_holds_no_nan() -> None:

@@ -90,7 +90,7 @@ def test_a_real_ctrl_c_ends_a_process_that_streams(empty: Path, engine: str) -> 
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130 and (first + out).endswith(b"\n")
     # llama.cpp reads a file that is written first, which is said.
-    assert [text.split(b":")[0] for text in err.strip().splitlines()[-2:]] == [b"Error", b"Hint"]
+    assert err.strip().splitlines()[-2] == b"Stopped by Ctrl-C."
     assert b"Traceback" not in err
 
 
@@ -116,6 +116,26 @@ def test_interactive_in_a_pipe_takes_a_turn_a_line(ptk, empty: Path, monkeypatch
     first, second, third = outcome.json["samples"]
     assert second["prompt"] == f"Call me{first['text']} and then"
     assert third["prompt"] == "Call me" and third["text"] == first["text"]
+
+
+def test_a_slash_is_a_command_and_not_text_for_the_model(ptk, empty: Path, monkeypatch) -> None:
+    import io
+
+    tiny = str(make_model(empty / "tiny"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("/help\n/nothing\n /help\n/quit\nCall me\n"))
+    outcome = ptk("generate", "-i", "--model", tiny, "--max-tokens", "2")
+    assert outcome.err.count("/new: start over") == 2 and "There is no /nothing." in outcome.err
+    assert len(outcome.out.splitlines()) == 1, "only the line with a space before it was sent"
+
+
+def test_ctrl_c_at_the_prompt_ends_the_session_without_an_error(ptk, empty: Path, monkeypatch) -> None:
+    def pressed(_: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", pressed)
+    outcome = ptk("generate", "-i", "--model", str(make_model(empty / "tiny")))
+    assert outcome.code == 0 and "Error" not in outcome.err and "Stopped" not in outcome.err
 
 
 def test_interactive_refuses_what_it_cannot_do(ptk, empty: Path) -> None:

@@ -50,6 +50,19 @@ def test_a_narrow_terminal_shows_every_name_and_loss_whole(two_runs, columns: in
         assert "finished" in line and "…" not in line and len(line) <= columns
 
 
+def test_eighty_columns_have_room_for_every_figure(two_runs) -> None:
+    record = {"status": "interrupted", "started": "2026-01-01T10:00:00", "steps": 2, "tokens": 110_592}
+    lines = [{"step": 1, "loss": 3.25, "validation_loss": 3.5, "validation_bits_per_byte": 1.25, "elapsed_s": 7500}]
+    for base in ("", "HuggingFaceTB/SmolLM2-135M"):
+        for name in ("first", "second"):
+            write_json(two_runs.run(name).record, record | {"base": base})
+            write_text(two_runs.run(name).metrics, json.dumps(lines[0]) + "\n")
+        command = f"COLUMNS=80 {sys.executable} -m pretrain_cli runs list"
+        done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True)
+        (line,) = [line for line in done.stdout.splitlines() if "second" in line]
+        assert all(figure in line for figure in ("110,592", "3.500", "1.250", "2:05 h")), line
+
+
 def test_no_runs_is_no_error(ptk) -> None:
     outcome = ptk("runs", "list")
     assert outcome.code == 0 and "ptk train" in outcome.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, GgufConfig
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.cli.export import _next
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
 from pretrain_cli.manifest import InputRecord, Manifest, SourceRecord, write_manifest
@@ -47,6 +49,29 @@ def test_an_ollama_export_has_a_modelfile_beside_the_weights(tmp_path: Path) -> 
     folder = make_model(tmp_path / "tiny")
     result = export(Artifacts(tmp_path / "artifacts"), to="ollama", run=str(folder), quantization="q8_0")
     assert (result.path / "Modelfile").read_text().startswith(f"FROM ./{result.files[0].name}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "record", "context"),
+    [
+        ({"max_position_embeddings": 512}, {"base": "", "sequence_length": 64}, 64),
+        ({"max_position_embeddings": 512}, {"base": "owner/name", "sequence_length": 64}, 512),
+        ({"max_position_embeddings": 512, "sliding_window": 96}, {"base": "owner/name"}, 96),
+    ],
+)
+def test_ollama_gets_the_context_that_the_model_has(
+    tmp_path: Path, shape: dict[str, int], record: dict[str, object], context: int
+) -> None:
+    pytest.importorskip("gguf")
+    artifacts = Artifacts(tmp_path / "artifacts")
+    run = artifacts.run("First")
+    make_model(run.model)
+    config = run.model / "config.json"
+    write_json(config, {**json.loads(config.read_text()), **shape})
+    write_json(run.record, {**record, "versions": {}})
+    result = export(artifacts, to="ollama", run="First")
+    assert f"PARAMETER num_ctx {context}\n" in (result.path / "Modelfile").read_text()
+    assert _next(result)[0] == f"ollama create first -f {result.path / 'Modelfile'}"
 
 
 def test_a_checkpoint_is_exported_without_what_only_training_needs(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def test_activations_counted_without_weights_are_those_of_a_real_forward_pass(pr
 
 def test_a_machine_is_read_both_ways_and_an_unknown_one_names_the_nearest() -> None:
     assert parse_machine("h100x8") == parse_machine("8xH100") == TargetMachine(ACCELERATORS["h100"], 8)
+    for name in ACCELERATORS:
+        assert parse_machine(name) == TargetMachine(ACCELERATORS[name], 1)
+        assert parse_machine(f"{name}x2") == parse_machine(f"2x{name}") == TargetMachine(ACCELERATORS[name], 2)
     assert parse_machine("a100-40").count == 1 and parse_machine("h100x64").nodes == 8
     with pytest.raises(UsageError, match="h10") as caught:
         parse_machine("h10x8")

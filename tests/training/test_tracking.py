@@ -94,18 +94,40 @@ def wanted(**values: object) -> Config:
 
 
 def test_auto_tracks_only_where_somebody_is_logged_in(monkeypatch) -> None:
-    assert not tracking.wants_wandb(Config())
+    assert tracking.why_no_wandb(Config()) == "not logged in: wandb login"
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert tracking.wants_wandb(Config())
-    assert not tracking.wants_wandb(changed(Config(), tracking__mode="disabled"))
+    assert not tracking.why_no_wandb(Config())
+    assert tracking.why_no_wandb(changed(Config(), tracking__mode="disabled")) == "tracking.mode is disabled"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert not tracking.wants_wandb(changed(Config(), tracking__report_to="wandb"))
+    off = tracking.why_no_wandb(changed(Config(), tracking__report_to="wandb"))
+    assert off == "WANDB_MODE switches it off"
+
+
+def test_the_state_is_shown_before_anything_is_opened() -> None:
+    heard = Heard()
+    tracking.say_wandb(Config(), heard)
+    assert heard.states["W&B"] == "off, not logged in: wandb login"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("context deadline exceeded\nwhile retrying: dial tcp 127.0.0.1:9: connection refused", "doesn't answer"),
+        ("context deadline exceeded\nwhile retrying: lookup x: no such host", "doesn't answer"),
+        ('returned error 401: {"errors":[{"message":"unauthorized"}]}', "refuses the key"),
+        ("returned error 404: {}", "answers with error 404"),
+    ],
+)
+def test_a_server_that_fails_is_told_in_the_users_words(monkeypatch, said: str, reason: str) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example:8080")
+    error = RuntimeError(f"Failed to get resume status for run abcd: {said}")
+    assert tracking._reason(error) == f"wandb.example {reason}"
 
 
 def test_a_missing_package_is_named(monkeypatch) -> None:
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match="wandb"):
-        tracking.wants_wandb(changed(Config(), tracking__report_to="wandb"))
+        tracking.why_no_wandb(changed(Config(), tracking__report_to="wandb"))
 
 
 def test_the_connection_is_what_wandbs_log_says_last(tmp_path) -> None:
@@ -122,12 +144,13 @@ def test_the_connection_is_what_wandbs_log_says_last(tmp_path) -> None:
 def test_without_a_key_the_run_is_offline_and_says_how_to_send_it(rows) -> None:
     heard, prompts = Heard(), ["The whale", "Call me"]
     config = wanted(train__sample_prompts=prompts, train__eval_steps=2)
-    assert train(config, rows, heard, run_name="no-key").status == "finished"
+    result = train(config, rows, heard, run_name="no-key")
+    assert result.status == "finished" and "Send the run later: wandb sync" in result.tracking
     tables = [json.loads(file.read_text()) for file in rows.run("no-key").path.rglob("media/table/*.json")]
     assert [row[:2] for row in max(tables, key=lambda table: len(table["data"]))["data"]] == [
         [step, prompt] for step in (2, 3) for prompt in prompts
     ]
-    assert heard.states["wandb"] == "offline"
+    assert heard.states["W&B"].startswith("offline, not logged in")
     lines = [text for text in heard.notes + heard.warnings if "wandb sync" in text]
     assert len(lines) == 1 and sync_folder(lines[0]).parent.parent == rows.run("no-key").path
     assert record_of(rows.run("no-key")).wandb.mode == "offline"
@@ -143,7 +166,7 @@ def test_a_server_in_trouble_costs_less_than_ten_seconds(rows, monkeypatch, requ
     heard, began = Heard(), time.monotonic()
     assert train(wanted(), rows, heard, run_name=f"trouble-{trouble}").status == "finished"
     assert time.monotonic() - began < 10 + 3
-    assert heard.states["wandb"] == "offline"
+    assert heard.states["W&B"].startswith("offline, 127.0.0.1 ")
     lines = [text for text in heard.notes + heard.warnings if "wandb sync" in text]
     assert len(lines) == 1 and sync_folder(lines[0]).is_dir()
     delay(rows.run(f"trouble-{trouble}"), trouble)
@@ -157,7 +180,7 @@ def test_everything_arrives_and_a_resume_continues_the_same_run(rows, monkeypatc
         heard = Heard()
         train(wanted(), rows, heard, run_name="tracked")
         train(small(train__max_steps=5, tracking__report_to="wandb"), rows, resume="tracked")
-    assert heard.states["wandb"].split()[1].startswith("http") and not heard.warnings
+    assert heard.states["W&B"].split()[1].startswith("http") and not heard.warnings
     steps = {line["_step"]: line for line in received.history}
     assert {1, 2, 3} <= set(steps)
     for key in ("loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "mfu", "memory_mb"):

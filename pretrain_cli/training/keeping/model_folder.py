@@ -39,6 +39,7 @@ def copy_tokenizer_files(source: Path, target: Path) -> None:
 def model_card(record: RunRecord, rows: PreparedRows, result: TrainResult) -> str:
     """A README.md for the model: what it was made from, how, and how good it is."""
     base = record.base
+    nature = f" ({record.base_nature})" if record.base_nature else ""
     on_hub = "/" in base and not base.startswith((".", "/"))
     lines = [
         "---",
@@ -51,7 +52,7 @@ def model_card(record: RunRecord, rows: PreparedRows, result: TrainResult) -> st
         f"# {record.run}",
         "",
         f"Trained with ptk {record.versions['pretrain-cli']} "
-        + (f"from the base `{Path(base).name}`." if base else "from scratch."),
+        + (f"from the base `{Path(base).name}`{nature}." if base else "from scratch."),
         "",
         f"- parameters: {record.parameters:,}",
         f"- text: {', '.join(rows.inputs[:5]) or 'unnamed'}, {rows.train_tokens:,} tokens; "

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import netrc
 import os
+import re
 import secrets
 import sys
 import time
@@ -78,21 +79,36 @@ def _guarded(
     return call
 
 
-def wants_wandb(config: Config) -> bool:
-    """Whether this run is tracked in W&B: asked for, or installed and logged in.
+def why_no_wandb(config: Config) -> str:
+    """Why this run isn't tracked in W&B; empty where it is: asked for, or installed and logged in.
 
     Raises:
         MissingDependencyError: asked for, and not installed.
     """
-    wanted = config.tracking.report_to
-    if wanted not in ("auto", "wandb") or config.tracking.mode == "disabled":
-        return False
-    if os.environ.get("WANDB_MODE") == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
-        return False
+    wanted, mode = config.tracking.report_to, os.environ.get("WANDB_MODE")
+    if wanted not in ("auto", "wandb"):
+        return f"tracking.report_to is {wanted}"
+    if config.tracking.mode == "disabled":
+        return "tracking.mode is disabled"
+    if mode == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
+        return f"{'WANDB_MODE' if mode == 'disabled' else 'WANDB_DISABLED'} switches it off"
     installed = importlib.util.find_spec("wandb") is not None
     if wanted == "wandb" and not installed:
         raise MissingDependencyError("tracking.report_to = 'wandb' needs wandb.", "Install it: pip install wandb")
-    return installed and (wanted == "wandb" or logged_in() or os.environ.get("WANDB_MODE") == "offline")
+    if not installed:
+        return "wandb isn't installed"
+    return "" if wanted == "wandb" or logged_in() or mode == "offline" else "not logged in: wandb login"
+
+
+def say_wandb(config: Config, progress: Progress) -> None:
+    """Show from the first second on whether the run will be tracked in W&B."""
+    reason = why_no_wandb(config)
+    progress.status("W&B", f"off, {reason}" if reason else "connecting", said=not reason or _declined(config))
+
+
+def _declined(config: Config) -> bool:
+    """Whether the user knows that W&B is off."""
+    return config.tracking.report_to == "none"
 
 
 def logged_in() -> bool:
@@ -104,6 +120,17 @@ def logged_in() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _reason(error: Exception) -> str:
+    """Why W&B couldn't be opened, in the user's words: wandb's own are those of the request that failed."""
+    server = urlparse(os.environ.get("WANDB_BASE_URL", PUBLIC)).hostname or PUBLIC
+    code = re.search(r"error (\d{3})", str(error))
+    if code:
+        return f"{server} refuses the key" if code[1] in ("401", "403") else f"{server} answers with error {code[1]}"
+    if any(word in str(error).lower() for word in ("deadline", "timed out", "refused", "no such host", "unreachable")):
+        return f"{server} doesn't answer"
+    return first_line(error)[:160]
 
 
 def _with_plain_arguments(call: Callable[..., Any], **keywords: Any) -> Any:
@@ -127,6 +154,7 @@ class WandbTracker:
         progress: told the state, and once what to do about an offline run.
 
     Attributes:
+        told: how it stands, for the run's summary.
         spent_s: seconds that the training has waited for W&B in all.
     """
 
@@ -142,6 +170,7 @@ class WandbTracker:
         self.id = known.id if known is not None else ""
         self.url = known.url if known is not None else ""
         self.mode = "off"
+        self.told = ""
         self.spent_s = 0.0
 
     def start(self, lines: Sequence[Mapping[str, Any]] = ()) -> WandbRecord:
@@ -155,7 +184,7 @@ class WandbTracker:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         mode = os.environ.get("WANDB_MODE") or self._config.tracking.mode
         if mode == "online" and not logged_in():
-            self._open("offline", "no key: log in with `wandb login`")
+            self._open("offline", "not logged in (wandb login)")
         elif mode == "online":
             self._open_online()
         else:
@@ -198,7 +227,10 @@ class WandbTracker:
         late = self._guard(lambda: self._run.finish(exit_code=exit_code)) is False
         took = time.monotonic() - began
         if self.mode == "online" and (late or took >= 0.9 * FINISH_SECONDS):
-            self._progress.warn(f"W&B hasn't received everything. Send it later: wandb sync --include-online {folder}")
+            self.told = f"W&B hasn't received everything. Send it later: wandb sync --include-online {folder}"
+            self._progress.warn(self.told)
+        elif self.mode == "online":
+            self.told = f"synced {self.url}"
         self._run = None
 
     def _show_state(self) -> None:
@@ -209,7 +241,7 @@ class WandbTracker:
         state = connection(Path(self._sync_folder())) or self._state
         if state != self._state:
             self._state = state
-            self._progress.status("wandb", f"{state} {self.url}".strip())
+            self._progress.status("W&B", f"{state} {self.url}".strip())
 
     def _open_online(self) -> None:
         reason = self._try("online")
@@ -217,17 +249,20 @@ class WandbTracker:
             self._open("offline", reason)
         else:
             self.mode, self.url = "online", str(self._run.url or "")
-            self._progress.status("wandb", f"online {self.url}".strip())
+            self._progress.status("W&B", f"online {self.url}".strip())
 
     def _open(self, mode: str, why: str) -> None:
         reason = self._try(mode)
         if reason:
             self.mode = "off"
+            self.told = f"off, {reason}"
+            self._progress.status("W&B", self.told, said=True)
             self._progress.warn(f"W&B is off: {reason}. The run's own record is complete.")
             return
         self.mode = "offline"
-        self._progress.status("wandb", "offline", said=True)
-        self._progress.note(f"W&B is offline ({why}). Send the run later: wandb sync {self._sync_folder()}")
+        self.told = f"offline, {why}. Send the run later: wandb sync {self._sync_folder()}"
+        self._progress.status("W&B", f"offline, {why}", said=True)
+        self._progress.note(f"W&B is {self.told}")
 
     def _try(self, mode: str) -> str:
         """Open the run in ``mode``; the reason if that failed."""
@@ -261,7 +296,7 @@ class WandbTracker:
         except Exception as error:  # whatever a tracker does, the run continues
             self._run = None
             self._end_service()
-            return first_line(error)[:160]
+            return _reason(error)
         finally:
             self.spent_s += time.monotonic() - began
 
@@ -282,11 +317,9 @@ class WandbTracker:
         except Exception as error:  # a dead wandb-core raises from log()
             folder = self._sync_folder()
             self._run, self.mode = None, "off"
-            self._progress.status("wandb", "off", said=True)
-            self._progress.warn(
-                f"W&B stopped ({first_line(error)[:160]}); training continues. Send what it kept: "
-                f"wandb sync --include-online {folder}"
-            )
+            self.told = f"stopped, {_reason(error)}. Send what it kept: wandb sync --include-online {folder}"
+            self._progress.status("W&B", "off", said=True)
+            self._progress.warn(f"Training continues, but W&B {self.told}")
             return False
         finally:
             self.spent_s += time.monotonic() - began
