@@ -15,7 +15,7 @@ CUT_SHORT = 0.5
 LATE = 0.2
 """Share of a run's steps, its last, over which a loss is called still falling."""
 FALLING = 0.05
-"""Share of the loss that it falls by in that time. The end of a decaying rate alone takes 2 to 3 %."""
+"""Share of the loss that it falls by in that time, or in proportion in a longer one."""
 RISING = 0.02
 """Share by which the last validation loss is above the lowest one, where a run is called overfit."""
 LEAST_VALIDATIONS = 3
@@ -105,10 +105,13 @@ def _verdict(outcome: RunOutcome, validation: Sequence[tuple[int, float]], slowe
             "overfit",
             f"The validation loss rose {rise}: the model is overfit. More text or fewer steps help.",
         )
-    before = [loss for step, loss in validation[:-2] if step <= (1 - LATE) * steps]
-    if before and max(newest) < before[-1] and newest[-1] < (1 - FALLING) * before[-1]:
-        fall = f"from {score(before[-1])} to {score(newest[-1])}"
-        return "undertrained", f"The validation loss was still falling ({fall}): more steps would lower it."
+    before = [point for point in validation[:-2] if point[0] <= (1 - LATE) * steps]
+    if before and max(newest) < before[-1][1]:
+        step, loss = before[-1]
+        share_of_steps = (steps - step) / steps
+        if newest[-1] < loss * (1 - FALLING * share_of_steps / LATE):
+            fall = f"from {score(loss)} at step {exact(step)} to {score(newest[-1])}"
+            return "undertrained", f"The validation loss was still falling {fall}: more steps may lower it."
     return "", ""
 
 
