@@ -10,7 +10,7 @@ from pretrain_cli.errors import UsageError
 
 GPUS_PER_NODE = 8
 MFU_SOURCES = (
-    "38 to 43 % on 8 192 to 16 384 H100 (Llama 3, arXiv 2407.21783, table 4), 46 % on 6 144 TPU v4 "
+    "38 to 43% on 8,192 to 16,384 H100 (Llama 3, arXiv 2407.21783, table 4), 46% on 6,144 TPU v4 "
     "(PaLM, arXiv 2204.02311, table 3); small models reach less"
 )
 
@@ -77,7 +77,7 @@ class TargetMachine:
 
     @property
     def name(self) -> str:
-        return f"{self.accelerator.name}x{self.count}"
+        return f"{self.accelerator.name}x{self.count}" if self.count > 1 else self.accelerator.name
 
     @property
     def nodes(self) -> int:

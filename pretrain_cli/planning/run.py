@@ -167,8 +167,8 @@ class _Work:
         at_once = self.plan.micro_batch * self.outline.sequence_length
         if at_once < BUSY_TOKENS:
             said.append(
-                f"Each device has {at_once} tokens at a time, which keeps it less busy than that: the steps will take "
-                "longer. A larger train.batch_tokens or fewer devices use them better."
+                f"Each device has {at_once:,} tokens at a time, which keeps it less busy than that: the steps will "
+                "take longer. A larger train.batch_tokens or fewer devices use them better."
             )
         return [*said, "The extra `gpu` is assumed to be installed there, flash-attn and torchao are not."]
 
