@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError
+from pretrain_cli.formatting import count_of
 from pretrain_cli.records import FileRecord, Record, VersionedRecord, damaged_files, read_versioned
 from pretrain_cli.storage import read_json, write_json
 
@@ -69,6 +70,36 @@ class SplitRecord(Record):
     def tokens_per_byte(self) -> float | None:
         """Tokens of a byte of text, which turns a loss per token into bits per byte; None for an empty split."""
         return self.tokens / self.bytes if self.bytes else None
+
+
+class HeldOutRecord(Record):
+    """What the held-out text is of.
+
+    Attributes:
+        whole: documents that are held out whole.
+        ends: documents whose end is held out.
+        kinds: ending of a file → share of the bytes of its kind that is held out.
+        files: of the files that most is held out of, their share of all held-out bytes.
+        documents: number of a held-out document → its file, of the first ones.
+    """
+
+    whole: int
+    ends: int
+    kinds: dict[str, float] = {}
+    files: dict[str, float] = {}
+    documents: dict[str, str] = {}
+
+    def told(self) -> str:
+        """In words: "the ends of 10 documents and 12 whole ones, most of them of a.txt (40%) and b.html (21%)"."""
+        ends = f"the {'end' if self.ends == 1 else 'ends'} of {count_of(self.ends, 'document')}"
+        if not self.ends:
+            what = count_of(self.whole, "document")
+        else:
+            what = f"{ends} and {count_of(self.whole, 'whole one')}" if self.whole else ends
+        largest = [f"{name} ({share:.0%})" for name, share in list(self.files.items())[:2]]
+        if len(self.files) == 1:
+            return f"{what}, of {next(iter(self.files))}"
+        return f"{what}, most of {' and '.join(largest)}"
 
 
 class SourceRecord(Record):
@@ -159,6 +190,7 @@ class Manifest(VersionedRecord):
         tokenizer: that made the ids.
         base: the base that the rows were prepared for; empty from scratch.
         train, validation: what the splits hold.
+        held_out: what the validation split is of; None for data prepared by 0.1.0, or where nothing is held out.
         sources: name → what it gave.
         statistics: figures of all rows.
         rejected: bad records by reason, which ``data.on_error = "skip"`` left out.
@@ -177,6 +209,7 @@ class Manifest(VersionedRecord):
     base: str = ""
     train: SplitRecord
     validation: SplitRecord = SplitRecord()
+    held_out: HeldOutRecord | None = None
     sources: dict[str, SourceRecord] = {}
     statistics: Statistics
     rejected: dict[str, int] = {}

@@ -33,6 +33,7 @@ def test_a_manifest_is_written_as_it_was_read(artifacts: Artifacts) -> None:
     assert json.loads(artifacts.manifest.read_text()) == {
         **before,
         "files": {},
+        "held_out": None,
         "tokenizer": {**before["tokenizer"], "longest_word": 0},
     }
 

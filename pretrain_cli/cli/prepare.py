@@ -85,14 +85,17 @@ def _title(result: PrepareResult) -> str:
 
 
 def _facts(result: PrepareResult, base: str) -> list[tuple[str, str]]:
-    documents = count_of(result.validation_documents, "document")
+    held = result.held_out
+    of = f": {held.told()}" if held is not None else f" of {count_of(result.validation_documents, 'document')}"
     nature = base_nature(base)
     facts = [
         ("tokenizer", result.tokenizer),
         *([("base", nature)] if nature else []),
         ("rows", f"{count(result.train_rows)} for training, {percent(result.fill, 1)} full"),
-        ("held out", f"{count_of(result.validation_rows, 'row')} of {documents}"),
+        ("held out", f"{count_of(result.validation_rows, 'row')}{of}"),
     ]
+    if held is not None and len(held.kinds) > 1:
+        facts.append(("by kind", ", ".join(f"{kind} {percent(share, 1)}" for kind, share in held.kinds.items())))
     if result.dropped:
         facts.append(("left out", ", ".join(f"{count(number)} {reason}" for reason, number in result.dropped.items())))
     if not result.reused:

@@ -61,11 +61,11 @@ class DataConfig(Section):
     packing: Literal["auto", "concat", "best-fit"] = "auto"
     """`concat`: join documents end to end and cut; `best-fit`: keep pieces whole within rows (arXiv 2404.10830). `auto`: best-fit."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Share of the text that is held out for validation: whole documents, or the end of a single one. `data.split` says which."""
-    split: Literal["auto", "tail", "hash"] = "auto"
-    """Which documents are held out. `tail`: the last ones; `hash`: chosen by a seeded hash of each text, so that they stay the same when files are added. `auto`: hash from 1,000 documents on."""
+    """Share of the text that is held out for validation: whole documents, or the ends of large ones. `data.split` says which."""
+    split: Literal["auto", "spread", "tail", "hash"] = "auto"
+    """What is held out. `spread` (`auto`): the end of each large document, and of small ones some of each source and kind of file, drawn by a seeded hash of their text; `hash`: documents drawn so, whatever their size and kind; `tail`: the last documents."""
     seed: Seed = 0
-    """Seed of the hash split, the draws of a mixture and the tokenizer's sample."""
+    """Seed of the draw of held-out documents, the draws of a mixture and the tokenizer's sample."""
     exact_dedup: bool = True
     """Leave out documents that repeat the whole text of an earlier one."""
     near_dedup: bool = False

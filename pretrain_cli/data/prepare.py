@@ -82,7 +82,7 @@ def _prepare(
     folder, counts = encode_text(config.data, sources.files, settings, tokenizer, work, progress, merge=merge)
     messages.add_notes([note for each in counts for note in each.notes])
 
-    encoded = open_encoded(folder, len(counts), settings.dtype)
+    encoded = open_encoded(folder, counts, sources.files, settings.dtype)
     selection = select(encoded, config.data, sources.weights, tokenizer)
     _check_something_left(counts, selection)
     rows = choose_rows(config, tokenizer, messages.warn)

@@ -10,12 +10,15 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.accounting.ledger import add_up
 from pretrain_cli.data.encoding.shards import ShardCounts
 from pretrain_cli.formatting import exact
-from pretrain_cli.manifest import Manifest
+from pretrain_cli.manifest import HeldOutRecord, Manifest
 
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What prepare made. ``fill``: share of the rows' places that hold tokens; ``dropped``: documents by reason."""
+    """What prepare made.
+
+    ``fill``: share of the rows' places that hold tokens; ``dropped``: documents by reason; ``held_out``: of what.
+    """
 
     documents: int
     bytes: int
@@ -31,6 +34,7 @@ class PrepareResult:
     train_rows: int
     validation_rows: int
     validation_documents: int
+    held_out: HeldOutRecord | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -55,6 +59,7 @@ def result_of(manifest: Manifest, artifacts: Artifacts, started: float, *, reuse
         train_rows=train.rows,
         validation_rows=validation.rows,
         validation_documents=validation.documents,
+        held_out=manifest.held_out,
         warnings=list(manifest.warnings),
     )
 

@@ -40,6 +40,7 @@ def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[TextDo
     info = read_tokenizer(artifacts.tokenizer)
     tokenizer = Tokenizer.from_file(str(info.file))
     source_names = list(manifest.sources)
+    files = manifest.held_out.documents if manifest.held_out is not None else {}
     for number, stored in enumerate(iterate_documents(artifacts.validation_rows)):
         if number == 0:  # the rows are open now
             check_still(artifacts, manifest)
@@ -51,7 +52,8 @@ def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[TextDo
         text = tokenizer.decode(ids, skip_special_tokens=False)
         if text:
             source = source_names[stored.source] if 0 <= stored.source < len(source_names) else ""
-            yield TextDocument.whole(f"document {stored.index}", text, source)
+            file = files.get(str(stored.index))
+            yield TextDocument.whole(f"{f'{file}, ' if file else ''}document {stored.index}", text, source)
 
 
 def read_files(files: list[InputFile], data: DataConfig) -> Iterator[TextDocument]:

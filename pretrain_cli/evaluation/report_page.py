@@ -11,7 +11,7 @@ from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
-from pretrain_cli.evaluation.texts import GENERAL
+from pretrain_cli.evaluation.texts import GENERAL, VALIDATION
 from pretrain_cli.formatting import byte_size, count_of, duration, exact, percent, score
 from pretrain_cli.model.names import base_name
 from pretrain_cli.processes import available_cores
@@ -105,7 +105,8 @@ def _before_and_after(result: EvaluateResult, continued: bool) -> list[str]:
     rows: list[Any] = []
     values: dict[str, dict[str, tuple[float, float, float]]] = {}
     for place, first in enumerate(models[0].texts):
-        rows.append(f"{first.name}: {exact(first.bytes)} bytes, {count_of(first.documents, 'document')}")
+        of = f": {result.held_out}" if first.name == VALIDATION and result.held_out else ""
+        rows.append(f"{first.name}: {exact(first.bytes)} bytes, {count_of(first.documents, 'document')}{of}")
         for model in reversed(models):  # what came before is shown first
             text = model.texts[place]
             low_high = text.bits_per_byte_interval

@@ -120,7 +120,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Everything. ``report`` is report.json, ``page`` report.html."""
+    """Everything. ``report`` is report.json, ``page`` report.html; ``held_out``: what the text "validation" is of."""
 
     models: list[ModelScores]
     comparison: list[Comparison]
@@ -129,6 +129,7 @@ class EvaluateResult:
     seconds: float
     warnings: list[str] = field(default_factory=list)
     samples: list[SampleTexts] = field(default_factory=list)
+    held_out: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only, as in report.json; what isn't finite is None, since JSON can't write it."""
@@ -140,6 +141,7 @@ class EvaluateResult:
             "samples": [asdict(sample) for sample in self.samples],
             "seconds": round(self.seconds, 3),
             "warnings": self.warnings,
+            "held_out": self.held_out,
         }
         return finite(value)  # type: ignore[no-any-return]
 

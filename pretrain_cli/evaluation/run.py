@@ -85,6 +85,9 @@ def evaluate(
         require_lm_eval()
     named = choose_models(config, artifacts, models)
     texts = collect_texts(config, artifacts)
+    for text in texts:
+        if text.held_out:
+            progress.note(f"{text.name} is {text.held_out}")
     arithmetic = _choose_arithmetic(config)
     context = shared_context(named, config.evaluate.context)
     prompts = choose_prompts(_given_prompts(config, named[0]), texts, config.evaluate.samples)
@@ -115,6 +118,7 @@ def evaluate(
             SampleTexts(prompt, {entry.scores.name: entry.written[prompt] for entry in scored})
             for prompt in dict.fromkeys(prompts)
         ],
+        held_out=next((text.held_out for text in texts if text.held_out), ""),
     )  # fmt: skip
     for warning in result.warnings:
         progress.warn(warning)

@@ -45,18 +45,22 @@ Documents = Callable[[], Iterator[TextDocument]]
 
 @dataclass(frozen=True)
 class Text:
-    """A named text. ``read()`` starts a fresh pass over its documents; ``n_bytes`` is their size in UTF-8."""
+    """A named text. ``read()`` starts a fresh pass over its documents; ``n_bytes`` is their size in UTF-8.
+
+    ``held_out`` says in words what a held-out text is of.
+    """
 
     name: str
     read: Documents
     n_bytes: int
     n_documents: int
+    held_out: str = ""
 
     @staticmethod
-    def measured(name: str, read: Documents) -> Text:
+    def measured(name: str, read: Documents, held_out: str = "") -> Text:
         """A text whose size one pass over its documents measures."""
         n_bytes = n_documents = 0
         for document in read():
             n_bytes += sum(len(part.encode("utf-8")) for part in document.parts)
             n_documents += 1
-        return Text(name, read, n_bytes, n_documents)
+        return Text(name, read, n_bytes, n_documents, held_out)

@@ -54,7 +54,8 @@ def too_short(text: Text) -> DataError:
 
 def _validation(artifacts: Artifacts) -> Text:
     manifest = read_manifest(artifacts)
-    return Text.measured(VALIDATION, lambda: read_validation(artifacts, manifest))
+    told = manifest.held_out.told() if manifest.held_out is not None else ""
+    return Text.measured(VALIDATION, lambda: read_validation(artifacts, manifest), told)
 
 
 def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:

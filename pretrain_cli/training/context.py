@@ -157,6 +157,8 @@ def open_context(
         choices.note(f"base {nature}")
     seen = f"seen across in a row{f': {rows.why_seen}' if rows.why_seen else ''}"
     choices.note(f"documents {'kept apart in a row' if rows.masked else seen}")
+    if rows.held_out_of:
+        choices.note(f"validation on {rows.held_out_of}")
     for name, reason in plan.reasons.items():
         choices.told(name, reason)
     kernels = choose_kernels(hardware_of(machine.device), config.train, model.config.model_type, model.num_parameters())

@@ -30,13 +30,8 @@ from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.manifest import Unwritable, read_manifest
 from pretrain_cli.progress import Progress
 from tests.support.messy import UNUSABLE, write_messy
-from tests.support.preparing import PROSE, Preparing, check_ledger, row_bytes, texts
+from tests.support.preparing import PROSE, Preparing, check_ledger, row_bytes, texts, write_jsonl
 from tests.support.runs import Heard
-
-
-def write_jsonl(path: Path, documents: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
-    return path
 
 
 def test_the_text_comes_back_byte_for_byte(preparing: Preparing, tmp_path: Path) -> None:
@@ -74,7 +69,7 @@ def test_a_single_document_gives_its_tail_from_the_start_of_a_line(preparing: Pr
 def test_the_last_documents_are_held_out_and_never_a_duplicate(preparing: Preparing, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(99)] + [f"Document 0. {PROSE}"])
     for dedup in (True, False):
-        _, artifacts = preparing(path, exact_dedup=dedup, into=f"dedup-{dedup}")
+        _, artifacts = preparing(path, exact_dedup=dedup, split="tail", into=f"dedup-{dedup}")
         held, trained = texts(artifacts, artifacts.validation_rows), texts(artifacts, artifacts.train_rows)
         assert not set(held) & set(trained)
         assert held and set(held) <= {f"Document {i}. {PROSE}" for i in range(90, 99)}
@@ -87,7 +82,7 @@ def test_a_thousand_documents_keep_their_sides_when_files_are_added(preparing: P
     for inputs in (["b"], ["a", "b", "c"]):
         _, artifacts = preparing(*(tmp_path / f"{name}.jsonl" for name in inputs), into="-".join(inputs))
         held.append({text for text in texts(artifacts, artifacts.validation_rows) if text.startswith("b")})
-        assert read_manifest(artifacts).settings.split == "hash"
+        assert read_manifest(artifacts).settings.split == "spread"
     assert held[0] == held[1] and 20 < len(held[0]) < 80
 
 
@@ -281,7 +276,8 @@ def test_sources_are_weighted_and_counted(tmp_path: Path, byte_level: Path) -> N
     prepare(Config.model_validate(config), artifacts)
     check_ledger(artifacts)
     counted = read_manifest(artifacts).sources
-    assert counted["domain"].documents == 200
+    assert counted["domain"].validation_documents and counted["general"].validation_documents
+    assert counted["domain"].documents == 2 * (100 - counted["domain"].validation_documents)
     assert 25 < counted["general"].documents < 75
     assert sum(text.startswith("Domain 7.") for text in texts(artifacts)) == 2
 

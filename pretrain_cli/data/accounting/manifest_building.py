@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.accounting.figures import make_statistics, source_record, split_record
+from pretrain_cli.data.accounting.held_out import held_out_record
 from pretrain_cli.data.accounting.ledger import add_up
 from pretrain_cli.data.accounting.packed_text import PackedText
 from pretrain_cli.data.fingerprint import fingerprint
@@ -39,6 +40,7 @@ def build_manifest(
         base=config.model.base,
         train=train,
         validation=validation,
+        held_out=held_out_record(text),
         sources={name: source_record(index, text) for index, name in enumerate(sources.names)},
         statistics=make_statistics(ledger, text),
         rejected=add_up(count.rejected for count in text.counts),

@@ -33,3 +33,9 @@ class DocumentRanges:
         """All ids of some documents."""
         first = np.broadcast_to(np.int64(0), len(entries))
         return DocumentRanges(documents, entries, first, table["tokens"][entries], table["source"][entries])
+
+    def and_others(self, others: DocumentRanges) -> tuple[DocumentRanges, Ints]:
+        """Both together, by document; and which of them comes when."""
+        columns = {name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in vars(self)}
+        order = np.argsort(columns["documents"], kind="stable")
+        return DocumentRanges(**{name: column[order] for name, column in columns.items()}), order

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.choosing.ranges import DocumentRanges
 from pretrain_cli.data.choosing.split import choose_split, copies, first_seen, hold_out
-from pretrain_cli.data.choosing.tail import cut_tail
+from pretrain_cli.data.choosing.tail import cut_tails
 from pretrain_cli.data.cleaning.near_duplicates import near_duplicates
 from pretrain_cli.data.encoding.encoded import EncodedDocuments, Ints
 from pretrain_cli.tokenizer.load import TokenizerInfo
@@ -24,8 +24,9 @@ class Selection:
         train, validation: what the splits are made of.
         dropped: reason → which of all encoded documents it leaves out [n].
         repeated_documents, repeated_tokens: copies that the sources' weights ask for.
-        validation_bytes: of the text held out.
-        split: how it was chosen, ``hash`` or ``tail``.
+        validation_sizes: bytes of each entry of ``validation``.
+        kept: bytes of each of all encoded documents, 0 of those left out [n].
+        split: how it was chosen, ``spread``, ``hash`` or ``tail``.
     """
 
     train: DocumentRanges
@@ -33,8 +34,14 @@ class Selection:
     dropped: dict[str, npt.NDArray[np.bool_]]
     repeated_documents: int
     repeated_tokens: int
-    validation_bytes: int
+    validation_sizes: Ints
+    kept: Ints
     split: str
+
+    @property
+    def validation_bytes(self) -> int:
+        """Of the text held out."""
+        return int(self.validation_sizes.sum())
 
 
 def select(encoded: EncodedDocuments, config: DataConfig, weights: list[float], info: TokenizerInfo) -> Selection:
@@ -44,23 +51,25 @@ def select(encoded: EncodedDocuments, config: DataConfig, weights: list[float], 
         encoded: all documents, in reading order.
         config: says about duplicates and the split.
         weights: of the sources.
-        info: of the tokenizer, for a tail that is held out.
+        info: of the tokenizer, for ends that are held out.
     """
     table = encoded.table
     hashes = np.ascontiguousarray(table["hash"])
     times = copies(table["source"].astype(np.int64), hashes, weights, config.seed)
     dropped = _dropped(encoded, hashes, times, config)
     kept = np.flatnonzero(~np.logical_or.reduce([*dropped.values(), np.zeros(len(table), bool)]))
-    split = choose_split(config.split, len(kept))
-    held, cut = hold_out(table["bytes"][kept], hashes[kept], config.validation_fraction, split, config.seed)
-    train = DocumentRanges.of(table, kept[~held], np.flatnonzero(~held))
-    validation = DocumentRanges.of(table, kept[held], np.flatnonzero(held))
-    validation_bytes = int(table["bytes"][kept[held]].sum())
-    if cut and (parted := cut_tail(train, encoded, config.validation_fraction, info)):
-        train, validation, validation_bytes = parted
+    split, sizes = choose_split(config.split), table["bytes"][kept]
+    kinds = encoded.kinds[kept]
+    held = hold_out(sizes, hashes[kept], kinds, config.validation_fraction, split, config.seed)
+    train, whole = (DocumentRanges.of(table, kept[side], np.flatnonzero(side)) for side in (~held.whole, held.whole))
+    train, ends, end_sizes = cut_tails(train, held.tails[~held.whole], encoded, info)
+    validation, order = whole.and_others(ends)
+    validation_sizes = np.concatenate([sizes[held.whole], end_sizes])[order]
+    kept_sizes = np.zeros(len(table), np.int64)
+    kept_sizes[kept] = sizes
     train, repeated = _with_copies(train, times, len(kept))
     repeated_tokens = int(train.tokens[len(train.tokens) - repeated :].sum())
-    return Selection(train, validation, dropped, repeated, repeated_tokens, validation_bytes, split)
+    return Selection(train, validation, dropped, repeated, repeated_tokens, validation_sizes, kept_sizes, split)
 
 
 def _dropped(

@@ -1,4 +1,4 @@
-"""Cuts the tail of the last document off for validation, where a line or a word begins."""
+"""Cuts the ends of documents off for validation, where a line or a word begins."""
 
 from __future__ import annotations
 
@@ -18,29 +18,26 @@ IDS_SEARCHED = 4096
 LINE, WORD, CHARACTER, INSIDE = 3, 2, 1, 0
 
 
-def cut_tail(
-    train: DocumentRanges, encoded: EncodedDocuments, fraction: float, info: TokenizerInfo
-) -> tuple[DocumentRanges, DocumentRanges, int] | None:
-    """(train, validation, bytes held out): about ``fraction`` of all bytes, the tail of the last document of ``train``.
+def cut_tails(
+    train: DocumentRanges, tails: Ints, encoded: EncodedDocuments, info: TokenizerInfo
+) -> tuple[DocumentRanges, DocumentRanges, Ints]:
+    """(train, validation, bytes of each end): of each entry of ``train`` the last ``tails`` bytes, about.
 
-    None where it has no place to be cut.
+    An entry that has no place to be cut stays whole.
     """
-    ids = _stored_ids(encoded, int(train.entries[-1]))
-    sizes = token_bytes(info.file)
-    cut = _cut_place(ids, sizes, fraction * int(encoded.table["bytes"][train.entries].sum()), _starts(info))
-    if not 0 < cut < len(ids):
-        return None
-    held_bytes = sum(int(sizes[ids[at : at + IDS_AT_ONCE]].sum()) for at in range(cut, len(ids), IDS_AT_ONCE))
-    tokens = train.tokens.copy()
-    tokens[-1] = cut
+    sizes, starts = token_bytes(info.file), _starts(info)
+    tokens, first, ends = train.tokens.copy(), np.zeros(len(train.tokens), np.int64), []
+    for entry in np.flatnonzero(tails):
+        ids = _stored_ids(encoded, int(train.entries[entry]))
+        cut = _cut_place(ids, sizes, float(tails[entry]), starts)
+        if 0 < cut < len(ids):
+            tokens[entry], first[entry] = cut, cut
+            ends.append(sum(int(sizes[ids[at : at + IDS_AT_ONCE]].sum()) for at in range(cut, len(ids), IDS_AT_ONCE)))
+    held = np.flatnonzero(first)
     validation = DocumentRanges(
-        train.documents[-1:].copy(),
-        train.entries[-1:].copy(),
-        np.array([cut]),
-        np.array([len(ids) - cut]),
-        train.sources[-1:].copy(),
+        train.documents[held], train.entries[held], first[held], train.tokens[held] - first[held], train.sources[held]
     )
-    return replace(train, tokens=tokens), validation, held_bytes
+    return replace(train, tokens=tokens), validation, np.array(ends, np.int64)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import xxhash
 
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.choosing.split import choose_split, hold_out, same_text
+from pretrain_cli.data.choosing.split import choose_split, hold_out, hold_out_amply, same_text
 from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Document, DocumentBatch, bad_record
-from pretrain_cli.data.reading.input_files import InputFile
+from pretrain_cli.data.reading.input_files import InputFile, kind_of
 from pretrain_cli.data.reading.read import read_all
 
 DRAWN_CHARACTERS = 1 << 16
@@ -38,12 +38,12 @@ def draw_sample(files: list[InputFile], config: Config) -> TokenizerSample:
     """About ``tokenizer.sample_bytes`` of text, drawn evenly by a hash of text and seed, none of it held out.
 
     All documents are read, because which of them are held out depends on all. With cleaning steps, near dedup or
-    weights that isn't known before the end: twice the share is left out.
+    weights that isn't known before the end: more is left out.
 
     Raises:
         DataError: a bad record or file, where ``on_error`` is "fail".
     """
-    drawing = _Drawing(config, sum(max(0, file.size) for file in files))
+    drawing = _Drawing(config, files)
     for record in read_all(files, config.data):
         if isinstance(record, DocumentBatch):
             for digest, encoded, text in zip(
@@ -51,7 +51,7 @@ def draw_sample(files: list[InputFile], config: Config) -> TokenizerSample:
             ):
                 if not text.isspace():
                     drawing.take(text, len(encoded))
-                    drawing.end(digest)
+                    drawing.end(digest, record.path)
         elif isinstance(record, Document):
             drawing.take_part(record)
         elif config.data.on_error == "fail" and record.reason not in HARMLESS_REASONS:
@@ -64,16 +64,21 @@ class _Drawing:
     """The text drawn so far: (document, byte that it starts at there, text)."""
 
     config: Config
-    expected_bytes: int
+    files: list[InputFile]
     sizes: array[int] = field(default_factory=lambda: array("q", [0]))
     hashes: list[bytes] = field(default_factory=list)
+    kinds: array[int] = field(default_factory=lambda: array("q"))
     drawn: list[tuple[int, int, str]] = field(default_factory=list)
     used: int = 0
     digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
 
     def __post_init__(self) -> None:
         self.limit = self.config.tokenizer.sample_bytes
-        self.share = min(1.0, self.limit / max(1, self.expected_bytes))
+        self.share = min(1.0, self.limit / max(1, sum(max(0, file.size) for file in self.files)))
+        numbers: dict[tuple[int, str], int] = {}
+        self.kind_numbers = {
+            file.path: numbers.setdefault((file.source, kind_of(file.path)), len(numbers)) for file in self.files
+        }
         self.cleaner = Cleaner(self.config.data.cleaning)
 
     def take(self, text: str, size: int) -> None:
@@ -103,34 +108,34 @@ class _Drawing:
         self.digest.update(encoded)
         self.take(record.text, len(encoded))
         if record.final:
-            self.end(self.digest.digest())
+            self.end(self.digest.digest(), record.path)
             self.digest = xxhash.xxh3_128()
 
-    def end(self, digest: bytes) -> None:
-        """The current document is whole."""
+    def end(self, digest: bytes, path: str) -> None:
+        """The current document, of the file ``path``, is whole."""
         self.hashes.append(digest)
+        self.kinds.append(self.kind_numbers.get(path, -1))
         self.sizes.append(0)
 
     def finish(self) -> TokenizerSample:
         data, sizes = self.config.data, np.array(self.sizes[: len(self.hashes)], np.int64)
         hashes = np.frombuffer(b"".join(self.hashes), ">u8").reshape(-1, 2).astype(np.uint64)
         uncertain = bool(data.cleaning or data.near_dedup or data.sources)
-        fraction = min(0.9, data.validation_fraction * (2 if uncertain else 1))
         first = same_text(hashes)
         once = np.flatnonzero(first == np.arange(len(first))) if data.exact_dedup else np.arange(len(first))
-        way = choose_split(data.split, len(once))
-        held, cut = hold_out(sizes[once], hashes[once], fraction, way, data.seed)
-        if uncertain and data.split == "auto" and way == "hash":  # what is dropped later may leave too few for a draw
-            held |= hold_out(sizes[once], hashes[once], fraction, "tail", data.seed)[0]
-        held_out = np.zeros(len(sizes) + 1, bool)
-        held_out[once] = held
-        held_out[: len(first)] = held_out[first]  # the copies of a held-out text, too
-        last = int(once[-1]) if len(once) else 0
-        tail = int(sizes[last] - 1.02 * fraction * sizes[once].sum()) if cut else 0
+        choose, kinds = (hold_out_amply if uncertain else hold_out), np.array(self.kinds, np.int64)
+        held = choose(
+            sizes[once], hashes[once], kinds[once], data.validation_fraction, choose_split(data.split), data.seed
+        )
+        # The copies of a text share its fate. A document that a damaged file broke off is the last, and has none.
+        first = np.append(first, len(first))
+        whole = set(once[held.whole].tolist())
+        ends = {int(once[at]): int(sizes[once[at]] - 1.02 * held.tails[at]) for at in np.flatnonzero(held.tails)}
+        placed = ((int(first[document]), at, text) for document, at, text in self.drawn)
         drawn = [
-            _first_bytes(text, tail - at) if cut and document == last else text
-            for document, at, text in self.drawn
-            if not held_out[document]
+            _first_bytes(text, ends[document] - at) if document in ends else text
+            for document, at, text in placed
+            if document not in whole
         ]
         texts = list(filter(None, map(self._clean, drawn)))
         dropped = Counter() if texts else Counter(filter(None, map(self.cleaner.dropping_step, drawn)))

@@ -60,7 +60,7 @@ def _key(files: list[InputFile], settings: ShardSettings, tokenizer: TokenizerIn
     encoder = settings.encoder
     return fingerprint(
         {
-            "layout": 3,
+            "layout": 4,
             "files": [file.to_dict() for file in files],
             "settings": [settings.dtype, settings.separator, settings.column, settings.encoding, settings.on_error],
             "cleaning": [*settings.cleaning, "near" if settings.near_dedup else ""],

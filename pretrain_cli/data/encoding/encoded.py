@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy.typing as npt
 
 from pretrain_cli.data.cleaning.near_duplicates import Signatures
 from pretrain_cli.data.encoding.shard_files import shard_file
-from pretrain_cli.data.encoding.shards import DOCUMENT
+from pretrain_cli.data.encoding.shard_plan import plan_shards
+from pretrain_cli.data.encoding.shards import DOCUMENT, ShardCounts
+from pretrain_cli.data.reading.input_files import InputFile, kind_of
 
 Ints = npt.NDArray[np.int64]
 
@@ -25,12 +28,25 @@ class EncodedDocuments:
         shard_sizes: documents in each shard.
         folder: of the shards' files.
         dtype: of the ids there.
+        spans: (file, documents) of each span that was read, in order.
     """
 
     table: npt.NDArray[np.void]
     shard_sizes: list[int]
     folder: Path
     dtype: str
+    spans: Sequence[tuple[InputFile, int]]
+
+    def files_of(self, entries: Ints) -> Ints:
+        """The place in ``spans`` of the file that each of ``entries`` comes from."""
+        return np.asarray(np.searchsorted(np.cumsum([many for _, many in self.spans]), entries, side="right"))
+
+    @functools.cached_property
+    def kinds(self) -> Ints:
+        """The number of each document's source and kind of file [n]."""
+        numbers: dict[tuple[int, str], int] = {}
+        of_spans = [numbers.setdefault((file.source, kind_of(file.path)), len(numbers)) for file, _ in self.spans]
+        return np.repeat(np.array(of_spans, np.int64), [documents for _, documents in self.spans])
 
     def ids_file(self, shard: int) -> Path:
         return shard_file(self.folder, shard, "ids")
@@ -52,12 +68,21 @@ class EncodedDocuments:
         return shard, ends
 
 
-def open_encoded(folder: Path, shards: int, dtype: str) -> EncodedDocuments:
-    """The documents of all shards. Besides the whole table, one shard's is in memory at a time."""
-    files = [shard_file(folder, index, "documents.npy") for index in range(shards)]
-    sizes = [len(np.load(file, mmap_mode="r")) for file in files]
+def open_encoded(folder: Path, counts: Sequence[ShardCounts], files: list[InputFile], dtype: str) -> EncodedDocuments:
+    """The documents of all shards. Besides the whole table, one shard's is in memory at a time.
+
+    Args:
+        folder: of the shards' files.
+        counts: of each shard.
+        files: the input that the shards were planned from.
+        dtype: of the ids.
+    """
+    tables = [shard_file(folder, index, "documents.npy") for index in range(len(counts))]
+    sizes = [len(np.load(file, mmap_mode="r")) for file in tables]
     table, at = np.empty(sum(sizes), DOCUMENT), 0
-    for file, size in zip(files, sizes, strict=True):
+    for file, size in zip(tables, sizes, strict=True):
         table[at : at + size] = np.load(file)
         at += size
-    return EncodedDocuments(table, sizes, folder, dtype)
+    spans = [span.file for shard in plan_shards(files) for span in shard.spans]
+    documents = [number for count in counts for number in count.span_documents]
+    return EncodedDocuments(table, sizes, folder, dtype, list(zip(spans, documents, strict=True)))

@@ -73,7 +73,7 @@ class ShardEncoder:
         """
         own = self.settings
         reading = ReadSettings(own.separator, own.column, own.encoding, own.max_record_bytes)
-        before = self.counts.documents_in
+        before, rows_before = self.counts.documents_in, len(self._sizes)
         try:
             records = read(span, reading)
             for record in _join_parts(records, reading) if self._judges_documents else records:
@@ -94,6 +94,7 @@ class ShardEncoder:
             self.counts.bytes_in += size
             self.counts.drop(reason, size, documents=0)
         self.counts.notes += reading.notes
+        self.counts.span_documents.append(len(self._sizes) - rows_before)
 
     def table(self) -> npt.NDArray[np.void]:
         """The documents in reading order, each a ``DOCUMENT``. Call it after the end of the ``with`` block."""

@@ -44,7 +44,10 @@ class ShardSettings:
 
 @dataclass
 class ShardCounts:
-    """What was read, kept and left out. Bytes are of UTF-8 text; ``rejected`` counts bad records by reason."""
+    """What was read, kept and left out. Bytes are of UTF-8 text; ``rejected`` counts bad records by reason.
+
+    ``span_documents`` are the kept documents of each span.
+    """
 
     bytes_in: int = 0
     documents_in: int = 0
@@ -56,6 +59,7 @@ class ShardCounts:
     changed_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     rejected: dict[str, int] = field(default_factory=dict)
+    span_documents: list[int] = field(default_factory=list)
 
     def drop(self, reason: str, size: int, documents: int = 1) -> None:
         self.dropped_bytes[reason] = self.dropped_bytes.get(reason, 0) + size

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import IO, Any, cast
 
 STDIN = "-"
+COMPRESSED_ENDINGS = ("gz", "bz2", "xz", "zst", "lzma", "zstd")
 BLOCK_BYTES = 1 << 19
 """Text is read about this many bytes at a time."""
 READ_BYTES = 1 << 24
@@ -45,6 +46,14 @@ class Span:
     def size(self) -> int:
         """Bytes as stored; negative where it can't be known."""
         return (self.file.size if self.end < 0 else self.end) - self.start
+
+
+def kind_of(path: str) -> str:
+    """A file's ending, without that of a compression: "jsonl" of "a/b.jsonl.gz"; empty where it has none."""
+    name = path.rstrip("/").rpartition("/")[2].lower()
+    if "." in name and name.rpartition(".")[2] in COMPRESSED_ENDINGS:
+        name = name.rpartition(".")[0]
+    return name.rpartition(".")[2] if "." in name else ""
 
 
 def is_url(path: str) -> bool:

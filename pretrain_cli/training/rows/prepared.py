@@ -42,6 +42,7 @@ class PreparedRows:
         inputs: the files that the text came from.
         train_tokens: in the training rows, padding left out.
         validation_tokens_per_byte: of the rows held out, for bits per byte.
+        held_out_of: what the rows held out are of, in words.
     """
 
     fingerprint: str
@@ -55,6 +56,7 @@ class PreparedRows:
     inputs: tuple[str, ...] = ()
     train_tokens: int = 0
     validation_tokens_per_byte: float | None = None
+    held_out_of: str = ""
 
     def seen_across(self, why: str) -> PreparedRows:
         """The same rows without restarting positions: documents in one row see those before them."""
@@ -178,4 +180,5 @@ def open_prepared(config: Config, artifacts: Artifacts, manifest: Manifest, devi
         inputs=tuple(Path(entry.path).name for entry in manifest.inputs),
         train_tokens=manifest.train.tokens,
         validation_tokens_per_byte=manifest.validation.tokens_per_byte,
+        held_out_of=manifest.held_out.told() if manifest.held_out is not None else "",
     )
