@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pretrain_cli.addresses import redact_address
 from pretrain_cli.data.accounting.packed_text import PackedText
 from pretrain_cli.data.reading.input_files import kind_of
 from pretrain_cli.manifest import HeldOutRecord
@@ -18,7 +19,7 @@ def held_out_record(text: PackedText) -> HeldOutRecord | None:
     if not len(sizes):
         return None
     spans = len(encoded.spans)
-    files = [file.path for file, _ in encoded.spans]
+    files = [redact_address(file.path) for file, _ in encoded.spans]
     of_file = np.bincount(encoded.files_of(held.entries), sizes, minlength=spans)
     all_of_file = np.bincount(encoded.files_of(np.arange(len(selection.kept))), selection.kept, minlength=spans)
     kinds: dict[str, tuple[float, float]] = {}

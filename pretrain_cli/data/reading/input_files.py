@@ -50,7 +50,8 @@ class Span:
 
 def kind_of(path: str) -> str:
     """A file's ending, without that of a compression: "jsonl" of "a/b.jsonl.gz"; empty where it has none."""
-    name = path.rstrip("/").rpartition("/")[2].lower()
+    place = path.partition("?")[0] if is_url(path) else path
+    name = place.rstrip("/").rpartition("/")[2].lower()
     if "." in name and name.rpartition(".")[2] in COMPRESSED_ENDINGS:
         name = name.rpartition(".")[0]
     return name.rpartition(".")[2] if "." in name else ""
