@@ -53,7 +53,7 @@ def demo(
     with resources.as_file(resources.files("pretrain_cli.texts") / TEXT) as text:
         session = session.with_config(
             data__inputs=(str(text),), data__document_separator=SEPARATOR, train__max_minutes=minutes,
-            tracking__report_to="none", generate__max_tokens=80,
+            data__split="tail", tracking__report_to="none", generate__max_tokens=80,
         )  # fmt: skip
         with session.progress() as progress:
             walk = _walk(session.config, session.artifacts, progress, session.command)
