@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pretrain_cli.formatting import count_of, duration, exact, percent, score
@@ -85,7 +85,7 @@ def judge(record: RunRecord, lines: Sequence[Mapping[str, Any]], *, stopped_earl
         validation_loss=validation[-1][1] if validation else None,
     )
     kind, told = ("", "") if stopped_early else _verdict(outcome, validation, _slower(record, lines))
-    return RunOutcome(steps, outcome.planned_steps, outcome.train_loss, outcome.validation_loss, kind, told)
+    return replace(outcome, kind=kind, told=told)
 
 
 def _verdict(outcome: RunOutcome, validation: Sequence[tuple[int, float]], slower: str) -> tuple[str, str]:

@@ -87,7 +87,7 @@ def plan_model(
         progress.stage("opening the base")
         base = build(None)
         check_causal(base, config.model.base)
-        rows = rows_for(base, rows, config)
+        rows = _rows_for(base, rows, config)
         progress.end_stage()
     facts = Facts(
         train_rows=len(rows.train),
@@ -133,7 +133,7 @@ def plan_model(
     return PlannedModel(model, rows, plan, duration, peak_flops)
 
 
-def rows_for(base: PreTrainedModel, rows: PreparedRows, config: Config) -> PreparedRows:
+def _rows_for(base: PreTrainedModel, rows: PreparedRows, config: Config) -> PreparedRows:
     """``rows``, with documents seen across where ``base`` doesn't keep them apart.
 
     Raises:

@@ -27,6 +27,7 @@ from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError
+from tests.support.tables import table
 
 TEXTS = ["The first document.", 'The second, "quoted"\nand on two lines.', "Die dritte: äöü 数据"]
 
@@ -52,19 +53,6 @@ def jsonl(key: str = "text") -> bytes:
     return "".join(json.dumps({"id": i, key: text}) + "\n" for i, text in enumerate(TEXTS)).encode()
 
 
-def table(kind: str) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink, rows = io.BytesIO(), pa.table({"id": list(range(3)), "text": TEXTS})
-    if kind == "parquet":
-        pq.write_table(rows, sink)
-    else:
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_table(rows)
-    return sink.getvalue()
-
-
 def csv_bytes(delimiter: str) -> bytes:
     import csv
 
@@ -79,8 +67,8 @@ FORMATS: dict[str, Callable[[], bytes]] = {
     "json": lambda: json.dumps([{"text": text} for text in TEXTS]).encode(),
     "csv": lambda: csv_bytes(","),
     "tsv": lambda: csv_bytes("\t"),
-    "parquet": lambda: table("parquet"),
-    "arrow": lambda: table("arrow"),
+    "parquet": lambda: table("parquet", TEXTS),
+    "arrow": lambda: table("arrow", TEXTS),
 }
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda raw: raw,
@@ -255,7 +243,7 @@ def test_a_damaged_document_is_an_error(tmp_path: Path, kind: str) -> None:
 
 def test_an_arrow_file_whose_offsets_lead_elsewhere_is_an_error(tmp_path: Path) -> None:
     """Its reader maps what is there: unchecked, such offsets read other memory, or end the process."""
-    whole = table("arrow")
+    whole = table("arrow", TEXTS)
     ends = struct.pack("<3i", *itertools.accumulate(len(text.encode()) for text in TEXTS))
     assert ends in whole
     (tmp_path / "a.arrow").write_bytes(whole.replace(ends, struct.pack("<3i", -5, 1 << 30, -1)))
@@ -301,7 +289,7 @@ def test_an_archive_that_zipfile_does_not_know_is_an_error(tmp_path: Path, kind:
 
 def test_a_table_of_types_that_pyarrow_does_not_have_is_an_error(tmp_path: Path) -> None:
     """It raises other errors than for damage."""
-    whole = table("arrow")
+    whole = table("arrow", TEXTS)
     for place in range(len(whole)):
         for value in (64, 255):
             (tmp_path / "a.arrow").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])

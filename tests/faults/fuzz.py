@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from pretrain_cli.errors import PtkError
 from pretrain_cli.quiet import quiet_environment, quiet_libraries
+from tests.support.tables import table
 
 LONGEST_S = 60
 """An example that takes longer hangs: undisturbed, each takes less than 50 ms."""
@@ -258,8 +259,8 @@ def kinds() -> list[Kind]:
         "a.json": json.dumps([{"text": text} for text in texts]).encode(),
         "a.csv": b'id,text\n1,"one ""quoted"""\n2,"two\nlines"\n',
         "a.tsv": b"id\ttext\n1\tone\n2\ttwo\n",
-        "a.parquet": _table("parquet", texts),
-        "a.arrow": _table("arrow", texts),
+        "a.parquet": table("parquet", texts),
+        "a.arrow": table("arrow", texts),
         "a.html": page,
         "a.pdf": _pdf(),
         "a.docx": _docx(),
@@ -286,19 +287,6 @@ def kinds() -> list[Kind]:
         Kind("a.gguf", _gguf(), read_gguf),
     ]
     return [*found, *(Kind(name, content, read_records_of) for name, content in _records().items())]
-
-
-def _table(kind: str, texts: list[str]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink, rows = io.BytesIO(), pa.table({"id": list(range(len(texts))), "text": texts})
-    if kind == "parquet":
-        pq.write_table(rows, sink)
-    else:
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_table(rows)
-    return sink.getvalue()
 
 
 def _pdf() -> bytes:

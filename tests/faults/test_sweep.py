@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.injection import ROOT, compiled, compiler, environment
+from tests.faults.injection import compiled, compiler, environment
 from tests.faults.sweep import KINDS, points
+from tests.support.faults import sampled
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and a C compiler")
 SAMPLE = 5
@@ -61,13 +61,7 @@ def test_of_many_writes_to_a_file_three_are_points() -> None:
 
 @pytest.mark.slow
 def test_after_a_fault_at_any_call_a_repeated_command_gives_the_undisturbed_result(tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.sweep", "--sample", str(SAMPLE), "--json", str(report)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    findings = json.loads(report.read_text())
-    assert not [finding for finding in findings if finding["wrong"]], done.stdout
+    findings, table = sampled("sweep", SAMPLE, tmp_path)
+    assert not [finding for finding in findings if finding["wrong"]], table
     assert len({finding["command"] for finding in findings}) == 15
     assert {finding["fault"] for finding in findings} == {fault.name for each in KINDS.values() for fault in each}

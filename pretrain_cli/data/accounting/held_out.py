@@ -20,8 +20,9 @@ def held_out_record(text: PackedText) -> HeldOutRecord | None:
         return None
     spans = len(encoded.spans)
     files = [redact_address(file.path) for file, _ in encoded.spans]
-    of_file = np.bincount(encoded.files_of(held.entries), sizes, minlength=spans)
-    all_of_file = np.bincount(encoded.files_of(np.arange(len(selection.kept))), selection.kept, minlength=spans)
+    of_documents = encoded.span_numbers[held.entries]
+    of_file = np.bincount(of_documents, sizes, minlength=spans)
+    all_of_file = np.bincount(encoded.span_numbers, selection.kept, minlength=spans)
     kinds: dict[str, tuple[float, float]] = {}
     shares: dict[str, float] = {}
     for path, part, whole in zip(files, of_file.tolist(), all_of_file.tolist(), strict=True):
@@ -31,7 +32,7 @@ def held_out_record(text: PackedText) -> HeldOutRecord | None:
         if part:
             shares[path] = shares.get(path, 0.0) + part / float(sizes.sum())
     largest = sorted(shares.items(), key=lambda item: -item[1])[:MOST_FILES]
-    named = zip(held.documents[:MOST_DOCUMENTS], encoded.files_of(held.entries[:MOST_DOCUMENTS]), strict=True)
+    named = zip(held.documents[:MOST_DOCUMENTS], of_documents[:MOST_DOCUMENTS], strict=True)
     ends = int((held.first > 0).sum())
     return HeldOutRecord(
         whole=len(sizes) - ends,

@@ -25,6 +25,8 @@ def cut_tails(
 
     An entry that has no place to be cut stays whole.
     """
+    if not tails.any():  # reading the vocabulary takes a moment
+        return train, DocumentRanges(*(column[:0] for column in vars(train).values())), tails[:0]
     sizes, starts = token_bytes(info.file), _starts(info)
     tokens, first, ends = train.tokens.copy(), np.zeros(len(train.tokens), np.int64), []
     for entry in np.flatnonzero(tails):

@@ -13,7 +13,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.choosing.split import choose_split, hold_out, hold_out_amply, same_text
 from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Document, DocumentBatch, bad_record
-from pretrain_cli.data.reading.input_files import InputFile, kind_of
+from pretrain_cli.data.reading.input_files import InputFile, number_kinds
 from pretrain_cli.data.reading.read import read_all
 
 DRAWN_CHARACTERS = 1 << 16
@@ -75,10 +75,7 @@ class _Drawing:
     def __post_init__(self) -> None:
         self.limit = self.config.tokenizer.sample_bytes
         self.share = min(1.0, self.limit / max(1, sum(max(0, file.size) for file in self.files)))
-        numbers: dict[tuple[int, str], int] = {}
-        self.kind_numbers = {
-            file.path: numbers.setdefault((file.source, kind_of(file.path)), len(numbers)) for file in self.files
-        }
+        self.kind_numbers = dict(zip((file.path for file in self.files), number_kinds(self.files), strict=True))
         self.cleaner = Cleaner(self.config.data.cleaning)
 
     def take(self, text: str, size: int) -> None:

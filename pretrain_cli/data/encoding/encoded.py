@@ -14,7 +14,7 @@ from pretrain_cli.data.cleaning.near_duplicates import Signatures
 from pretrain_cli.data.encoding.shard_files import shard_file
 from pretrain_cli.data.encoding.shard_plan import plan_shards
 from pretrain_cli.data.encoding.shards import DOCUMENT, ShardCounts
-from pretrain_cli.data.reading.input_files import InputFile, kind_of
+from pretrain_cli.data.reading.input_files import InputFile, number_kinds
 
 Ints = npt.NDArray[np.int64]
 
@@ -37,16 +37,16 @@ class EncodedDocuments:
     dtype: str
     spans: Sequence[tuple[InputFile, int]]
 
-    def files_of(self, entries: Ints) -> Ints:
-        """The place in ``spans`` of the file that each of ``entries`` comes from."""
-        return np.asarray(np.searchsorted(np.cumsum([many for _, many in self.spans]), entries, side="right"))
+    @functools.cached_property
+    def span_numbers(self) -> npt.NDArray[np.int32]:
+        """The place in ``spans`` that each document comes from [n]."""
+        many = [documents for _, documents in self.spans]
+        return np.repeat(np.arange(len(many), dtype=np.int32), many)
 
     @functools.cached_property
     def kinds(self) -> Ints:
         """The number of each document's source and kind of file [n]."""
-        numbers: dict[tuple[int, str], int] = {}
-        of_spans = [numbers.setdefault((file.source, kind_of(file.path)), len(numbers)) for file, _ in self.spans]
-        return np.repeat(np.array(of_spans, np.int64), [documents for _, documents in self.spans])
+        return np.array(number_kinds(file for file, _ in self.spans), np.int64)[self.span_numbers]
 
     def ids_file(self, shard: int) -> Path:
         return shard_file(self.folder, shard, "ids")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pretrain_cli.base import HUB_TIMEOUT_S
 from pretrain_cli.data.reading.documents import Record
 from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.data.reading.text_column import choose_column, text_of
 from pretrain_cli.errors import DataError, first_line
-
-HUB_TIMEOUT_S = 10.0
 
 
 def read_hub(span: Span, settings: ReadSettings) -> Iterator[Record]:

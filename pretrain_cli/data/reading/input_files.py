@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import IO, Any, cast
@@ -55,6 +56,12 @@ def kind_of(path: str) -> str:
     if "." in name and name.rpartition(".")[2] in COMPRESSED_ENDINGS:
         name = name.rpartition(".")[0]
     return name.rpartition(".")[2] if "." in name else ""
+
+
+def number_kinds(files: Iterable[InputFile]) -> list[int]:
+    """A number for each file, the same for those of one source and kind."""
+    numbers: dict[tuple[int, str], int] = {}
+    return [numbers.setdefault((file.source, kind_of(file.path)), len(numbers)) for file in files]
 
 
 def is_url(path: str) -> bool:

@@ -165,11 +165,11 @@ def merge(started_with: Config, now: Config) -> Config:
     Raises:
         ConfigError: a change that would make it another training; it is named.
     """
-    before = dict(flatten(started_with))
+    before, set_now = dict(flatten(started_with)), given(now)
     sent = {key: value for key, value in now.trainer.items() if _sends(key)}
-    if "trainer" in given(now):
+    if "trainer" in set_now:
         now = changed(now, trainer=_staying(now.trainer))
-    changes = {key: value for key, value in flatten(now) if key in given(now) and value != before[key]}
+    changes = {key: value for key, value in flatten(now) if key in set_now and value != before[key]}
     kept = {key for key in changes if key.startswith(SHAPING) and key not in FREE}
     changes = {key: value for key, value in changes.items() if key not in kept or value not in ("auto", {})}
     if wrong := [key for key in changes if key in kept]:

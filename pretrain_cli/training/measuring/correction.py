@@ -17,9 +17,9 @@ class Correction:
     """
 
     def __init__(self, attempt: Attempt) -> None:
-        self._attempt, self._began = attempt, attempt.state.step
+        self._attempt = attempt
         # A resume announces nothing, and a run of a number of steps makes that number.
-        self._due = not self._began and attempt.context.plan.seconds is not None
+        self._due = not attempt.state.step and attempt.context.plan.seconds is not None
 
     def look(self) -> None:
         """A step has ended."""

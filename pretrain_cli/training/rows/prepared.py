@@ -60,10 +60,9 @@ class PreparedRows:
 
     def seen_across(self, why: str) -> PreparedRows:
         """The same rows without restarting positions: documents in one row see those before them."""
-        folders = (self.train.folder, self.validation.folder if self.validation is not None else None)
-        train, validation = (PackedDataset(folder, mask_documents=False) if folder else None for folder in folders)
-        assert train is not None
-        return replace(self, train=train, validation=validation, masked=False, why_seen=why)
+        train = PackedDataset(self.train.folder, mask_documents=False)
+        held_out = PackedDataset(self.validation.folder, mask_documents=False) if self.validation is not None else None
+        return replace(self, train=train, validation=held_out, masked=False, why_seen=why)
 
     @property
     def text_tokens(self) -> int:
