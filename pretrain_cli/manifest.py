@@ -90,7 +90,7 @@ class HeldOutRecord(Record):
     documents: dict[str, str] = {}
 
     def told(self) -> str:
-        """In words: "the ends of 10 documents and 12 whole ones, most of them of a.txt (40%) and b.html (21%)"."""
+        """In words: "the ends of 10 documents and 12 whole ones, the most from a.txt (40%) and b.html (21%)"."""
         ends = f"the {'end' if self.ends == 1 else 'ends'} of {count_of(self.ends, 'document')}"
         if not self.ends:
             what = count_of(self.whole, "document")
@@ -99,7 +99,7 @@ class HeldOutRecord(Record):
         largest = [f"{name} ({share:.0%})" for name, share in list(self.files.items())[:2]]
         if len(self.files) == 1:
             return f"{what}, of {next(iter(self.files))}"
-        return f"{what}, most of {' and '.join(largest)}"
+        return f"{what}, the most from {' and '.join(largest)}"
 
 
 class SourceRecord(Record):

@@ -187,9 +187,11 @@ def is_later_rank() -> bool:
 
 
 def to_plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: dataclasses as objects, paths as text, infinities and NaN as null."""
+    """``value`` as JSON can hold it: dataclasses and records as objects, paths as text, infinities and NaN as null."""
     if hasattr(value, "to_json"):
         return to_plain(value.to_json())
+    if hasattr(value, "model_dump"):  # a pydantic model
+        return to_plain(value.model_dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ def test_text_becomes_a_model_that_is_scored_and_writes(ptk, empty: Path) -> Non
 
     prepared = ptk("prepare", "data.txt", "--vocab-size", "400", "--sequence-length", "64", "--workers", "1", "--json")
     assert prepared.code == 0, prepared.err
+    assert prepared.json["held_out"]["files"] == {"data.txt": 1.0} and prepared.json["held_out"]["ends"] == 1
     assert prepared.json["bytes"] > 29_000 and prepared.json["rows"] > 50
 
     small = ("--size", "tiny", "--set", "model.layers=1", "--set", "tracking.report_to=none", "--workers", "0")
