@@ -20,6 +20,7 @@ OVERSHOOTS = {
 
 
 @pytest.mark.parametrize("save_steps", ["auto", 7])
+@pytest.mark.slow
 def test_the_model_is_that_of_the_best_validation(rows, save_steps: int | str) -> None:
     heard = Heard()
     result = train(small(**OVERSHOOTS, train__save_steps=save_steps), rows, heard, run_name=f"early-{save_steps}")

@@ -14,6 +14,7 @@ from pretrain_cli.training.run import train
 from tests.support.runs import prepare_text, small
 
 
+@pytest.mark.slow
 def test_rows_that_are_replaced_while_training_opens_them_are_not_trained_on(
     tmp_path: Path, prose: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_forecast_that_was_wrong_is_corrected_after_the_first_tenth(rows, monk
     assert "steps, not 1:" in said[0] and result.steps > 1
 
 
+@pytest.mark.slow
 def test_a_run_says_before_its_first_step_what_a_step_takes(rows) -> None:
     train(small(train__max_steps=3), rows, run_name="timed")
     plan = record_of(rows.run("timed")).plan

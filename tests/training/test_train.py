@@ -87,6 +87,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(done) -> None:
     assert artifacts.run("done").checkpoint_steps() == [8, 12]
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept_where_no_save_was_due(rows: Artifacts) -> None:
     settings = {"train__max_steps": 12, "train__eval_steps": 5, "train__save_steps": 4, "train__early_stopping": 100}
     run = rows.run(train(small(**settings), rows).run)
@@ -101,6 +102,7 @@ def test_the_best_weights_are_kept_where_no_save_was_due(rows: Artifacts) -> Non
     ("budget", "steps"),
     [({"train__max_tokens": 700}, 5), ({"train__epochs": 0.05}, None), ({"train__max_steps": 2}, 2)],
 )
+@pytest.mark.slow
 def test_each_budget_ends_the_run(rows: Artifacts, budget: dict[str, float], steps: int | None) -> None:
     result = train(small(**budget), rows)
     expected = steps or int(0.05 * read_manifest(rows).train.rows / 4)
