@@ -1,7 +1,7 @@
 PYTHON ?= .venv/bin/python
 BIN = $(dir $(PYTHON))
 
-.PHONY: check lint test coverage format docs
+.PHONY: check lint test coverage format docs site release
 
 check: lint  ## Style, types, import rules, generated pages, unit tests: under a minute
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 -m "not slow"
@@ -22,3 +22,9 @@ format:
 docs:  ## Write the generated pages again from the code
 	$(PYTHON) docs/generate.py
 	$(PYTHON) docs/structure.py --write
+
+site:  ## The pages as a site in build/site; needs zensical (extra docs)
+	PATH="$(BIN):$$PATH" $(PYTHON) docs/build_site.py
+
+release:  ## make release VERSION=0.2.0: version, changelog, citation, commit and tag
+	$(PYTHON) docs/release.py "$(VERSION)"

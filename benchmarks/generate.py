@@ -2,7 +2,8 @@
 
 Every figure is of a whole process, from its start to the arrival of the text: ptk's as the command is typed. The
 engines take turns, `--repeats` times; the table shows medians. `--base FOLDER` takes a model folder. `--products`: how
-fast each product of one row streams the weights.
+fast each product of one row streams the weights. `--weights`: the speed with weights of fewer bits, and how often they
+choose the token that fp32 chooses after the same text.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pretrain_cli.artifacts import Artifacts
 
 PROMPT = "The whale is"
 TOKENS = 128
+PROMPTS = (PROMPT, "The President of the United States", "In the beginning of the second chapter", "To install it, run")
 BATCHED, BATCH_TOKENS, COMPARED = 16, 48, 4
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     arguments.add_argument("--artifacts", default="artifacts")
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--products", action="store_true")
+    arguments.add_argument("--weights", action="store_true")
     arguments.add_argument("--child", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.child:
@@ -40,6 +43,9 @@ def main() -> None:
     folder = open_folders(find_model(given.base, artifacts), artifacts)[0]
     if given.products:
         _products(Path(folder))
+        return
+    if given.weights:
+        _weights(Path(folder))
         return
     file = _gguf(folder, artifacts)
     command = [sys.executable, "-m", "pretrain_cli", "generate", PROMPT, "--artifacts", given.artifacts, "--plain"]
@@ -71,6 +77,42 @@ def main() -> None:
     batch = _child_json("batch", folder)
     print(f"{BATCHED} prompts of {batch['lengths']} tokens together: {batch['speed']:.1f} tokens/s;")
     print(f"texts drawn with the same seed alone are the same: {batch['same']} of {batch['compared']}")
+
+
+def _weights(folder: Path) -> None:
+    """Let each kind of weights follow the text that fp32 writes, step by step in turns; print a table."""
+    import torch
+    from tokenizers import Tokenizer
+
+    from pretrain_cli.generation.engines.llama_shape import llama_shape
+    from pretrain_cli.generation.engines.llama_shaped_engine import LlamaShapedEngine
+    from pretrain_cli.generation.engines.torch_engine import ROUNDED
+    from pretrain_cli.model.files import read_model_json, read_weights, weight_files
+
+    shape = llama_shape(read_model_json(folder / "config.json"))
+    assert shape is not None, "another architecture"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    kinds = {"fp32": None, **ROUNDED}
+    engines = {
+        name: LlamaShapedEngine(read_weights(weight_files(folder)), shape, "cpu", torch.float32, kind)
+        for name, kind in kinds.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    alike = dict.fromkeys(kinds, 0)
+    for prompt in PROMPTS:
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+        chosen = {name: int(engine.start([ids], BATCH_TOKENS)[0].argmax()) for name, engine in engines.items()}
+        for _ in range(BATCH_TOKENS - 1):
+            token = chosen["fp32"]
+            for name, engine in engines.items():
+                start = time.perf_counter()
+                chosen[name] = int(engine.step([0], [token])[0].argmax())
+                seconds[name].append(time.perf_counter() - start)
+                alike[name] += chosen[name] == chosen["fp32"]
+    print(f"{'':<16}{'tokens/s':>10}{'against fp32':>14}{'same token':>12}")
+    for name, times in seconds.items():
+        speed, share = 1 / median(times), alike[name] / len(times)
+        print(f"{name:<16}{speed:>10.1f}{median(seconds['fp32']) * speed:>14.2f}{share:>12.1%}")
 
 
 def _products(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Offers the stages as functions: prepare, train, evaluate, generate. Each is imported when it is first used."""
+"""Offers prepare, train, evaluate, generate and export to scripts and notebooks, each imported when it is used."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from pretrain_cli.version import __version__
 if TYPE_CHECKING:
     from pretrain_cli.artifacts import Artifacts
     from pretrain_cli.config.load import load_config
-    from pretrain_cli.data.prepare import prepare
     from pretrain_cli.errors import PtkError
-    from pretrain_cli.evaluation.run import evaluate
-    from pretrain_cli.generation.run import generate
     from pretrain_cli.progress import Progress
-    from pretrain_cli.training.run import train
+    from pretrain_cli.python.calls import all_runs, evaluate, export, generate, prepare, train
 
 __all__ = [
     "Artifacts",
     "Progress",
     "PtkError",
     "__version__",
+    "all_runs",
     "evaluate",
+    "export",
     "generate",
     "load_config",
     "prepare",
@@ -34,11 +33,10 @@ if not TYPE_CHECKING:  # type checkers and editors read the imports above
         "Artifacts": "pretrain_cli.artifacts",
         "Progress": "pretrain_cli.progress",
         "PtkError": "pretrain_cli.errors",
-        "evaluate": "pretrain_cli.evaluation.run",
-        "generate": "pretrain_cli.generation.run",
         "load_config": "pretrain_cli.config.load",
-        "prepare": "pretrain_cli.data.prepare",
-        "train": "pretrain_cli.training.run",
+        **dict.fromkeys(
+            ("all_runs", "evaluate", "export", "generate", "prepare", "train"), "pretrain_cli.python.calls"
+        ),
     }
 
     def __getattr__(name):

@@ -7,6 +7,12 @@ import sys
 def main() -> None:
     """Load the command line and run it. Ctrl-C during loading prints no traceback either."""
     try:
+        if "_PTK_COMPLETE" in os.environ:  # before anything that takes long to load: a shell waits for the answer
+            from pretrain_cli.cli.tab import answer
+
+            if (told := answer(os.environ)) is not None:
+                sys.stdout.buffer.write(told[0].encode())
+                sys.exit(told[1])
         from pretrain_cli.cli.app import main as run
     except KeyboardInterrupt:
         sys.stderr.write("Stopped by Ctrl-C.\nNothing had started yet.\n")

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 
 REDACTED = "redacted"
 SCHEME = r"(?:[A-Za-z][A-Za-z0-9+.-]*://|https?:/(?!/))"
-IN_TEXT = re.compile(SCHEME + r"[^\s'\"<>`]+")
-"""An address in a sentence; one slash where a path made of it has lost the other."""
+IN_TEXT = re.compile(SCHEME + r"(?:[^\s/@]*:[^\s/@]*@)?[^\s'\"<>`]+")
+"""An address in a sentence, its password with any signs in it; one slash where a path made of it has lost the other."""
 PARTS = re.compile(
     rf"(?P<scheme>{SCHEME})(?P<user>(?:[^/?#]*|[^/?#@]*:(?!\d+(?:[/?#]|$))[^@]*)@)?(?P<rest>.*)", re.DOTALL
 )
@@ -30,6 +30,8 @@ CREDENTIALS = re.compile(
     re.IGNORECASE,
 )
 """Parameters that open a file without saying which: a presigned address has new ones each time."""
+TOKEN_LENGTH = 20
+"""Characters of a web address's fragment that may be a token; what names a part of a page is mostly shorter."""
 SECRET_KEYS = ("hub_token", "token", "password", "api_key")
 """Keys of a record whose text is a secret, whatever it looks like."""
 
@@ -110,7 +112,10 @@ def _split(scheme: str, rest: str) -> tuple[str, str]:
     if mark and (scheme.lower().startswith(ANY_QUERY) or "=" in query):
         return path, query
     path, mark, fragment = rest.partition("#")
-    return (path, fragment) if mark and "=" in fragment else (rest, "")
+    if "=" in fragment:
+        return path, fragment
+    secret = len(fragment) >= TOKEN_LENGTH and scheme.lower().startswith(ANY_QUERY)
+    return (path, f"token={fragment}") if secret else (rest, "")
 
 
 def _naming(query: str) -> str:

@@ -4,29 +4,51 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pretrain_cli.errors import ModelError, UsageError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for devices."""
 LONGEST_NAME = 150
 """Characters of a page's name that lists runs."""
 ROW_FILES = ("*.arrow", "state.json", "dataset_info.json")
 TOKENIZER_FILES = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
-    *("vocab.*", "merges.txt", "spiece.model", "sentencepiece*"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "extension.json"),
+    *("spiece.model", "sentencepiece.model", "sentencepiece.bpe.model"),
 )
-MODEL_FILES = (
-    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "README.md"),
-    *TOKENIZER_FILES,
+MODEL_RECORD, EXPORT_RECORD, CHECKPOINT_RECORD = ".ptk-files.json", ".ptk-export.json", "manifest.json"
+FOLDER_RECORDS = (MODEL_RECORD, EXPORT_RECORD, CHECKPOINT_RECORD)
+"""Where the sizes and hashes of the files in a run's model, an export and a checkpoint are."""
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+MODEL_FILES = (MODEL_RECORD, *WEIGHTS, "config.json", "generation_config.json", "README.md", *TOKENIZER_FILES)
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""As PEFT calls them."""
+ADAPTER_FILES = (MODEL_RECORD, ADAPTER_WEIGHTS, ADAPTER_CONFIG, "README.md")
+OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
+"""Of a checkpoint, what only a resume needs."""
+CHECKPOINT_FILES = (
+    *(CHECKPOINT_RECORD, *WEIGHTS, ADAPTER_WEIGHTS, ADAPTER_CONFIG, "config.json", "generation_config.json"),
+    *(*OPTIMIZER_FILES, "scaler.pt", "rng_state*.pth", "trainer_state.json", "ptk.json"),
 )
-"""Patterns of the files that ptk writes into the folders of rows, tokenizers and models."""
+"""Patterns of the files that ptk writes into the folders of rows, tokenizers, models, adapters and checkpoints, where
+no record lists them."""
+SHARDS = "sharded"
+"""The folder in a checkpoint that holds the shards of a model."""
 CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
 
 
 def ollama_name(model: str) -> str:
     """What a model is called in Ollama, which takes no capitals and no @."""
     return model.replace("@", "-").lower()
+
+
+def is_run_name(name: str) -> bool:
+    """Whether a run's folder may have this name, on every system."""
+    return RUN_NAME.fullmatch(name) is not None and not name.endswith(".") and not RESERVED.fullmatch(name)
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,16 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def teachers(self) -> Artifacts:
+        """teachers/: an artifact folder of its own, whose runs taught this one (`train.ensemble`)."""
+        return Artifacts(self.path / "teachers")
+
+    @property
+    def curves(self) -> Path:
+        """curves.png: loss, learning rate, gradient norm and speed by step."""
+        return self.path / "curves.png"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -67,11 +99,14 @@ class RunFolder:
         return self.checkpoints / f"step-{step:06d}"
 
     def checkpoint_steps(self) -> list[int]:
-        """The steps that have a checkpoint folder, in ascending order. Staging folders have other names."""
+        """The steps that have a checkpoint folder, in ascending order. Staging folders have other names.
+
+        Where a checkpoint was removed that the user had put files into, these are left, and are no checkpoint.
+        """
         if not self.checkpoints.is_dir():
             return []
-        matches = (CHECKPOINT_NAME.fullmatch(entry.name) for entry in self.checkpoints.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        folders = [entry for entry in self.checkpoints.iterdir() if CHECKPOINT_NAME.fullmatch(entry.name)]
+        return sorted(int(folder.name.rpartition("-")[2]) for folder in folders if _is_checkpoint(folder))
 
     @property
     def model(self) -> Path:
@@ -79,15 +114,33 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def adapter(self) -> Path:
+        """LoRA's matrices, as PEFT opens them; they are merged in `model`."""
+        return self.path / "adapter"
+
+    @property
     def evaluation(self) -> Path:
         return self.path / "evaluation"
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):  # a training that runs now has removed it since it was listed
+        return False
+    own = any(fnmatch(name, each) for name in names for each in CHECKPOINT_FILES)
+    return not names or own or any((folder / SHARDS).glob("*.distcp"))
+
+
 @dataclass(frozen=True)
 class Artifacts:
-    """The folder that all commands share. It has no state: every property is a path."""
+    """The folder that all commands share. It has no state: every property is a path.
+
+    ``remote`` is the address of the folder in object storage that ``root`` is a copy of; empty where it is none.
+    """
 
     root: Path
+    remote: str = ""
 
     @property
     def tokenizer(self) -> Path:
@@ -111,9 +164,19 @@ class Artifacts:
         return self.data / "manifest.json"
 
     @property
+    def input_list(self) -> Path:
+        """data/inputs.arrow: every input file with its size, hash and times."""
+        return self.data / "inputs.arrow"
+
+    @property
     def rejected(self) -> Path:
-        """data/rejected.jsonl: the bad records that ``data.on_error = "skip"`` left out."""
+        """data/rejected.jsonl: the bad records, which are left out unless ``data.on_error`` makes them an error."""
         return self.data / "rejected.jsonl"
+
+    @property
+    def replay(self) -> Path:
+        """General text that was drawn or written to be mixed in; safe to delete."""
+        return self.root / "replay"
 
     @property
     def bases(self) -> Path:
@@ -145,10 +208,10 @@ class Artifacts:
         Raises:
             UsageError: the name isn't valid as a folder name on every system.
         """
-        if not RUN_NAME.fullmatch(name):
+        if not is_run_name(name):
             raise UsageError(
                 f"'{name}' is not a valid run name.",
-                "Use up to 100 letters, digits, '.', '_' and '-'; start with a letter or digit.",
+                "Use up to 100 letters, digits, '.', '_' and '-'; start with a letter or digit, end without a dot.",
             )
         return RunFolder(self.runs / name)
 
@@ -156,7 +219,8 @@ class Artifacts:
         """The existing runs, oldest first."""
         if not self.runs.is_dir():
             return []
-        folders = [entry for entry in self.runs.iterdir() if (entry / "run.json").is_file()]
+        entries = [entry for entry in self.runs.iterdir() if is_run_name(entry.name)]  # "a (copy)" can't be named
+        folders = [entry for entry in entries if (entry / "run.json").is_file()]
         return [entry.name for entry in sorted(folders, key=lambda entry: (entry / "run.json").stat().st_ctime)]
 
     def latest_run(self) -> RunFolder:
@@ -165,9 +229,15 @@ class Artifacts:
         Raises:
             ModelError: nothing has been trained here.
         """
-        name = self.latest.read_text().strip() if self.latest.is_file() else ""
+        name = self.latest.read_text(encoding="utf-8").strip() if self.latest.is_file() else ""
         if not name or not self.run(name).path.is_dir():
-            raise ModelError(f"There is no trained run in {self.root}.", "Train one first: ptk train")
+            begun = self.run_names()
+            if not begun:
+                raise ModelError(f"There is no trained run in {self.root}.", "Train one first: ptk train")
+            raise ModelError(
+                f"No run in {self.root} is finished; '{begun[-1]}' is the newest.",
+                f"Finish it: ptk train --resume {begun[-1]}; or name it, or one of its checkpoints.",
+            )
         return self.run(name)
 
     def existing_run(self, name: str | None) -> RunFolder:

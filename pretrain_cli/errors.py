@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from pretrain_cli.addresses import redact
 
 EXIT_CODES = {
@@ -67,6 +70,13 @@ class ModelError(PtkError):
     kind = "model"
 
 
+class OutOfMemoryError(PtkError):
+    """A model and batch that don't fit the memory: exit code 4."""
+
+    exit_code = 4
+    kind = "memory"
+
+
 class DivergedError(PtkError):
     """Training whose loss exploded or stopped being finite: exit code 5."""
 
@@ -103,3 +113,24 @@ class Interrupted(PtkError):
 def first_line(error: BaseException) -> str:
     """What another library's exception says, in one line without a full stop; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def panic_of(error: BaseException) -> DataError | None:
+    """What to say of a panic in a tokenizer's Rust code, which is no `Exception`; None for any other error."""
+    if type(error).__name__ != "PanicException":
+        return None
+    return DataError(
+        f"The tokenizer can't work on this text: {first_line(error)}.",
+        "A pattern in its tokenizer.json is damaged or takes too long: use another tokenizer.",
+    )
+
+
+@contextlib.contextmanager
+def panics_told() -> Iterator[None]:
+    """Turn a panic in a tokenizer's Rust code into a `DataError`: it is no `Exception`, and can't be pickled."""
+    try:
+        yield
+    except BaseException as error:
+        if (told := panic_of(error)) is None:
+            raise
+        raise told from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pretrain_cli.errors import UsageError
 from pretrain_cli.refusals import writing_to
-from pretrain_cli.storage import read_json
+from pretrain_cli.storage import open_own, read_json
 
 if TYPE_CHECKING:
     import filelock
@@ -43,7 +43,9 @@ def lock(folder: Path, what: str) -> Iterator[None]:
                     "Wait until it ends, stop it, or choose another folder.",
                 ) from error
         try:
-            holder.write_text(json.dumps({"pid": os.getpid()}))
+            holder.unlink(missing_ok=True)  # of a killed process, or a link to somebody's file
+            with open_own(holder, "w") as file:
+                file.write(json.dumps({"pid": os.getpid()}))
             yield
         finally:
             holder.unlink(missing_ok=True)

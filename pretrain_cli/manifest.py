@@ -4,180 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError
-from pretrain_cli.formatting import count_of
-from pretrain_cli.records import FileRecord, Record, VersionedRecord, damaged_files, read_versioned
-from pretrain_cli.storage import read_json, write_json
+from pretrain_cli.formatting import count_of, exact
+from pretrain_cli.manifest_records import (
+    FileAccount,
+    HeldOutRecord,
+    InputRecord,
+    Ledger,
+    RowLayout,
+    SourceRecord,
+    SplitRecord,
+    Statistics,
+    TextColumn,
+    TokenizerRecord,
+)
+from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, read_versioned
+from pretrain_cli.storage import read_json, write_sealed_json
 
 VERSION = 2
 """Of the manifest's format. Version 1 had no statistics."""
-
-
-class RowLayout(Record):
-    """How the rows were made, with every ``auto`` resolved."""
-
-    sequence_length: int
-    packing: str = ""
-    add_bos: bool = False
-    add_eos: bool = False
-    dtype: str = "uint32"
-    cleaning: tuple[str, ...] = ()
-    split: str = ""
-    validation_fraction: float = 0.0
-
-
-class InputRecord(Record):
-    """One input file: its path as given, its size in bytes as stored, and the xxh3-128 of those bytes."""
-
-    path: str
-    size: int
-    hash: str
-
-
-class TokenizerRecord(Record):
-    """The tokenizer that made the rows.
-
-    Attributes:
-        fingerprint: names what decides ids.
-        vocab_size: number of ids.
-        engine: what encoded the text.
-        source: where it comes from, in words.
-        key: names what it depends on.
-        longest_word: characters after which a word is split before its bytes are merged; 0: never.
-    """
-
-    fingerprint: str
-    vocab_size: int
-    engine: str = ""
-    source: str = ""
-    key: str = ""
-    longest_word: int = 0
-
-
-class SplitRecord(Record):
-    """What one split holds. ``bytes`` are of UTF-8 text."""
-
-    rows: int = 0
-    tokens: int = 0
-    documents: int = 0
-    bytes: int = 0
-
-    @property
-    def tokens_per_byte(self) -> float | None:
-        """Tokens of a byte of text, which turns a loss per token into bits per byte; None for an empty split."""
-        return self.tokens / self.bytes if self.bytes else None
-
-
-class HeldOutRecord(Record):
-    """What the held-out text is of.
-
-    Attributes:
-        whole: documents that are held out whole.
-        ends: documents whose end is held out.
-        kinds: ending of a file → share of the bytes of its kind that is held out.
-        files: of the files that most is held out of, their share of all held-out bytes.
-        documents: number of a held-out document → its file, of the first ones.
-    """
-
-    whole: int
-    ends: int
-    kinds: dict[str, float] = {}
-    files: dict[str, float] = {}
-    documents: dict[str, str] = {}
-
-    def told(self) -> str:
-        """In words: "the ends of 10 documents and 12 whole ones, the most from a.txt (40%) and b.html (21%)"."""
-        ends = f"the {'end' if self.ends == 1 else 'ends'} of {count_of(self.ends, 'document')}"
-        if not self.ends:
-            what = count_of(self.whole, "document")
-        else:
-            what = f"{ends} and {count_of(self.whole, 'whole one')}" if self.whole else ends
-        largest = [f"{name} ({share:.0%})" for name, share in list(self.files.items())[:2]]
-        if len(self.files) == 1:
-            return f"{what}, of {next(iter(self.files))}"
-        return f"{what}, the most from {' and '.join(largest)}"
-
-
-class SourceRecord(Record):
-    """What one source gave to train on, and what of it is held out. A document taken twice counts twice."""
-
-    documents: int = 0
-    tokens: int = 0
-    bytes: int = 0
-    validation_documents: int = 0
-    validation_tokens: int = 0
-    validation_bytes: int = 0
-
-
-class Statistics(Record):
-    """Figures of all rows.
-
-    Attributes:
-        fill: share of the rows' places that hold tokens.
-        bytes_per_token: of the encoded text.
-        pieces_per_row: documents, or pieces of one, in a row on average.
-        document_tokens: documents by the next power of two of their tokens, BOS and EOS counted.
-    """
-
-    fill: float
-    bytes_per_token: float
-    pieces_per_row: float
-    document_tokens: dict[str, int] = {}
-
-
-class DocumentLedger(Record):
-    """Documents: ``read`` = ``kept`` + the sum of ``dropped``, by reason."""
-
-    read: int = Field(alias="in")
-    kept: int
-    dropped: dict[str, int] = {}
-
-
-class ByteLedger(Record):
-    """Bytes of UTF-8 text: ``read`` = ``kept`` + the sum of ``dropped`` + ``changed_by_cleaning``."""
-
-    read: int = Field(alias="in")
-    kept: int
-    dropped: dict[str, int] = {}
-    changed_by_cleaning: int = 0
-
-
-class TokenLedger(Record):
-    """Tokens: ``made`` = ``encoded`` + ``marks`` + ``repeated`` = ``train`` + ``validation`` + ``dropped``.
-
-    ``marks`` are BOS and EOS around each document.
-    """
-
-    encoded: int
-    marks: int
-    repeated: int
-    made: int
-    train: int
-    validation: int
-    dropped: dict[str, int] = {}
-
-
-class Unwritable(Record):
-    """Bytes that the tokenizer has no token for; ``by_document`` lists the first documents that have any."""
-
-    documents: int = 0
-    bytes: int = 0
-    by_document: dict[str, int] = {}
-
-
-class Ledger(Record):
-    """Where every document, byte and token went. ``padding`` counts the rows' places without a token."""
-
-    documents: DocumentLedger
-    bytes: ByteLedger
-    tokens: TokenLedger
-    padding: int
-    repeated_documents: int = 0
-    unwritable: Unwritable = Unwritable()
+MANIFEST = "data/manifest.json"
+"""Path in the artifact folder of the manifest itself."""
+REJECTED = "data/rejected.jsonl"
+"""Path in the artifact folder of a list for people: whoever deletes it can still train."""
+INPUT_LIST = "data/inputs.arrow"
+"""Path in the artifact folder of the list of all input files: without it, the next prepare hashes them again."""
+LISTS = (REJECTED, INPUT_LIST)
+KINDS_TOLD = 5
+"""Kinds of files that are named where the text is told."""
+INPUTS_SHOWN = 100
+"""Input files that the manifest itself lists."""
+READ_AT_ONCE = 1 << 30
+"""Bytes of rows that a training reads before it begins: at most a second. Of more, it checks the sizes."""
 
 
 class Manifest(VersionedRecord):
@@ -186,16 +48,21 @@ class Manifest(VersionedRecord):
     Attributes:
         version: of this format.
         settings: how the rows were made.
-        inputs: the files that the text came from.
+        inputs: the files that the text came from, the first hundred of them; all are in data/inputs.arrow.
+        inputs_total: how many there are; 0 in manifests that list them all.
+        inputs_stamp: names all of them by their sizes and times, where these can be trusted.
+        inputs_hashed_ns: when they were about to be hashed, in nanoseconds since 1970.
         tokenizer: that made the ids.
         base: the base that the rows were prepared for; empty from scratch.
         train, validation: what the splits hold.
         held_out: what the validation split is of; None for data prepared by 0.1.0, or where nothing is held out.
         sources: name → what it gave.
+        input_files: the files that the inputs hold, read or not; None for data prepared by 0.1.0.
+        text_columns: that were chosen where none was named: name → how often it holds a text.
         statistics: figures of all rows.
-        rejected: bad records by reason, which ``data.on_error = "skip"`` left out.
+        rejected: bad records by reason, which were left out.
         ledger: where every byte and token went.
-        request: every key of the config that shapes the rows, as it was asked for, with the inputs' hashes.
+        request: every key of the config that shapes the rows, as it was asked for, and what names the inputs' bytes.
         warnings, notes: what was said while preparing.
         files: path in the artifact folder → record, of every published file; none for data prepared by 0.1.0.
         fingerprint: names the rows: equal fingerprints mean equal rows.
@@ -205,12 +72,17 @@ class Manifest(VersionedRecord):
     version: int = VERSION
     settings: RowLayout
     inputs: tuple[InputRecord, ...] = ()
+    inputs_total: int = 0
+    inputs_stamp: str = ""
+    inputs_hashed_ns: int = 0
     tokenizer: TokenizerRecord
     base: str = ""
     train: SplitRecord
     validation: SplitRecord = SplitRecord()
     held_out: HeldOutRecord | None = None
     sources: dict[str, SourceRecord] = {}
+    input_files: FileAccount | None = None
+    text_columns: dict[str, TextColumn] = {}
     statistics: Statistics
     rejected: dict[str, int] = {}
     ledger: Ledger
@@ -220,6 +92,24 @@ class Manifest(VersionedRecord):
     files: dict[str, FileRecord] = {}
     fingerprint: str
     seconds: float = 0.0
+
+    @property
+    def input_count(self) -> int:
+        """How many files the text came from."""
+        return self.inputs_total or len(self.inputs)
+
+    @property
+    def told_inputs(self) -> str:
+        """What the text came from, in words: a file's name, or "55 files (txt 20, pdf 11)", those that gave text."""
+        if self.input_count == 1 and self.inputs:
+            return Path(self.inputs[0].path).name
+        read = self.input_files.read if self.input_files is not None else {}
+        if not read:
+            return count_of(self.input_count, "file") if self.input_count else ""
+        files = sum(group.files for group in read.values())
+        kinds = sorted(read.items(), key=lambda entry: -entry[1].files)
+        shown = ", ".join(f"{kind} {exact(group.files)}" for kind, group in kinds[:KINDS_TOLD])
+        return f"{count_of(files, 'file')} ({shown}{', others' if len(kinds) > KINDS_TOLD else ''})"
 
 
 def read_manifest(artifacts: Artifacts) -> Manifest:
@@ -235,8 +125,14 @@ def read_manifest(artifacts: Artifacts) -> Manifest:
 
 
 def damages(artifacts: Artifacts, manifest: Manifest, *, read: bool) -> list[str]:
-    """What differs from the published data: sizes, and with ``read`` every byte."""
-    return damaged_files(artifacts.root, manifest.files, read=read)
+    """What differs from the published rows and tokenizer: sizes, and with ``read`` every byte.
+
+    Of a folder in object storage, only what was copied here: a command copies no rows that it doesn't read.
+    """
+    files = {name: record for name, record in manifest.files.items() if name not in LISTS}
+    if artifacts.remote:
+        files = {name: record for name, record in files.items() if (artifacts.root / name).exists()}
+    return damaged_files(artifacts.root, files, read=read)
 
 
 def check_sizes(artifacts: Artifacts, manifest: Manifest) -> None:
@@ -245,7 +141,25 @@ def check_sizes(artifacts: Artifacts, manifest: Manifest) -> None:
     Raises:
         DataError: one hasn't, or is missing.
     """
-    if found := damages(artifacts, manifest, read=False):
+    _refuse(damages(artifacts, manifest, read=False))
+
+
+def check_bytes(artifacts: Artifacts, manifest: Manifest, split: str) -> None:
+    """The tokenizer and the rows of a split ("train" or "validation") have the bytes that they were written with.
+
+    Reads them all, and takes a second for a few gigabytes; of more than `READ_AT_ONCE`, nothing is read.
+
+    Raises:
+        DataError: they haven't.
+    """
+    folders = (f"data/{split}/", "tokenizer/")
+    files = {name: record for name, record in manifest.files.items() if name.startswith(folders)}
+    if sum(record.size for record in files.values()) <= READ_AT_ONCE:
+        _refuse(damaged_files(artifacts.root, files, read=True))
+
+
+def _refuse(found: list[str]) -> None:
+    if found:
         raise DataError(f"The prepared data is damaged: {found[0]}.", "Prepare the text again: ptk prepare")
 
 
@@ -256,7 +170,6 @@ def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
         DataError: a file is damaged, or a prepare has replaced it, or is doing it now.
     """
     try:
-        # Without its validation, which for 200,000 input files takes a second.
         same = read_json(artifacts.manifest).get("fingerprint") == manifest.fingerprint
     except DataError:
         same = False
@@ -270,4 +183,4 @@ def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write ``manifest``, complete or not at all."""
-    write_json(path, redact_all(manifest.model_dump(mode="json", by_alias=True)))
+    write_sealed_json(path, redact_all(manifest.model_dump(mode="json", by_alias=True)))

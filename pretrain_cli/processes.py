@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping, MutableMapping
@@ -28,7 +29,21 @@ OTHERS_SPEAK_S = 2.0
 """A launcher ends the other processes within this time, so a later error must be printed here."""
 STEP_APART = 7919
 """Distance between the ports of two steps of a SLURM job."""
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""Variables of a launcher."""
 LOST_PEER = ("DistBackendError", "DistNetworkError", "DistStoreError")
+
+
+def safe_path() -> dict[str, str]:
+    """What keeps a Python process from importing from the working folder, whose files may be anybody's: a variable.
+
+    Python does so for ``-m`` and ``-c``. Where this process does too (``python -m pretrain_cli``), they may need it.
+    """
+    try:
+        here = str(Path.cwd())
+    except OSError:  # it was removed
+        here = ""
+    return {} if {"", here} & set(sys.path) else {"PYTHONSAFEPATH": "1"}
 
 
 class ProcessDied(PtkError):
@@ -80,12 +95,22 @@ def check_amount(key: str, amount: int | str) -> None:
 
 def rank() -> int:
     """Rank of this process among those that train together; 0 if it is alone."""
-    return int(os.environ.get("RANK") or 0)
+    return _number(os.environ, "RANK", 0)
 
 
 def world_size() -> int:
     """Number of processes in this training run, as the launcher says."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    return _number(os.environ, "WORLD_SIZE", 1)
+
+
+def _number(environ: Mapping[str, str], name: str, otherwise: int) -> int:
+    """A variable's number; ``otherwise`` where it isn't set, or is something else."""
+    value = environ.get(name, "")
+    return int(value) if _is_number(value) else otherwise
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.strip().isdigit()
 
 
 def launcher() -> str:
@@ -99,21 +124,52 @@ def launcher() -> str:
     return "srun" if "SLURM_STEP_NUM_TASKS" in os.environ else "a launcher"
 
 
-def join_launcher(environ: MutableMapping[str, str] | None = None) -> None:
-    """Translate srun's variables into torchrun's, and arrange to end with the launcher, if there is one."""
+def join_launcher(environ: MutableMapping[str, str] | None = None, *, trains: bool = True) -> None:
+    """Translate srun's variables into torchrun's, and arrange to end with the launcher, if there is one.
+
+    Args:
+        environ: variables; None: those of this process.
+        trains: whether the command may be one of several. Others take variables that hold no numbers for somebody
+            else's, and leave them out: libraries would fail over them.
+
+    Raises:
+        ConfigError: a variable of a launcher holds no number.
+    """
     environ = os.environ if environ is None else environ
+    for name in NUMBERS:
+        value = environ.get(name, "0").strip()
+        if value in ("", "-1") or not (trains or _is_number(value)):
+            del environ[name]
+    if not trains:
+        return
     environ.update(slurm_variables(environ))
-    if int(environ.get("WORLD_SIZE") or 1) > 1:
+    _check_numbers(environ)
+    if _number(environ, "WORLD_SIZE", 1) > 1:
         if "OMP_NUM_THREADS" not in environ or _torchruns_own_threads(environ):
             environ["OMP_NUM_THREADS"] = str(share_of_cores(environ))
         _end_with_parent(int(environ.get(LAUNCHER) or os.getppid()))
+
+
+def _check_numbers(environ: Mapping[str, str]) -> None:
+    for name in NUMBERS:
+        if not _is_number(environ.get(name, "0")):
+            raise ConfigError(
+                f"The variable {name} is '{environ[name]}', but has to be a number.",
+                f"torchrun and srun set it for each process. To train in one process: unset {name}",
+            )
+    place, size = _number(environ, "RANK", 0), _number(environ, "WORLD_SIZE", 1)
+    if place >= max(1, size):
+        raise ConfigError(
+            f"The variables RANK and WORLD_SIZE say that this is process {place} of {size}, counted from 0.",
+            "Check both. To train in one process, unset them; for several: ptk train --processes N",
+        )
 
 
 def share_of_cores(environ: Mapping[str, str]) -> int:
     """Number of cores for each process on this machine: what srun gives a task, else an even share."""
     if "TORCHELASTIC_RUN_ID" not in environ and environ.get("SLURM_CPUS_PER_TASK", "").isdecimal():
         return max(1, min(int(environ["SLURM_CPUS_PER_TASK"]), available_cores()))
-    return max(1, available_cores() // int(environ.get("LOCAL_WORLD_SIZE") or 1))
+    return max(1, available_cores() // max(1, _number(environ, "LOCAL_WORLD_SIZE", 1)))
 
 
 def _torchruns_own_threads(environ: Mapping[str, str]) -> bool:
@@ -133,11 +189,11 @@ def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
     SLURM_NTASKS doesn't help: it is also set in a batch script, where one process runs alone.
     """
-    tasks = int(environ.get("SLURM_STEP_NUM_TASKS") or 1)
+    tasks = _number(environ, "SLURM_STEP_NUM_TASKS", 1)
     if tasks < 2 or "RANK" in environ or "SLURM_PROCID" not in environ:
         return {}
     per_node = re.match(r"\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    job, step = (int(environ.get(name) or 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    job, step = (_number(environ, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     return {
         "RANK": environ["SLURM_PROCID"],
         "WORLD_SIZE": str(tasks),
@@ -164,7 +220,7 @@ def _end_with_parent(parent: int) -> None:
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_LOOK_S)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # on Windows, SIGTERM ends it at once
 
     threading.Thread(target=look, name="parent", daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pretrain_cli.errors import PtkError
+from pretrain_cli.sealing import YOURS, broken_seal
 from pretrain_cli.storage import file_hash, read_json
 
 
@@ -44,8 +46,11 @@ def damaged_files(folder: Path, files: Mapping[str, FileRecord], *, read: bool) 
     for name, record in files.items():
         path = folder / name
         try:
-            size = path.stat().st_size
-            if size != record.size:
+            found_there = path.stat()
+            size = found_there.st_size
+            if not stat.S_ISREG(found_there.st_mode):  # a pipe or a device would be read for ever
+                found.append(f"{path} is no longer a file")
+            elif size != record.size:
                 found.append(f"{path} has {size:,} bytes instead of {record.size:,}")
             elif read and file_hash(path) != record.hash:
                 found.append(f"{path} has other bytes than were written")
@@ -83,6 +88,8 @@ def read_versioned(
         PtkError: ``error``, where it is damaged or of another format.
     """
     values = read_json(path)
+    if told := broken_seal(path):
+        raise error(f"{told}.", f"{hint}. {YOURS}")
     version = values.get("version", oldest)
     if isinstance(version, int) and version > newest:
         raise error(

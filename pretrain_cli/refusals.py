@@ -49,7 +49,7 @@ def _within(error: Exception) -> OSError | None:
     text = str(error)
     if match := re.search(r"\(os error (\d+)\)", text):  # as Rust writes them
         return OSError(int(match[1]), os.strerror(int(match[1])))
-    number = next((number for number in (*FULL, errno.EIO) if os.strerror(number) in text), None)
+    number = next((number for number in (*FULL, errno.EIO, errno.EFBIG) if os.strerror(number) in text), None)
     return OSError(number, os.strerror(number)) if number is not None else None
 
 
@@ -66,7 +66,10 @@ def _explained(error: OSError, folder: Path) -> PtkError | None:
 
 
 def disk_error(error: OSError, folder: Path | None = None) -> DiskError | None:
-    """What to say of a full or failing disk, in ``folder`` or where ``error`` says; None for another error."""
+    """What to say of a full or failing disk, or a limit to files; None for another error.
+
+    The place is ``folder``, or what ``error`` says.
+    """
     place = error.filename2 or error.filename  # of a copy, the second is the one that is written
     folder = folder or (Path(place).parent if place else None)
     where = f"the disk of {folder}" if folder is not None else "a disk that this command writes to"
@@ -76,12 +79,32 @@ def disk_error(error: OSError, folder: Path | None = None) -> DiskError | None:
             f"No space left on {where}{free}.",
             "Free some space, or choose another folder with --artifacts DIR. Everything that was complete is kept.",
         )
+    if error.errno == errno.EFBIG:
+        place = f"A file in {folder}" if folder is not None else "A file that this command writes"
+        return DiskError(
+            f"{place} would be larger than this process may write.",
+            "Raise the limit (ulimit -f unlimited), or check the file system's. Everything that was complete is kept.",
+        )
     if error.errno == errno.EIO:
         return DiskError(
             f"{where[:1].upper()}{where[1:]} reports an error: {error.strerror}.",
             "Check the disk, then run the command again. Everything that was complete is kept.",
         )
     return None
+
+
+def check_decodable(path: Path | str, instead: str) -> None:
+    """Refuse a file or folder that every library has to open, but whose name some can't take.
+
+    Args:
+        path: as typed.
+        instead: what the user can do.
+
+    Raises:
+        UsageError: its name has bytes that aren't UTF-8.
+    """
+    if any(0xDC80 <= ord(character) <= 0xDCFF for character in str(path)):
+        raise UsageError(f"The name {path} isn't UTF-8, and some libraries can't open such files.", instead)
 
 
 def existing_folder(path: Path) -> Path:

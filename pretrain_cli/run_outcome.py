@@ -120,7 +120,7 @@ def _slower(record: RunRecord, lines: Sequence[Mapping[str, Any]]) -> str:
     speeds = [speed for _, speed in _values(lines, "tokens_per_second") if speed > 0]
     if record.plan is None or not record.plan.step_seconds or not speeds:
         return ""
-    took = sum(record.plan.batch_tokens / speed for speed in speeds) / len(speeds)
+    took = sum(record.plan.batch_tokens * record.plan.fill / speed for speed in speeds) / len(speeds)
     if took < SLOWER * record.plan.step_seconds:
         return ""
     return f", because a step took {duration(took)}, not {duration(record.plan.step_seconds)}"

@@ -14,8 +14,9 @@ from pydantic import field_validator
 from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import ModelError
-from pretrain_cli.records import Record, VersionedRecord, read_versioned
-from pretrain_cli.storage import parse_toml, write_json
+from pretrain_cli.records import FileRecord, Record, VersionedRecord, read_versioned
+from pretrain_cli.sealing import YOURS, broken_seal, open_seal, sealed
+from pretrain_cli.storage import parse_toml, write_sealed_json, write_text
 from pretrain_cli.version import __version__
 
 VERSION = 1
@@ -28,6 +29,7 @@ class TrainResult:
     """How a run ended. ``seconds`` counts all starts of the run; losses are nats per token.
 
     ``train_loss`` is that of the last line of metrics.jsonl, ``first_loss`` that of the first.
+    ``validation_rows`` is the number of held-out rows that the validation figures were measured on.
     ``model_step`` is the step whose weights the model has, where early stopping took an earlier one than the last.
     ``tracking`` is the state of W&B in words. ``planned_steps`` were announced before the first step; ``outcome`` says
     where the run was cut short, undertrained or overfit.
@@ -49,12 +51,14 @@ class TrainResult:
     tracking: str = ""
     planned_steps: int | None = None
     outcome: str = ""
+    validation_rows: int | None = None
 
 
 class PlanRecord(Record):
     """What was chosen for the run. Intervals in steps; None: by the clock, 0: only at the end.
 
-    ``expected_steps`` and ``step_seconds`` are what was forecast.
+    ``method`` is "full", "lora" or "qlora". ``expected_steps`` and ``step_seconds`` are what was forecast.
+    ``fill`` is the share of the rows' places that hold text: speeds count no padding, ``batch_tokens`` does.
     """
 
     steps: int | None
@@ -75,6 +79,9 @@ class PlanRecord(Record):
     matrix_learning_rate: float
     embedding_learning_rate: float
     size: str | None = None
+    method: str = "full"
+    lora_rank: int = 0
+    fill: float = 1.0
 
 
 class ResumeRecord(Record):
@@ -124,7 +131,9 @@ class RunRecord(VersionedRecord):
         rewind: what a divergence led to, until the next checkpoint has it.
         wandb: where it is tracked.
         result: how it ended.
-        peak_memory_bytes: of one process.
+        peak_memory_bytes: of one process, of all starts, as of the last checkpoint or the end.
+        files: path in the run's folder → record, of metrics, samples and curves, once the run has finished. The other
+            files carry their own hash, or have a record in their folder.
     """
 
     version: int = VERSION
@@ -155,6 +164,7 @@ class RunRecord(VersionedRecord):
     wandb: WandbRecord | None = None
     result: TrainResult | None = None
     peak_memory_bytes: int = 0
+    files: dict[str, FileRecord] = {}
 
     @field_validator("base", mode="before")
     @classmethod
@@ -180,12 +190,27 @@ def read_run_config(run: RunFolder) -> dict[str, Any]:
     Raises:
         ModelError: it is damaged.
     """
-    if not run.config.is_file():
-        return {}
+    return dict(redact_all(parse_run_config(run))) if run.config.is_file() else {}
+
+
+def parse_run_config(run: RunFolder) -> dict[str, Any]:
+    """The values in a run's config.toml.
+
+    Raises:
+        ModelError: it isn't there, is damaged, or isn't the one that ptk wrote.
+    """
     try:
-        return dict(redact_all(parse_toml(run.config.read_text("utf-8"))))
+        values, changed = parse_toml(run.config.read_text("utf-8")), broken_seal(run.config)
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Restore the file, or use another run.") from error
+    if changed:
+        raise ModelError(f"{changed}.", f"Restore the file, or use another run. {YOURS}")
+    return values
+
+
+def write_run_config(run: RunFolder, text: str) -> None:
+    """Write config.toml of a run, complete or not at all, with the hash of its own text in its first line."""
+    write_text(run.config, sealed(open_seal() + text))
 
 
 class RunRecordFile:
@@ -217,7 +242,7 @@ class RunRecordFile:
         """Replace fields of the record, and write the file."""
         self.record = RunRecord.model_validate({**dict(self.record), **changes})
         if self._writes:
-            write_json(self.path, redact_all(self.record.model_dump(mode="json")))
+            write_sealed_json(self.path, redact_all(self.record.model_dump(mode="json")))
 
 
 def new_run_record(run: RunFolder, command: tuple[str, ...]) -> RunRecord:
@@ -249,7 +274,9 @@ def source_commit() -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, encoding="utf-8", timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()

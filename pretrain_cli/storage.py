@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+import platformdirs
 import xxhash
 
-from pretrain_cli.errors import DataError
+from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.foreign import Ours, foreign_entries, remove_ours
+from pretrain_cli.formatting import byte_size
 from pretrain_cli.refusals import writing_to
+from pretrain_cli.sealing import sealed, with_open_seal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -29,15 +35,61 @@ OURS = "ptk-"
 ABANDONED_S = 3600.0
 """What hasn't changed for this long is written by nobody any more: its process was killed."""
 
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""Opens no file that a link names: a stranger's folder may hold links to somebody's files."""
+WRITER_WAIT_S = 10.0
+"""How long a pipe may have no writer: the shell starts both sides of one at about the same time."""
+MOST_JSON_BYTES = 1_000_000_000
+
+
+def read_bounded(path: Path, most_bytes: int) -> str:
+    """The text in a file or a pipe, which is UTF-8.
+
+    Raises:
+        UsageError: it is a device or a socket, or larger than ``most_bytes``.
+        OSError: it can't be read.
+        UnicodeDecodeError: it isn't UTF-8.
+    """
+    # Without this flag, opening a pipe waits for its writer, for ever if there is none.
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | NONBLOCK)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise UsageError(f"{path} is a device or a socket, not a file.", "Name a file, or a pipe that ends.")
+        parts, left, latest = [], most_bytes + 1, time.monotonic() + WRITER_WAIT_S
+        while left > 0:
+            block = file.read(min(left, 1 << 20))
+            if block:
+                parts.append(block)
+                left -= len(block)
+            elif block is None or (stat.S_ISFIFO(mode) and not parts and time.monotonic() < latest):
+                if block is None:  # there is a writer, which has written nothing yet
+                    latest = -math.inf
+                time.sleep(0.02)
+            else:
+                break
+    if left <= 0:
+        raise UsageError(
+            f"{path} is larger than {byte_size(most_bytes)}, the most that is read here.", "Name a smaller file."
+        )
+    return io.TextIOWrapper(io.BytesIO(b"".join(parts)), encoding="utf-8").read()
+
+
+def user_cache() -> Path:
+    """Folder for what can be made or fetched again: PTK_CACHE, or ptk's in the system's place for such things."""
+    return Path(os.environ.get("PTK_CACHE") or platformdirs.user_cache_path("ptk"))
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``.
 
     Raises:
-        DataError: the file is missing or isn't a JSON object.
+        DataError: the file is missing, no file, larger than `MOST_JSON_BYTES`, or isn't a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_bounded(path, MOST_JSON_BYTES))
+    except UsageError as error:
+        raise DataError(error.message, error.hint) from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read: {error}.", "Create it again with the command that wrote it.") from error
     if not isinstance(value, dict):
@@ -75,13 +127,34 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write ``value`` to ``path``, completely or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _json(value))
+
+
+def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a record with the hash of its own text, completely or not at all."""
+    write_text(path, sealed(_json(with_open_seal(value))))
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, completely or not at all."""
+    """Write ``text`` to ``path``, completely or not at all.
+
+    A file name's bytes that aren't UTF-8 (lone surrogates) become ``\\udce9``, which JSON reads back as the same.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def open_own(path: Path, mode: str) -> IO[str]:
+    """A text file that only ptk writes, opened by ``mode``: "w" or "a".
+
+    Raises:
+        OSError: it can't be, or it is a link, as a stranger's folder may hold: what that names isn't ptk's to write.
+    """
+    return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | NOT_A_LINK, 0o666))
 
 
 @contextlib.contextmanager
@@ -140,12 +213,14 @@ class Replacement:
     Attributes:
         staging: the finished one.
         final: its name. What is in an older folder and isn't ``ours`` is moved into the new one.
-        ours: patterns of the names that the stage itself writes into a folder, as `fnmatch` reads them.
+        ours: gives the files in an older folder that ptk wrote; None: the folder is ptk's whole.
+        last: of these, the record that says so.
     """
 
     staging: Path
     final: Path
-    ours: Sequence[str] = ("*",)
+    ours: Ours | None = None
+    last: str = ""
 
     @property
     def old(self) -> Path:
@@ -153,9 +228,12 @@ class Replacement:
         return self.final.with_name(f".{OURS}old-{self.final.name}")
 
 
-def publish_folder(staging: Path, final: Path, ours: Sequence[str] = ("*",)) -> None:
-    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``."""
-    publish_all([Replacement(staging, final, ours)])
+def publish_folder(staging: Path, final: Path, ours: Ours | None = None, last: str = "") -> None:
+    """Give a finished folder its final name, after an fsync of every file. It replaces an older ``final``.
+
+    ``ours`` and ``last`` are those of a `Replacement`.
+    """
+    publish_all([Replacement(staging, final, ours, last)])
 
 
 def publish_all(replacements: Sequence[Replacement]) -> None:
@@ -170,7 +248,10 @@ def publish_all(replacements: Sequence[Replacement]) -> None:
     waiting = [replacement for replacement in replacements if replacement.staging.exists()]
     for replacement in waiting:
         _sync_tree(replacement.staging)
-        _clear_old(replacement)  # of a process that was killed here
+        if os.path.lexists(replacement.final):
+            _clear_old(replacement)  # of a process that was killed here
+        elif os.path.lexists(replacement.old):  # or in between: the older one is all there is
+            os.replace(replacement.old, replacement.final)
     done: list[tuple[Path, Path]] = []
 
     def move(source: Path, target: Path) -> None:
@@ -179,7 +260,7 @@ def publish_all(replacements: Sequence[Replacement]) -> None:
 
     try:
         for replacement in waiting:
-            if replacement.final.exists():
+            if os.path.lexists(replacement.final):
                 move(replacement.final, replacement.old)
         for replacement in reversed(waiting):
             move(replacement.staging, replacement.final)
@@ -189,7 +270,7 @@ def publish_all(replacements: Sequence[Replacement]) -> None:
         raise
     for folder in {replacement.final.parent for replacement in replacements}:
         sync_folder(folder)
-    for replacement in replacements:
+    for replacement in reversed(replacements):  # the record of what is in the others goes last
         _clear_old(replacement)
 
 
@@ -206,27 +287,33 @@ def _sync_tree(path: Path) -> None:
         sync_folder(path)
 
 
-def clear_replaced(final: Path, ours: Sequence[str]) -> None:
+def clear_replaced(final: Path, ours: Ours | None, last: str = "") -> None:
     """Finish what a process that published ``final`` couldn't: remove the one before, and keep what isn't ``ours``."""
-    if final.exists():  # else that process was killed between the two, and the one before is all there is
-        _clear_old(Replacement(final, final, ours))
+    replacement = Replacement(final, final, ours, last)
+    if final.exists():
+        _clear_old(replacement)
+    elif replacement.old.exists():  # that process was killed between the two, and the one before is all there is
+        os.replace(replacement.old, final)
 
 
 def _clear_old(replacement: Replacement) -> None:
     """Remove the older one, but first move what ptk didn't write there into the new one."""
-    old, new, ours = replacement.old, replacement.final, replacement.ours
-    if old.is_file():
+    old = replacement.old
+    if old.is_file() or old.is_symlink():  # of a link, what it names stays
         old.unlink()
     if not old.is_dir():
         return
-    foreign = [entry for entry in sorted(old.iterdir()) if not any(fnmatch(entry.name, each) for each in ours)]
-    for entry in foreign:
-        new.mkdir(exist_ok=True)
-        place = new / entry.name
-        while place.exists():  # as after a kill, when the user has put another of this name there since
+    if replacement.ours is None:
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    ours = replacement.ours(old)
+    for entry in foreign_entries(old, ours):
+        place = replacement.final / entry.relative_to(old)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        while os.path.lexists(place):  # as after a kill, when the user has put another of this name there since
             place = place.with_name(f"{place.name}.old")
         os.replace(entry, place)
-    shutil.rmtree(old, ignore_errors=True)
+    remove_ours(old, ours, (replacement.last,))
 
 
 def file_hash(path: Path) -> str:
@@ -287,9 +374,10 @@ class HashedFile:
 
 def sync_folder(path: Path) -> None:
     """fsync a folder, if the system can, so that a rename in it survives a power failure."""
-    if os.name == "nt":  # folders can't be opened there, and renames are journaled
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and journals renames; nor may a folder be opened without "r"
         return
-    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

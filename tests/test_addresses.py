@@ -28,9 +28,11 @@ TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, having l
         ("https://me:SE/CRET@host/a.txt", "https://redacted@host/a.txt"),
         ("https://host/a.txt?X-Amz-Signature=SECRET&X-Amz-Expires=60", "https://host/a.txt?redacted"),
         ("https://host/a.txt#access_token=SECRET", "https://host/a.txt?redacted"),
+        ("https://host/a.txt#hf_SECRETSECRETSECRETSECRET", "https://host/a.txt?redacted"),
         ("http://[::1]:80/a.txt?token=SECRET", "http://[::1]:80/a.txt?redacted"),
         ("zip://a.csv::https://me:SECRET@host/b.zip?sig=SECRET", "zip://a.csv::https://redacted@host/b.zip?redacted"),
         ("https:/me:SECRET@host/a.txt", "https:/redacted@host/a.txt"),
+        *((f"https://me:SECRET{sign}SECRET@host/a.txt", "https://redacted@host/a.txt") for sign in "'\"<>`"),
     ],
 )
 def test_an_address_loses_its_secrets(address: str, plain: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.failures import explain
 from pretrain_cli.errors import DataError, ModelError, UsageError
+from pretrain_cli.foreign import matching
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import read_manifest
+from pretrain_cli.model.names import find_model
 from pretrain_cli.refusals import DiskError, NoSpaceError, writing_to
 from pretrain_cli.storage import publish_folder, read_json, read_lines, replacing, temporary_folder, write_json
 
@@ -54,6 +58,22 @@ def test_a_folder_is_published_whole_and_replaces_the_old_one(tmp_path) -> None:
     assert names(final) == ["new"]
 
 
+def test_a_checkpoint_that_a_training_removes_while_they_are_listed_is_none(tmp_path, monkeypatch) -> None:
+    run = Artifacts(tmp_path).run("a")
+    for step in (1, 2):
+        run.checkpoint(step).mkdir(parents=True)
+        (run.checkpoint(step) / "model.safetensors").write_text("x")
+    listed = Path.iterdir
+
+    def removing(folder: Path) -> Iterator[Path]:
+        if folder == run.checkpoint(1):
+            shutil.rmtree(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", removing)
+    assert run.checkpoint_steps() == [2]
+
+
 def test_checkpoints_are_listed_by_step_and_staging_folders_are_not(artifacts) -> None:
     run = artifacts.run("first")
     for name in ("step-000100", "step-000020", ".step-000200", "step-1", "step-1000000"):
@@ -62,7 +82,7 @@ def test_checkpoints_are_listed_by_step_and_staging_folders_are_not(artifacts) -
     assert run.checkpoint(20).name == "step-000020"
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "-flag", "a b"])
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "-flag", "a b", "NUL", "com1.x", "dot."])
 def test_a_run_name_that_no_folder_should_have_is_refused(artifacts, name) -> None:
     with pytest.raises(UsageError, match="is not a valid run name"):
         artifacts.run(name)
@@ -75,6 +95,18 @@ def test_what_is_missing_says_which_command_makes_it(artifacts) -> None:
         artifacts.latest_run()
     assert "ptk prepare" in no_data.value.hint
     assert "ptk train" in no_run.value.hint
+
+
+def test_a_folder_that_no_run_can_be_named_as_is_no_run(artifacts) -> None:
+    for name in ("a", "a (copy)", "b."):
+        write_json(artifacts.runs / name / "run.json", {})
+    assert artifacts.run_names() == ["a"]
+
+
+def test_an_address_is_not_cut_at_its_user(artifacts) -> None:
+    with pytest.raises(ModelError) as caught:
+        find_model("http://me:hunter2@host/x", artifacts)
+    assert "hunter2" not in caught.value.message
 
 
 def test_an_unknown_run_names_those_that_exist(artifacts) -> None:
@@ -130,7 +162,7 @@ def test_what_ptk_did_not_write_survives_when_a_folder_is_replaced(tmp_path: Pat
     staging = tmp_path / "staging"
     staging.mkdir()
     (staging / "config.json").write_text("new")
-    publish_folder(staging, final, ("config.json",))
+    publish_folder(staging, final, matching(("config.json",)))
     assert {path.name for path in final.iterdir()} == {"config.json", "notes.txt", "earlier.txt", "scripts"}
     assert (final / "config.json").read_text() == "new" and (final / "scripts" / "run.sh").read_text() == "mine"
     assert not old.exists() and not staging.exists()
@@ -144,7 +176,7 @@ def test_two_files_of_one_name_that_ptk_did_not_write_both_survive(tmp_path: Pat
         (folder / "notes.txt").write_text(text)
     staging.mkdir()
     (staging / "config.json").write_text("{}")
-    publish_folder(staging, final, ("config.json",))
+    publish_folder(staging, final, matching(("config.json",)))
     assert {path.name: path.read_text() for path in final.iterdir()} == {
         "config.json": "{}",
         "notes.txt": "new",
@@ -216,3 +248,10 @@ def test_a_full_disk_outside_the_artifact_folder_is_no_bug_either(capsys, tmp_pa
         first, second = capsys.readouterr().err.splitlines()
         assert first.startswith("Error: ") and named in first and "/models" not in first
         assert second.startswith("Hint: ")
+
+
+def test_lines_are_read_back_whatever_separators_their_texts_hold(tmp_path: Path) -> None:
+    lines = [{"step": step, "text": f"a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\rh {step}"} for step in range(5)]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (tmp_path / "samples.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert read_lines(tmp_path / "samples.jsonl") == lines

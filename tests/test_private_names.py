@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import typer._completion_shared
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import pretrain_cli
@@ -19,7 +20,10 @@ PACKAGE = Path(pretrain_cli.__file__).parent
 OWNERS: dict[str, Any] = {
     "transformers.Trainer": transformers.Trainer,
     "transformers.TrainingArguments": transformers.TrainingArguments,
+    "transformers.PreTrainedModel": transformers.PreTrainedModel,
+    "torch.nn.Module": torch.nn.Module,
     "torch.ops.mkldnn": torch.ops.mkldnn,
+    "typer._completion_shared": typer._completion_shared,
 }
 
 
@@ -43,7 +47,7 @@ def test_a_private_name_that_ptk_leans_on_is_still_there(entry: PrivateName) -> 
     elif entry.owner == "transformers.distributed":
         folder = Path(transformers.__file__).parent / "distributed"
         assert any(entry.name in path.read_text("utf-8") for path in folder.glob("*.py")), where
-    elif entry.name in ("_loss_shifts_labels", "_created_lr_scheduler", "_n_gpu"):
+    elif entry.name in ("_loss_shifts_labels", "_created_lr_scheduler", "_n_gpu", "_compiled_call_impl"):
         assert entry.name in inspect.getsource(OWNERS[entry.owner]), where
     else:
         found = getattr(OWNERS[entry.owner], entry.name, None)
@@ -55,9 +59,10 @@ def test_a_private_name_that_ptk_leans_on_is_still_there(entry: PrivateName) -> 
 def test_every_private_name_of_trainer_that_is_used_is_listed() -> None:
     listed = {entry.name for entry in PRIVATE_NAMES if entry.owner == "transformers.Trainer"}
     theirs = inspect.getsource(transformers.Trainer)
-    tree = ast.parse((PACKAGE / "training" / "trainer.py").read_text("utf-8"))
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    used |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    files = {entry.used_in for entry in PRIVATE_NAMES if entry.owner == "transformers.Trainer"}
+    nodes = [node for file in files for node in ast.walk(ast.parse((PACKAGE / file).read_text("utf-8")))]
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    used |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     private = {name for name in used if name.startswith("_") and not name.startswith("__")}
     assert {name for name in private if f"self.{name}" in theirs or f"def {name}(" in theirs} == listed
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import multiprocessing
 import pickle
 import re
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,15 +18,20 @@ import pytest
 import torch
 
 import pretrain_cli
-from pretrain_cli.artifacts import Artifacts, RunFolder
+from pretrain_cli.artifacts import CHECKPOINT_RECORD, Artifacts, RunFolder
 from pretrain_cli.config.load import changed, load_config, to_toml
 from pretrain_cli.config.model import Config
+from pretrain_cli.data.prepare import _work_folder
 from pretrain_cli.errors import ModelError
-from pretrain_cli.training.keeping.checkpoints import MANIFEST, _hashes
+from pretrain_cli.locking import lock
+from pretrain_cli.processes import safe_path
+from pretrain_cli.run_record import write_run_config
+from pretrain_cli.storage import open_own, write_sealed_json
+from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.resume import merge, read_config
 from pretrain_cli.training.run import train
-from tests.support.commands import ptk, refused
-from tests.support.runs import prepare_text, small
+from tests.support.commands import ENVIRONMENT, ptk, refused
+from tests.support.runs import hashes, prepare_text, small
 from tests.support.tiny import make_model
 
 TRUST = "model.trust_remote_code"
@@ -73,7 +82,8 @@ def stranger(tmp_path: Path, first_run: Path) -> SimpleNamespace:
     base = with_own_code(tmp_path / "base", mark, folder / "artifacts" / "tokenizer")
     config = folder / "artifacts" / "runs" / "a" / "config.toml"
     text = re.sub(r'base = ".*"', f'base = "{base}"', config.read_text())
-    config.write_text(text.replace("trust_remote_code = false", "trust_remote_code = true"))
+    text = text.replace("trust_remote_code = false", "trust_remote_code = true")
+    write_run_config(RunFolder(config.parent), text.split("\n", 1)[1])  # a stranger knows how to hash
     assert str(base) in config.read_text() and "trust_remote_code = true" in config.read_text()
     return SimpleNamespace(folder=folder, mark=mark, base=base, config=config)
 
@@ -115,6 +125,62 @@ def test_trust_comes_from_the_command_line(tmp_path: Path, monkeypatch: pytest.M
     assert load_config(flags={TRUST: True}).config.model.trust_remote_code
 
 
+def test_no_process_imports_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers, training processes and the plan's measurement are started with -c or -m."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != ""])
+    mark = tmp_path / "mark"
+    for name in ("pickle", "random", "tempfile"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')")
+    monkeypatch.setenv(*safe_path().popitem())
+    for how in (["-c", "import pickle"], ["-m", "tokenize", str(tmp_path / "pickle.py")]):
+        subprocess.run([sys.executable, *how], check=True, capture_output=True)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(abs, -1).result() == 1
+    assert not mark.exists()
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """A stranger's folder may hold links to the user's own files, under names that ptk writes to."""
+    mine, artifacts = tmp_path / "mine", Artifacts(tmp_path / "artifacts")
+    mine.write_text("precious")
+    run, work = artifacts.run("a"), artifacts.data / ".work"
+    shards = work / "shards-0123456789abcdef"
+    for folder in (run.path, shards):
+        folder.mkdir(parents=True)
+    links = [run.path / ".lock.json", work / "rejected.jsonl", shards / "task-000000.ids", work / "mine"]
+    links += [run.metrics, run.samples, run.path / "diverged-step-000002.jsonl"]
+    for link in links:
+        link.symlink_to(mine)
+    with lock(run.path, "training"):
+        pass
+    assert _work_folder(artifacts) == work and [entry for entry in work.rglob("*") if entry.is_symlink()] == [links[3]]
+    Metrics(run.metrics).close()
+    run.metrics.unlink()
+    run.metrics.symlink_to(tmp_path / "new")
+    with pytest.raises(OSError, match="symbolic link"):
+        Metrics(run.metrics)
+    for path in links[-2:]:
+        for mode in ("w", "a"):
+            with pytest.raises(OSError, match="symbolic link"):
+                open_own(path, mode)
+    assert mine.read_text() == "precious" and not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [["plan", "--measure", "0.5"], ["train", "--processes", "2"]], ids=str)
+def test_a_command_runs_no_code_of_its_working_folder(first_run: Path, tmp_path: Path, line: list[str]) -> None:
+    mark = tmp_path / "mark"
+    for name in ("json", "pickle", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')")
+    shutil.copytree(first_run / "artifacts", tmp_path / "artifacts")
+    command = [sys.executable, "-P", "-m", "pretrain_cli", *line, "--max-steps", "2", "--size", "micro"]
+    command += ["--device", "cpu", "--set", "tracking.report_to=none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert not mark.exists()
+
+
 def test_trust_in_the_working_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ptk.toml").write_text(IN_A_FILE)
@@ -130,6 +196,33 @@ def test_trust_in_the_environment_is_said() -> None:
     found = load_config(environ={"PTK_MODEL__TRUST_REMOTE_CODE": "true"})
     assert found.config.model.trust_remote_code
     assert found.notes[0].startswith("PTK_MODEL__TRUST_REMOTE_CODE lets a base's own code run")
+
+
+@pytest.mark.parametrize("text", ['"model.trust_remote_code" = true', "[model]\ntrust_remote_code = true"])
+@pytest.mark.parametrize("name", ["x.toml", "PTK_MODEL__TRUST_REMOTE_CODE", "--set", "PTK_x.toml"])
+def test_no_spelling_and_no_name_of_a_file_makes_it_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text)
+    found = load_config(file=Path(name), environ={})
+    assert not found.config.model.trust_remote_code
+    assert "has no effect there" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ['"evaluate.tasks" = ["theirs", "arc_easy"]', '[evaluate]\ntasks = ["theirs", "arc_easy"]']
+)
+def test_a_folder_of_tasks_is_named_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "x.toml").write_text(text)
+    found = load_config(file=Path("x.toml"), environ={})
+    assert found.config.evaluate.tasks == ("arc_easy",)
+    assert "names folders in evaluate.tasks" in found.notes[0]
+    assert load_config(assignments=['evaluate.tasks=["theirs"]'], environ={}).config.evaluate.tasks == ("theirs",)
 
 
 @pytest.mark.parametrize("value", ["true", "1", '"yes"'])
@@ -203,10 +296,10 @@ def run(tmp_path: Path, first_run: Path) -> RunFolder:
 def resume_with(run: RunFolder, name: str) -> ModelError:
     """Resume after the file ``name`` of the newest checkpoint was made to match its manifest."""
     folder = run.checkpoint(run.checkpoint_steps()[-1])
-    manifest = json.loads((folder / MANIFEST).read_text())
-    hashes = _hashes(folder)
-    hashes.pop(MANIFEST)
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": hashes}))
+    manifest = json.loads((folder / CHECKPOINT_RECORD).read_text())
+    files = hashes(folder)
+    files.pop(CHECKPOINT_RECORD)
+    write_sealed_json(folder / CHECKPOINT_RECORD, manifest | {"files": files})
     with pytest.raises(ModelError) as caught:
         train(small(train__max_steps=4), Artifacts(run.path.parents[1]), resume="a")
     assert name in caught.value.message
@@ -280,9 +373,9 @@ def test_pickled_weights_are_refused_and_named(tmp_path: Path, make, words: str)
 def test_a_foreign_file_is_no_bug_in_ptk(run: RunFolder, tmp_path: Path) -> None:
     folder = run.checkpoint(run.checkpoint_steps()[-1])
     (folder / "trainer_state.json").write_bytes(b"\x80\x04no json")
-    manifest = json.loads((folder / MANIFEST).read_text())
-    hashes = _hashes(folder)
-    hashes.pop(MANIFEST)
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": hashes}))
+    manifest = json.loads((folder / CHECKPOINT_RECORD).read_text())
+    files = hashes(folder)
+    files.pop(CHECKPOINT_RECORD)
+    write_sealed_json(folder / CHECKPOINT_RECORD, manifest | {"files": files})
     done = ptk(run.path.parents[2], "train", "--resume", "a", "--max-steps", "4")
     refused(done, 3, "trainer_state.json can't be read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import os
 import signal
@@ -12,12 +13,19 @@ from collections.abc import Sequence
 from types import FrameType
 
 from pretrain_cli import processes
-from pretrain_cli.cli.commands import make_app
+from pretrain_cli.cli import completing
+from pretrain_cli.cli.commands import command_of, make_app
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.failures import explain, fail
 from pretrain_cli.cli.options import stopped
-from pretrain_cli.cli.streams import let_go
+from pretrain_cli.cli.streams import let_go, make_ready
+from pretrain_cli.cli.tab import VARIABLE
+from pretrain_cli.errors import Interrupted, UsageError, panic_of
 
+NEED_DOCSTRINGS = ("train", "evaluate", "export", "plan", "demo")
+"""Commands that open models with transformers, which reads its own docstrings."""
+FOLDERS = ("--output", "-o", "--artifacts", "--config", "--prompts-file")
+"""Options that name a folder or a file."""
 CTRL_C_ECHO_S = 5.0
 """An error this soon after a Ctrl-C in an import is that Ctrl-C: libraries turn it into their own errors."""
 
@@ -26,7 +34,9 @@ def main() -> None:
     """The `ptk` command."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the caller (`<&-`, a daemon): as good as empty
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    make_ready()
+    os.environ.update(processes.safe_path())
     ctrl_c = CtrlC()
     ctrl_c.listen()
     status = run(sys.argv[1:], ctrl_c)
@@ -37,11 +47,24 @@ def main() -> None:
 
 def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
     """Run one command line; returns its exit status. Everything a user can meet ends here as two lines."""
+    if VARIABLE in os.environ:
+        try:
+            return completing.answer_shell(make_app)
+        except KeyboardInterrupt:  # the shell that asked shows what is typed: nothing belongs there
+            return Interrupted.exit_code
     words = _as_meant(arguments)
-    if "train" in words:
-        processes.join_launcher()
+    if any(word.endswith("-completion") for word in words):
+        completing.improve_bash_script()
     console = Console(json="--json" in words, quiet="--quiet" in words or "-q" in words, debug=_wants_debug(words))
     try:
+        _check_folders(words)
+        command = command_of(words)
+        processes.join_launcher(trains=command == "train")
+        if sys.flags.optimize > 1 and command in NEED_DOCSTRINGS and "--help" not in words:
+            raise UsageError(
+                "Python runs without docstrings (PYTHONOPTIMIZE=2 or -OO), and transformers can't open a model then.",
+                "Unset PYTHONOPTIMIZE, or set it to 1.",
+            )
         status = make_app()(args=words, prog_name="ptk", standalone_mode=False, obj=console)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -57,6 +80,10 @@ def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return fail(console, stopped())
+    except BaseException as error:
+        if (told := panic_of(error)) is None:
+            raise
+        return fail(console, told, error)
 
 
 class CtrlC:
@@ -81,6 +108,20 @@ class CtrlC:
             within = within.f_back
         self._at = time.monotonic() if within is not None else -math.inf
         signal.default_int_handler(number, frame)
+
+
+def _check_folders(words: Sequence[str]) -> None:
+    """An empty path, as an unset variable of a shell gives it, would be the current folder. Typer can't tell the two.
+
+    Raises:
+        UsageError: an option that names a folder or a file is empty.
+    """
+    for word, value in itertools.zip_longest(words, words[1:]):
+        if word == "--":
+            return
+        option, equals, _ = word.partition("=")
+        if option in FOLDERS and (word == f"{option}=" or (not equals and value == "")):
+            raise UsageError(f"{option} is empty.", "Name something, or leave it out.")
 
 
 def _wants_debug(words: Sequence[str]) -> bool:

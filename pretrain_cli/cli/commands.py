@@ -26,6 +26,8 @@ COMMANDS: dict[str, str] = {
     "config": MORE,
     "runs": MORE,
     "export": MORE,
+    "blend": MORE,
+    "schema": MORE,
 }
 """Command → its panel in the help. The module of that name has a function of that name, or a group ``app``."""
 
@@ -39,7 +41,7 @@ def make_app() -> typer.Typer:
         epilog="Start with [bold]ptk demo[/], or with your own text: [bold]ptk prepare data.txt[/]",
         no_args_is_help=True,
         rich_markup_mode="rich",
-        add_completion=False,
+        add_completion=True,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)

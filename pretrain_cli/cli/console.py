@@ -85,7 +85,8 @@ class Console:
         plain = to_plain(value)
         warnings = list(dict.fromkeys([*self.warnings, *plain.get("warnings", ())]))
         whole = {"schema": JSON_SCHEMA, "version": __version__, **plain, "warnings": warnings}
-        print(json_text(json.dumps(whole, ensure_ascii=False, allow_nan=False)))
+        all_of_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+        print(json_text(json.dumps(whole, ensure_ascii=not all_of_unicode, allow_nan=False)))
 
     def table(self, table: object) -> None:
         """A table on stdout; in a pipe it is as wide as it needs to be, so that no cell is folded."""
@@ -150,7 +151,12 @@ class Console:
 
     def error(self, error: PtkError) -> None:
         """Two lines on stderr, or with --json one error object on stdout. A stop that was asked for is no error."""
-        if self.json:
+        message, hint = (" ".join(shown(text).split()) for text in (error.message, error.hint))
+        stopped = isinstance(error, Interrupted) and error.asked_for
+        self._say("" if stopped else "[bold red]Error:[/] ", message)
+        if hint:
+            self._say("" if stopped else "[bold]Hint:[/] ", hint)
+        if self.json:  # last: stdout may be what has failed
             fields = {
                 "kind": error.kind,
                 "message": error.message,
@@ -158,11 +164,6 @@ class Console:
                 "exit_code": error.exit_code,
             }
             self.print_json({"error": fields})
-        message, hint = (" ".join(shown(text).split()) for text in (error.message, error.hint))
-        stopped = isinstance(error, Interrupted) and error.asked_for
-        self._say("" if stopped else "[bold red]Error:[/] ", message)
-        if hint:
-            self._say("" if stopped else "[bold]Hint:[/] ", hint)
 
     def _say(self, mark: str, text: str) -> None:
         """A line on stderr; in a terminal it breaks between words."""

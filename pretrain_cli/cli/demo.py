@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import MODEL_RECORD, Artifacts
 from pretrain_cli.cli.console import shell
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
@@ -127,7 +127,7 @@ def _untrained(model: Path) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "untrained"
-        shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+        shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors*", MODEL_RECORD))
         torch.manual_seed(0)
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
+from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.memory import available_bytes
 from pretrain_cli.processes import available_cores
@@ -49,12 +51,28 @@ class Check:
     hint: str = ""
 
 
-@command(examples=("ptk doctor", "ptk doctor --json"))
-def doctor(session: Session) -> None:
+@command(examples=("ptk doctor", "ptk doctor --verify", "ptk doctor --verify RUN", "ptk doctor --json"))
+def doctor(
+    session: Session,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="With --verify: only the files of this run.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare all files that ptk wrote with their recorded hashes.")
+    ] = False,
+) -> None:
     """Check this machine: what is installed, what is missing, and how to get it.
 
     Exits with 0 if the default pipeline, from text to a model, can run.
+
+    With --verify, checks files instead of the machine: the prepared data, runs with their models, checkpoints and
+    reports, and exports. Lists each file that is missing or differs from what ptk wrote, and exits with 3 if any does.
     """
+    if verify:
+        from pretrain_cli.cli.verify import verify_files
+
+        verify_files(session, run)
+        return
+    if run is not None:
+        raise UsageError(f"'{run}' needs --verify.", f"To check the files of a run: ptk doctor --verify {run}")
     checks = [*_system(session.artifacts.root), *_torch(), *_tracking(), *_extras()]
     healthy = all(check.state != "problem" for check in checks)
     if session.console.json:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.fields import Flag
 from pretrain_cli.cli.options import command, words
 from pretrain_cli.cli.session import Session, loading
 from pretrain_cli.formatting import count, count_of, percent
@@ -23,15 +24,19 @@ if TYPE_CHECKING:
     "evaluate.stride",
     "evaluate.context",
     "evaluate.against_base",
+    "evaluate.blend",
+    "evaluate.chat",
     "evaluate.memorization",
     "evaluate.tasks",
     "evaluate.device",
     "evaluate.precision",
     "evaluate.seed",
+    Flag("data.on_error"),
     examples=(
         "ptk evaluate",
         "ptk evaluate first second",
         "ptk evaluate --on mine=other.txt --on general --sample 20000",
+        "ptk evaluate first --blend 0,0.25,0.5,0.75,1",
         "ptk evaluate first --memorization --json",
     ),
 )
@@ -76,6 +81,10 @@ def _show(console: Console, result: EvaluateResult) -> None:
             console.text(f"{model.name} on {task}: {', '.join(figures)}")
     for comparison in result.comparison:
         console.sentence(comparison.sentence)
+    for sentence in result.chat.sentences if result.chat is not None else ():
+        console.sentence(sentence)
+    if result.blend is not None:
+        console.sentence(result.blend.sentence)
     console.text(f"Report: {result.page}")
 
 

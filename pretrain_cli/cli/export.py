@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretrain_cli.artifacts import ollama_name
 from pretrain_cli.cli.console import shell
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session
@@ -64,9 +63,8 @@ def export(
 
 
 def _next(result: ExportResult) -> tuple[str, ...]:
-    """The commands that use what was written."""
+    """The commands that use what was written, and those that serve it."""
     if result.format == "ollama":
-        name = ollama_name(result.name)
-        return shell("ollama", "create", name, "-f", str(result.path / "Modelfile")), f'ollama run {name} "..."'
+        return tuple(result.serve)
     place = result.path if result.format == "hf" else result.files[0]
-    return (f'ptk generate "..." --model {shell(str(place))}',)
+    return (f'ptk generate "..." --model {shell(str(place))}', *result.serve)

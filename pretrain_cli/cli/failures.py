@@ -13,7 +13,7 @@ from pretrain_cli.cli.commands import COMMANDS, command_of
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.mistyped import meant_option
 from pretrain_cli.cli.options import SHARED_OPTIONS, stopped
-from pretrain_cli.cli.streams import let_go
+from pretrain_cli.cli.streams import OutputError, let_go
 from pretrain_cli.cli.visible import shown
 from pretrain_cli.errors import PtkError, UsageError
 from pretrain_cli.refusals import disk_error
@@ -53,6 +53,8 @@ def fail(console: Console, error: PtkError, cause: BaseException | None = None) 
             sys.stdout.flush()
         except BrokenPipeError:
             let_go(sys.stdout)
+        except OutputError:  # the error itself is told on stderr
+            pass
     return error.exit_code
 
 

@@ -23,6 +23,7 @@ from pretrain_cli.cli.session import Session
 from pretrain_cli.cli.visible import shown, visible
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import exact
+from pretrain_cli.storage import read_bounded
 
 if TYPE_CHECKING:
     from pretrain_cli.generation.results import GeneratedText, GenerateResult
@@ -34,6 +35,7 @@ COLORS = (
     (1.1, "green", "above"),
 )
 """(limit, color, words): tokens less probable than the limit have this color."""
+MOST_PROMPT_BYTES = 100_000_000
 SIDE_BY_SIDE_WIDTH = 80
 """Terminal columns from which two texts are shown side by side."""
 
@@ -47,6 +49,8 @@ SIDE_BY_SIDE_WIDTH = 80
     "generate.repetition_penalty",
     "generate.greedy",
     "generate.seed",
+    "generate.chat",
+    "generate.suffix",
     Flag("generate.samples", short="-n"),
     "generate.stop",
     "generate.probabilities",
@@ -57,6 +61,8 @@ SIDE_BY_SIDE_WIDTH = 80
         'ptk generate "Once upon a time"',
         'ptk generate "Once upon a time" --samples 3 --temperature 1.0',
         'ptk generate "Call me" --against base',
+        'ptk generate "What is the sea?" --chat --against base',
+        'ptk generate "def area(r):" --suffix "return area"',
         "echo 'Dear reader' | ptk generate - --greedy",
     ),
 )
@@ -105,7 +111,8 @@ def generate(
     voices = _voices(session, model, checkpoint, against)
     settings = session.config.generate
     alone = len(texts) * settings.samples * len(voices) == 1 and not settings.probabilities
-    stream = _Stream(session.console, texts[0]) if alone and session.console.speaks else None
+    opening = "" if settings.chat else texts[0]
+    stream = _Stream(session.console, opening, settings.suffix) if alone and session.console.speaks else None
 
     from pretrain_cli.generation.run import generate as run_generate
 
@@ -123,6 +130,8 @@ def generate(
                     checkpoint=step,
                     on_text=stream.show if stream else None,
                 )
+            if settings.chat and not session.console.json:  # an answer begins a line of its own
+                result = replace(result, samples=[replace(each, prompt=f"{each.prompt}\n") for each in result.samples])
             results.append(result)
             if session.console.speaks and not stream and not side_by_side:
                 _show_one(session, _title(session, name, step) if len(voices) > 1 else "", result)
@@ -139,10 +148,10 @@ def generate(
 
 
 class _Stream:
-    """Prints the prompt and, piece by piece, its text. Always ends the line that it started."""
+    """Prints the prompt and, piece by piece, its text, then the suffix. Always ends the line that it started."""
 
-    def __init__(self, console: Console, prompt: str) -> None:
-        self.console, self.prompt, self.begun = console, prompt, False
+    def __init__(self, console: Console, prompt: str, suffix: str) -> None:
+        self.console, self.prompt, self.suffix, self.begun = console, prompt, suffix, False
 
     def __enter__(self) -> None:
         pass
@@ -155,7 +164,7 @@ class _Stream:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.show(0, "\n")
+            self.show(0, f"{self.suffix}\n")
         elif self.begun and not issubclass(kind, BrokenPipeError):
             self.console.text("")
 
@@ -166,6 +175,7 @@ def _check_interactive(session: Session, checkpoint: str | None, against: str | 
         ("--checkpoint all", checkpoint == "all"),
         ("--prompts-file", file is not None),
         ("--samples", session.config.generate.samples > 1),
+        ("--suffix", bool(session.config.generate.suffix)),
     ):
         if given:
             raise UsageError(f"--interactive and {option} don't work together.", "Use only one of them.")
@@ -222,7 +232,7 @@ def _show_one(session: Session, title: str, result: GenerateResult) -> None:
         if out.is_terminal or not session.console.verbatim:
             out.print(_text_of(sample, session.console.model_text))
         else:  # rich would leave out a few control characters
-            session.console.written(sample.prompt + sample.text)
+            session.console.written(sample.prompt + sample.text + sample.suffix)
     if title:
         session.console.text("")
 
@@ -253,19 +263,29 @@ def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     """The prompts as typed and those of the file; "-" is replaced by standard input."""
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            # splitlines would cut prompts at U+2028 and others.
+            lines = read_bounded(file, MOST_PROMPT_BYTES).split("\n")
         except UnicodeDecodeError as error:
             raise UsageError(f"{file} isn't UTF-8 (at byte {exact(error.start)}).", "Save it as UTF-8.") from error
         prompts = [*prompts, *(line for line in lines if line.strip())]
     if not prompts:
         raise UsageError("There is no prompt.", 'Give one: ptk generate "Once upon a time", or - for standard input.')
-    return [sys.stdin.read().rstrip("\n") if prompt == "-" else prompt for prompt in prompts]
+    return [_read_stdin() if prompt == "-" else prompt for prompt in prompts]
+
+
+def _read_stdin() -> str:
+    text = sys.stdin.read(MOST_PROMPT_BYTES + 1)
+    if len(text) > MOST_PROMPT_BYTES:
+        raise UsageError(
+            f"Standard input is longer than {exact(MOST_PROMPT_BYTES)} characters.", "Give a shorter prompt."
+        )
+    return text.rstrip("\n")
 
 
 def _text_of(sample: GeneratedText, safe: Callable[[str], str] = visible) -> Text:
-    """Prompt and text; with probabilities, each token is colored from red (a guess) to green (sure)."""
+    """Prompt, text and suffix; with probabilities, each token is colored from red (a guess) to green (sure)."""
     if not sample.probabilities:
-        return Text.assemble((safe(sample.prompt), "bold"), safe(sample.text))
+        return Text.assemble((safe(sample.prompt), "bold"), safe(sample.text), (safe(sample.suffix), "bold"))
     pieces = [
         (safe(token.text), next(color for limit, color, _ in COLORS if token.probability < limit))
         for token in sample.probabilities
@@ -273,4 +293,4 @@ def _text_of(sample: GeneratedText, safe: Callable[[str], str] = visible) -> Tex
     text = Text.assemble(*pieces)[
         : len(safe(sample.text))
     ]  # the tokens of a stop text reach beyond the end of the sample
-    return Text.assemble((safe(sample.prompt), "bold"), text)
+    return Text.assemble((safe(sample.prompt), "bold"), text, (safe(sample.suffix), "bold"))

@@ -15,7 +15,7 @@ from pretrain_cli.formatting import byte_size, count, count_of, exact, percent
 
 if TYPE_CHECKING:
     from pretrain_cli.data.inspect import PieceView, PreparedFigures, RowView
-    from pretrain_cli.manifest import SplitRecord
+    from pretrain_cli.manifest_records import SplitRecord
 
 STYLES = ("cyan", "green", "magenta", "yellow")
 
@@ -61,11 +61,12 @@ def _figures(figures: PreparedFigures) -> list[tuple[str, str]]:
         ("held out", _split(figures.validation)),
     ]
     for name, source in figures.sources.items():
-        documents, size = source.documents + source.validation_documents, source.bytes + source.validation_bytes
+        held_out = count_of(source.validation_documents, "document")
         facts.append(
             (
                 f"from {name}",
-                f"{count_of(documents, 'document')}, {byte_size(size)}, {count_of(source.tokens, 'training token')}",
+                f"for training {count_of(source.documents, 'document')}, {byte_size(source.bytes)}, "
+                f"{count_of(source.tokens, 'token')}; held out of {held_out}, {byte_size(source.validation_bytes)}",
             )
         )
     facts.append(("left out", _reasons(figures.dropped)))
@@ -90,7 +91,8 @@ def _show(session: Session, view: RowView, tokens: bool) -> None:
     out = session.console.out
     for number, piece in enumerate(view.pieces):
         begins = "from its start" if not piece.start else f"from token {exact(piece.start)}"
-        out.print(Text(f"── document {exact(piece.document)} of {piece.source}, {begins}", "bold"))
+        where = visible(piece.file) or piece.source
+        out.print(Text(f"── document {exact(piece.document)} of {where}, {begins}", "bold"))
         styled = (
             _tokens(piece, bool(out.color_system))
             if tokens

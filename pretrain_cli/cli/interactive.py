@@ -97,6 +97,8 @@ def _edit_lines(history: Path) -> None:
 
     def save() -> None:
         with contextlib.suppress(OSError):
+            if history.is_symlink():  # what it names may be anybody's
+                return
             readline.write_history_file(history)
 
     atexit.register(save)

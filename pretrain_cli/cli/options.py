@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pretrain_cli.cli.completing import with_completion
 from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.fields import Flag, flag_parameter
 from pretrain_cli.cli.session import open_session
-from pretrain_cli.errors import Interrupted
+from pretrain_cli.cli.shared_folder import shared_folder
+from pretrain_cli.errors import Interrupted, UsageError
 
 SHARED = "Common options"
 SHARED_OPTIONS = ("--artifacts", "--config", "--preset", "--set", "--json", "--quiet", "-q", "--plain", "--debug")
@@ -23,7 +25,11 @@ SHARED_OPTIONS = ("--artifacts", "--config", "--preset", "--set", "--json", "--q
 ArtifactsOption = Annotated[
     Path,
     typer.Option(
-        "--artifacts", envvar="PTK_ARTIFACTS", metavar="DIR", help="Folder for all outputs.", rich_help_panel=SHARED
+        "--artifacts",
+        envvar="PTK_ARTIFACTS",
+        metavar="DIR",
+        help="Folder for all outputs, or its address in object storage.",
+        rich_help_panel=SHARED,
     ),
 ]
 ConfigOption = Annotated[
@@ -83,22 +89,25 @@ def command(*flags: Flag | str, examples: tuple[str, ...]) -> Callable[[Callable
         @functools.wraps(body)
         def wrapper(**values: Any) -> None:
             given = {flag.key: _given(values.pop(flag.parameter)) for flag in declared}
-            outer = values.pop("context").obj  # ends the command where it fails, with the warnings until then
+            context: typer.Context = values.pop("context")
+            outer = context.obj  # ends the command where it fails, with the warnings until then
             console = Console(**{name: values.pop(name) for name in ("json", "quiet", "plain", "debug")})
             if isinstance(outer, Console):
                 console = replace(console, warnings=outer.warnings)
             shared = {name: values.pop(name) for name in ("artifacts", "config", "preset", "assignments")}
+            _check_named(context, values)
             session = open_session(console, **shared, flags=given)
             try:
-                body(session, **values)
+                with shared_folder(session, body.__name__):
+                    body(session, **values)
             except KeyboardInterrupt:
                 raise stopped() from None
 
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
         context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        parameters = [
-            _keyword(parameter) for parameter in [context, *own, *map(flag_parameter, declared), *_shared_parameters()]
-        ]
+        of_keys = [with_completion(flag_parameter(flag), flag.key) for flag in declared]
+        others = [[with_completion(parameter) for parameter in group] for group in (own, _shared_parameters())]
+        parameters = [_keyword(parameter) for parameter in [context, *others[0], *of_keys, *others[1]]]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         wrapper.__doc__ = _unwrapped(body.__doc__ or "")
@@ -107,6 +116,23 @@ def command(*flags: Flag | str, examples: tuple[str, ...]) -> Callable[[Callable
         return wrapper
 
     return decorate
+
+
+def _check_named(context: typer.Context, values: Mapping[str, object]) -> None:
+    """An empty name, as an unset variable of a shell gives it, would be the current folder's.
+
+    Raises:
+        UsageError: an option or argument that names something is empty.
+    """
+    for parameter in context.command.params:
+        given = values.get(parameter.name or "")
+        if str(parameter.metavar).startswith("["):  # --resume alone: the run touched last
+            continue
+        one_of_several = isinstance(given, (list, tuple)) and "" in given and parameter.name != "prompts"
+        if one_of_several or (given == "" and parameter.default != ""):
+            is_option = parameter.param_type_name == "option"
+            what = parameter.opts[0] if is_option else parameter.metavar or parameter.opts[0]
+            raise UsageError(f"{what} is empty.", "Name something, or leave it out.")
 
 
 def stopped() -> Interrupted:

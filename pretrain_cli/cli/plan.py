@@ -12,7 +12,7 @@ from pretrain_cli.cli.session import Session, loading
 from pretrain_cli.formatting import byte_size, count, count_of, duration, exact, rate
 
 if TYPE_CHECKING:
-    from pretrain_cli.planning.result import TrainingPlan
+    from pretrain_cli.planning.result import MethodForecast, TrainingPlan
     from pretrain_cli.training.measuring.forecast import Duration
 
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     "train.precision",
     "model.base",
     "model.size",
+    "train.method",
     "train.batch_tokens",
     "train.processes",
     "train.shard_model",
@@ -109,7 +110,8 @@ def _next(session: Session, inputs: list[str]) -> str:
     if not inputs:
         return train
     base = ("--base", session.config.model.base) if session.config.model.base else ()
-    return f"{shell('ptk', 'prepare', *inputs, *base)} && {train}"
+    place = ("--artifacts", str(session.artifacts.root)) if "--artifacts" in session.command else ()
+    return f"{shell('ptk', 'prepare', *inputs, *base, *place)} && {train}"
 
 
 def _title(result: TrainingPlan) -> str:
@@ -134,6 +136,7 @@ def _facts(result: TrainingPlan) -> list[tuple[str, str]]:
         ("arithmetic", f"{_power(result.flops)} FLOPs, {result.precision}, {result.optimizer}"),
         ("memory", f"peak {byte_size(peak)} ({source}) of {room}"),
         ("", f"estimated: {parts}"),
+        *labeled("ways", [_way(way, way.method == result.method) for way in result.methods]),
         *labeled("would fit", result.fixes),
         ("disk", f"{byte_size(result.disk_bytes)} for checkpoints and model{_disk(result)}"),
         ("step", f"{_step(result.step_seconds)}, {rate(result.tokens_per_second, 'tokens')}: {result.step_source}"),
@@ -149,11 +152,22 @@ def _facts(result: TrainingPlan) -> list[tuple[str, str]]:
 def _pieces(parts: Duration) -> str:
     named = {
         "start": parts.start,
+        "teachers": parts.teaching,
         "steps": parts.stepping,
         "validations": parts.validating,
         "checkpoints": parts.saving,
     }
     return ", ".join(f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds >= 0.05)
+
+
+def _way(way: MethodForecast, planned: bool) -> str:
+    rank = f" of rank {way.rank}" if way.rank else ""
+    again = ", activations computed again" if way.gradient_checkpointing else ""
+    return (
+        f"{way.method}{rank}: {byte_size(way.peak_bytes)}, {'fits' if way.fits else 'DOES NOT FIT'}; "
+        f"{count(way.trained)} weights trained, {count_of(way.micro_batch, 'row')} at once{again}, "
+        f"about {rate(way.tokens_per_second, 'tokens')}{' (planned)' if planned else ''}"
+    )
 
 
 def _disk(result: TrainingPlan) -> str:

@@ -22,6 +22,8 @@ from pretrain_cli.formatting import byte_size, count, count_of, duration, rate, 
 if TYPE_CHECKING:
     from pretrain_cli.runs.results import RunComparison, RunDetails, RunSummary
 
+ALL_COLUMNS = 120
+"""A list of runs with all columns and short names needs this much room; a pipe has it."""
 SLIM = 70
 """In narrower terminals, a list of runs shows only names and held-out losses."""
 
@@ -34,6 +36,7 @@ def list_(session: Session) -> None:
     from pretrain_cli.runs.summary import list_runs
 
     runs = list_runs(session.artifacts)
+    _warn_of_damage(session.console, runs)
     if session.console.json:
         session.console.print_json({"runs": runs})
     elif session.console.speaks:
@@ -55,8 +58,10 @@ def show(
     from pretrain_cli.runs.summary import show_run
 
     details = show_run(session.artifacts, run)
+    _warn_of_damage(session.console, [details.summary])
     session.console.result(f"Run {details.summary.name}", _facts(session, details), details)
-    session.console.next("ptk evaluate", "ptk runs compare A B")
+    name, finished = details.summary.name, details.summary.status == "finished"
+    session.console.next(shell("ptk", *(("evaluate", name) if finished else ("train", "--resume", name))))
 
 
 @command(examples=("ptk runs compare first second", "ptk runs compare first second third"))
@@ -68,6 +73,9 @@ def compare(
     from pretrain_cli.runs.comparison import compare_runs
 
     result = compare_runs(session.artifacts, runs)
+    _warn_of_damage(session.console, result.runs)
+    for warning in result.warnings:
+        session.console.warn(warning)
     if session.console.speaks:
         session.console.table(_table(session.console, result.runs))
         session.console.text("")
@@ -97,15 +105,18 @@ def remove(
 
     from pretrain_cli.runs.removal import remove_runs, runs_to_remove
 
-    chosen = runs_to_remove(session.artifacts, words(runs), keep_best)
+    removal = runs_to_remove(session.artifacts, words(runs), keep_best)
+    chosen = removal.runs
     size = byte_size(sum(run.bytes_on_disk for run in chosen))
     names = [run.name for run in chosen]
+    for remark in removal.remarks if names else ():
+        session.console.warn(remark)
     if names and not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"This would remove {', '.join(names)} ({size}).", "Confirm with --yes.")
         if session.console.speaks:
             session.console.err.print(_table(session.console, chosen))
-        if not typer.confirm(visible(f"Remove {_some(names)} ({size})?"), err=True):
+        if not _agrees(visible(f"Remove {_some(names)} ({size})?")):
             return
     freed = remove_runs(session.artifacts, names) if names else 0
     title = f"Removed {count_of(len(names), 'run')} ({byte_size(freed)})"
@@ -113,14 +124,32 @@ def remove(
     session.console.next("ptk runs list")
 
 
+def _agrees(question: str) -> bool:
+    """Ask on stderr; the end of the input (Ctrl-D) is a no, as everything but y and yes."""
+    import sys
+
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)
+    return answer.strip().lower() in {"y", "yes"}
+
+
 for _name, _command in (("list", list_), ("show", show), ("compare", compare), ("remove", remove)):
     add_command(app, _name, _command)
+
+
+def _warn_of_damage(console: Console, runs: list[RunSummary]) -> None:
+    for run in runs:
+        if run.damage:
+            console.warn(f"Run '{run.name}': {run.damage}")
 
 
 def _table(console: Console, runs: list[RunSummary]) -> Table:
     """One line for each run. A narrower terminal shows fewer columns, so that none is cut off."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    narrow, slim = console.narrow, console.narrow and console.out.width < SLIM
+    width = console.out.width if console.out.is_terminal else ALL_COLUMNS
+    narrow, slim = width < ALL_COLUMNS, width < SLIM
     based = any(run.base for run in runs) or not narrow
     left = ["run", "status"] if slim else ["run", "started", "status", *(["base"] if based else [])]
     train = [] if narrow and based else ["train"]
@@ -154,6 +183,11 @@ def _of(summary: RunSummary) -> str:
     """ " of about 640 planned" where not all were made."""
     short = summary.planned_steps and summary.steps < summary.planned_steps
     return f" of about {count(summary.planned_steps or 0)} planned" if short else ""
+
+
+def _evaluated(summary: RunSummary) -> str:
+    value = summary.evaluated_bits_per_byte
+    return f"{value:.4f} bits/byte on all held-out rows" if value is not None else ""
 
 
 def _some(names: list[str]) -> str:
@@ -192,6 +226,9 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
     """What people ask about a run; --json has the rest."""
     summary, record, last = details.summary, details.record, details.last
     run = session.artifacts.run(summary.name)
+    # As training told them at its end; of a run that hasn't ended, the last that it wrote.
+    speed = record.result.tokens_per_second if record.result is not None else last.get("tokens_per_second")
+    memory = record.peak_memory_bytes or 1e6 * (last.get("memory_mb") or 0)
     figures = {
         "train loss": summary.train_loss, "validation": summary.validation_loss, "bits/byte": summary.bits_per_byte,
     }  # fmt: skip
@@ -205,10 +242,11 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
         ("steps", f"{count(summary.steps)}{_of(summary)}, {count_of(summary.tokens, 'token')}"),
         ("outcome", summary.outcome),
         *((name, f"{value:.4f}") for name, value in figures.items() if value is not None),
-        ("speed", rate(last["tokens_per_second"], "tokens") if last.get("tokens_per_second") else ""),
-        ("memory", byte_size(last["memory_mb"] * 1e6) if last.get("memory_mb") else ""),
+        ("speed", rate(speed, "tokens") if speed else ""),
+        ("peak memory", byte_size(memory) if memory else ""),
         ("machine", " ".join(word for word in (record.device, record.precision) if word)),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("evaluated", _evaluated(summary)),
         ("data", record.data_fingerprint),
         ("checkpoints", ", ".join(details.checkpoints)),
         ("model", str(run.model) if run.model.is_dir() else ""),

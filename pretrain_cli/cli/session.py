@@ -11,10 +11,12 @@ from typing import Any
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.shared_folder import find_artifacts
 from pretrain_cli.config.load import Resolved, changed, load_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.progress import Progress
 from pretrain_cli.quiet import quiet_environment, quiet_import
+from pretrain_cli.refusals import check_decodable
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def open_session(
     Raises:
         ConfigError: a layer is wrong.
     """
+    check_decodable(artifacts, "Rename the folder, or choose another one with --artifacts DIR.")
     resolved = load_config(file=config, preset=preset, assignments=assignments or (), flags=flags)
     quiet_environment(console.debug)
     for note in resolved.notes:
         console.warn(note, even_quiet=True)
-    return Session(resolved, Artifacts(artifacts), console, ("ptk", *sys.argv[1:]))
+    return Session(resolved, find_artifacts(artifacts), console, ("ptk", *sys.argv[1:]))

@@ -28,7 +28,8 @@ FIGURES = ("loss", "validation_loss", "validation_bits_per_byte", "learning_rate
 HIDDEN = ("step", "tokens", "elapsed_s", "grad_norm_clipped")
 LABELS = {
     "learning_rate": "lr", "validation_loss": "validation", "validation_bits_per_byte": "bits/byte",
-    "grad_norm": "grad norm", "mfu": "MFU", "memory_mb": "memory", "skipped_steps": "skipped steps",
+    "grad_norm": "grad norm", "mfu": "MFU", "matmul_share": "of matmul", "memory_mb": "memory",
+    "skipped_steps": "skipped steps",
 }  # fmt: skip
 
 
@@ -196,7 +197,7 @@ def _figure(key: str, value: float) -> Text:
     """A metric's label and value, as wide as its usual values, so that what follows it doesn't move."""
     if key in ("loss", "validation_loss", "validation_bits_per_byte"):
         text = f"{value:.3f}"
-    elif key == "mfu":
+    elif key in ("mfu", "matmul_share"):
         text = f"{value:.1%}"
     elif key == "memory_mb":
         text = byte_size(value * 1e6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from pretrain_cli.cli.session import Session, loading
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size, count_of, duration, exact, rate, score
 from pretrain_cli.manifest import read_manifest
+from pretrain_cli.progress import SILENT
 
 if TYPE_CHECKING:
     from pretrain_cli.run_record import TrainResult
@@ -31,9 +33,11 @@ NOT_MEASURED = "not measured"
     "train.precision",
     "model.base",
     "model.size",
+    "train.method",
     "train.learning_rate",
     "train.batch_tokens",
     "train.seed",
+    "train.teacher",
     "train.processes",
     "train.shard_model",
     examples=(
@@ -41,6 +45,7 @@ NOT_MEASURED = "not measured"
         "ptk train --max-minutes 2 --run first",
         "ptk train --resume",
         "ptk train --preset continue --base smollm2 --max-steps 200",
+        "ptk train --teacher large --size micro",
         "ptk train --set train.learning_rate=1e-3",
     ),
 )
@@ -72,9 +77,10 @@ def train(
     from pretrain_cli import processes
     from pretrain_cli.training.keeping.tracking import say_wandb
 
+    launched = processes.LAUNCHER in os.environ  # by ptk itself, which has said this already
     with session.progress() as progress:
-        say_wandb(session.config, progress)
-        with loading(progress):
+        say_wandb(session.config, progress, said=launched)
+        with loading(SILENT if launched else progress):
             from pretrain_cli.training.processes.launch import launch, unheard_launcher, wanted_processes
 
             wanted = wanted_processes(session.config.train).value if processes.world_size() == 1 else 1
@@ -83,6 +89,7 @@ def train(
         if warning := unheard_launcher():
             progress.warn(warning)
         if wanted > 1:
+            progress.note(f"starting {wanted} processes")
             launch(wanted, session.command[1:], session.console.debug)
             return
         result = run_train(
@@ -135,6 +142,8 @@ def _facts(result: TrainResult, base: str) -> list[tuple[str, str]]:
     validation = score(result.validation_loss, NOT_MEASURED)
     if result.validation_bits_per_byte is not None:
         validation = f"loss {validation}, {score(result.validation_bits_per_byte)} bits per byte"
+        if result.validation_rows:
+            validation += f", on {count_of(result.validation_rows, 'held-out row')}"
     return [
         *([("base", base_nature(base))] if base_nature(base) else []),
         *([("planned", f"about {count_of(planned or 0, 'step')}")] if short else []),

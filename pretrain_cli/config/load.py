@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from pretrain_cli.addresses import redact_all
 from pretrain_cli.config.model import TRAINER_KEYS, Config
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.formatting import exact
-from pretrain_cli.storage import parse_toml
+from pretrain_cli.storage import parse_toml, read_bounded
 
 DEFAULT_FILE = "ptk.toml"
 PREFIX = "PTK_"
-TRUST = "model.trust_remote_code"
+MOST_CONFIG_BYTES = 10_000_000
+TRUST, TASKS = "model.trust_remote_code", "evaluate.tasks"
 OTHER_VARIABLES = {"PTK_ARTIFACTS", "PTK_CONFIG", "PTK_PRESET", "PTK_DEBUG"}
 
 
@@ -54,22 +56,24 @@ def load_config(
     preset: str | None = None,
     assignments: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
+    keywords: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Resolved:
-    """Merge defaults < preset < file < environment < ``--set`` < flags, and validate the result.
+    """Merge defaults < preset < file < environment < ``--set`` < flags < keywords, and validate the result.
 
     Args:
         file: a TOML file. Default: ``ptk.toml`` in the working folder, if it exists.
         preset: one of `preset_names`. A file can also name it, as ``preset = "name"``.
         assignments: "dotted.key=value", with the value in TOML or as bare text.
         flags: dotted key → value; None for a flag that wasn't given.
+        keywords: dotted key → value, from Python.
         environ: the environment variables; PTK_TRAIN__SEED=1 sets train.seed.
 
     Raises:
         ConfigError: a file can't be read, a key is unknown (the message names the nearest one), or a value is wrong
             (the message names its layer).
     """
-    layers: list[tuple[str, dict[str, object]]] = []
+    layers: list[_Layer] = []
     file_values: dict[str, object] = {}
     if file is None and Path(DEFAULT_FILE).is_file():
         file = Path(DEFAULT_FILE)
@@ -78,22 +82,23 @@ def load_config(
         named = file_values.pop("preset", None)
         preset = preset or (str(named) if named else None)
     if preset:
-        layers.append((f"preset {preset}", _read_preset(preset)))
+        layers.append(_Layer(f"preset {preset}", _read_preset(preset), trusted=False))
     if file is not None:
-        layers.append((str(file), file_values))
+        layers.append(_Layer(str(file), file_values, trusted=str(file) == DEFAULT_FILE))
     layers.extend(_environment_layers(os.environ if environ is None else environ))
-    layers.extend(("--set", _nested(*_parse_assignment(text))) for text in assignments)
+    layers.extend(_Layer("--set", _nested(*_parse_assignment(text))) for text in assignments)
     for key, value in (flags or {}).items():
         if value is not None:
-            layers.append((f"--{key.rpartition('.')[2].replace('_', '-')}", _nested(key, value)))
+            layers.append(_Layer(f"--{key.rpartition('.')[2].replace('_', '-')}", _nested(key, value)))
+    layers.extend(_Layer(f"{key.rpartition('.')[2]}=", _nested(key, value)) for key, value in (keywords or {}).items())
 
     untrusted = _take_trust_away(layers)
     merged: dict[str, object] = {}
     origins: dict[str, str] = {}
-    for name, values in layers:
-        _check_keys(values, name)
-        for key, value in _leaves(values):
-            origins[key] = name
+    for layer in layers:
+        _check_keys(layer.values, layer.name)
+        for key, value in _leaves(layer.values):
+            origins[key] = layer.name
             _put(merged, key, value)
     try:
         config = Config.model_validate(merged)
@@ -105,28 +110,53 @@ def load_config(
     return Resolved(config, all_origins, _about_trust(config, all_origins[TRUST], untrusted))
 
 
-def _take_trust_away(layers: Sequence[tuple[str, dict[str, object]]]) -> list[str]:
-    """Remove the trust in a base's own code from presets and from files other than the working folder's ptk.toml.
+@dataclass(frozen=True)
+class _Layer:
+    """Values by section, where they come from, and whether they may let a base's own code run."""
 
-    A run's config.toml, or one that came with a download, would otherwise decide what runs on this machine.
+    name: str
+    values: dict[str, object]
+    trusted: bool = True
+
+
+def _take_trust_away(layers: Sequence[_Layer]) -> list[str]:
+    """Remove what lets code run from presets and from files other than the working folder's ptk.toml.
+
+    That is the trust in a base's own code, and folders of lm-eval's tasks, which bring code along. A run's config.toml,
+    or one that came with a download, would otherwise decide what runs on this machine.
+
+    Returns:
+        A sentence for each value that has no effect.
     """
     lost = []
-    for name, values in layers:
-        section = values.get("model")
-        may = name in (DEFAULT_FILE, "--set", "--trust-remote-code") or name.startswith(PREFIX)
-        if not may and isinstance(section, dict) and section.pop("trust_remote_code", False) is not False:
-            lost.append(name)
+    for layer in layers:
+        if layer.trusted:
+            continue
+        if any(value is not False for value in _take(layer.values, TRUST)):
+            instead = f"If you trust the base's code: --set {TRUST}=true"
+            lost.append(f"{layer.name} sets {TRUST}, which has no effect there. {instead}")
+        for tasks in _take(layer.values, TASKS):
+            named = [task for task in tasks if not Path(str(task)).is_dir()] if isinstance(tasks, list) else tasks
+            if named != tasks:
+                told = "whose code doesn't run from there: --tasks FOLDER does."
+                lost.append(f"{layer.name} names folders in {TASKS}, {told}")
+            _put(layer.values, TASKS, named)
     return lost
+
+
+def _take(values: dict[str, object], key: str) -> list[object]:
+    """Remove a dotted key; its values, since TOML has two ways to spell a key with a dot in it."""
+    section, _, name = key.partition(".")
+    table = values.get(section)
+    places = [(values, key), *([(table, name)] if isinstance(table, dict) else [])]
+    return [place.pop(each) for place, each in places if each in place]
 
 
 def _about_trust(config: Config, origin: str, untrusted: Sequence[str]) -> tuple[str, ...]:
     if config.model.trust_remote_code:
-        typed = origin.startswith("--")
+        typed = origin.startswith("--") or origin.endswith("=")
         return () if typed else (f"{origin} lets a base's own code run ({TRUST} = true).",)
-    return tuple(
-        f"{name} sets {TRUST}, which has no effect there. If you trust the base's code: --set {TRUST}=true"
-        for name in untrusted
-    )
+    return tuple(untrusted)
 
 
 def known_keys() -> list[str]:
@@ -149,9 +179,11 @@ def flatten(config: Config) -> list[tuple[str, Any]]:
 def to_toml(config: Config) -> str:
     """The whole config as TOML that `load_config` reads back. Keys that aren't set are left out.
 
-    The values are the same, except that addresses are without user, password and query.
+    The values are the same, except that addresses are without user, password and query, and that bytes of file names
+    that aren't UTF-8 are spelled ``\\xe9``: TOML has no way to say them.
     """
-    return tomli_w.dumps(redact_all(config.model_dump(mode="json", exclude_none=True)))
+    text = tomli_w.dumps(redact_all(config.model_dump(mode="json", exclude_none=True)))
+    return re.sub("[\udc80-\udcff]", lambda byte: f"\\\\x{ord(byte[0]) - 0xDC00:02x}", text)
 
 
 def given(config: Config) -> set[str]:
@@ -166,16 +198,36 @@ def given(config: Config) -> set[str]:
 
 
 def changed(config: Config, **values: object) -> Config:
-    """A validated copy with other values, which count as given: ``changed(config, train__seed=1)``."""
+    """A validated copy with other values, which count as given: ``changed(config, train__seed=1)``.
+
+    Raises:
+        ConfigError: a value isn't valid, such as a rate that follows from an extreme one.
+    """
+    return _changed(config, {key.replace("__", ".", 1): value for key, value in values.items()}, "the other settings")
+
+
+def _changed(config: Config, values: Mapping[str, object], layer: str) -> Config:
     merged = config.model_dump(exclude_unset=True)
     for key, value in values.items():
-        _put(merged, key.replace("__", "."), value)
-    return Config.model_validate(merged)
+        _put(merged, key, value)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise _explain(error, {key: layer.format(key.rpartition(".")[2]) for key in values}) from error
+
+
+def with_keywords(config: Config, keywords: Mapping[str, object]) -> Resolved:
+    """``config`` with other values, which Python's caller has named by dotted key.
+
+    Raises:
+        ConfigError: a value isn't valid.
+    """
+    return Resolved(_changed(config, keywords, "{}="), {})
 
 
 def _read_toml(path: Path) -> dict[str, object]:
     try:
-        return parse_toml(path.read_text(encoding="utf-8"))
+        return parse_toml(read_bounded(path, MOST_CONFIG_BYTES))
     except OSError as error:
         raise ConfigError(
             f"The config file {path} can't be read: {error.strerror}.", "Check the path given with --config."
@@ -197,13 +249,13 @@ def _read_preset(name: str) -> dict[str, object]:
     return parse_toml(text)
 
 
-def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, object]]]:
+def _environment_layers(environ: Mapping[str, str]) -> Iterator[_Layer]:
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
             continue
         if "__" in name:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
-            yield name, _nested(key, _parse_value(text))
+            yield _Layer(name, _nested(key, _parse_value(text)))
         elif meant := _meant_variable(name):
             raise ConfigError(f"The environment variable {name} has no effect.", f"Did you mean {meant}?")
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.data.input_list import files_of
 from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.errors import UsageError
-from pretrain_cli.manifest import SourceRecord, SplitRecord, TokenizerRecord, check_still, read_manifest
+from pretrain_cli.manifest import check_still, read_manifest
+from pretrain_cli.manifest_records import SourceRecord, SplitRecord, TokenizerRecord
 from pretrain_cli.records import Record
 
 
@@ -23,13 +25,14 @@ class TokenView:
 
 @dataclass(frozen=True)
 class PieceView:
-    """A document's piece in a row: ``start``: tokens of the document before it."""
+    """A document's piece in a row: ``start``: tokens of the document before it; ``file``: that the document is from."""
 
     document: int
     source: str
     start: int
     text: str
     tokens: list[TokenView]
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ def inspect_row(
     tokenizer = Tokenizer.from_file(str(artifacts.tokenizer / "tokenizer.json"))
     ids = rows.input_ids[index].tolist()
     pieces, at = [], 0
-    columns = (rows.pieces(index, f"piece_{name}").tolist() for name in ("lengths", "documents", "starts", "sources"))
-    for length, document, start, source in zip(*columns, strict=True):
+    columns = [rows.pieces(index, f"piece_{name}").tolist() for name in ("lengths", "documents", "starts", "sources")]
+    files = files_of(artifacts.input_list, columns[1])
+    for length, document, start, source, file in zip(*columns, files, strict=True):
         own = ids[at : at + length]
         tokens = [TokenView(token, tokenizer.decode([token], skip_special_tokens=False)) for token in own]
         text = tokenizer.decode(own, skip_special_tokens=False)
-        pieces.append(PieceView(document, names[source], start, text, tokens))
+        pieces.append(PieceView(document, names[source], start, text, tokens, file))
         at += length
     return RowView(split, index, pieces, len(ids) - at)
 

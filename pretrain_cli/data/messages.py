@@ -1,9 +1,11 @@
-"""Tells the user what is lost or odd, and keeps what was told for the manifest."""
+"""Tells the user what is lost, and how files were read, and keeps what was told for the manifest."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain_cli.data.encoding.shards import ShardCounts
 from pretrain_cli.formatting import count
 from pretrain_cli.progress import Progress
 
@@ -11,11 +13,11 @@ NOTES_SHOWN = 5
 
 
 class Messages:
-    """Warnings of one prepare.
+    """Warnings and notes of one prepare.
 
     Attributes:
-        warnings: what the user was told.
-        notes: what was found out about single files; the first of them are warnings too.
+        warnings: what is lost, or may be wrong.
+        notes: how single files were read, such as an encoding or a separator that was found; the first are shown.
     """
 
     def __init__(self, progress: Progress, manifest: Path) -> None:
@@ -27,10 +29,20 @@ class Messages:
         self.warnings.append(text)
         self._progress.warn(text)
 
-    def add_notes(self, notes: list[str]) -> None:
-        """Keep all, each once, and show the first of them."""
-        self.notes = list(dict.fromkeys(notes))
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self._progress.note(text)
+
+    def add(self, counts: Sequence[ShardCounts]) -> None:
+        """Tell what was found out about single files: what is lost as warnings, the first of the rest as notes."""
+        losses = [*dict.fromkeys(loss for each in counts for loss in each.losses)]
+        for loss in losses[:NOTES_SHOWN]:
+            self.warn(loss)
+        if len(losses) > NOTES_SHOWN:
+            self.warn(f"… and {count(len(losses) - NOTES_SHOWN)} more like these: all are in data/rejected.jsonl.")
+        self.notes = [*dict.fromkeys(note for each in counts for note in each.notes)]
         for note in self.notes[:NOTES_SHOWN]:
-            self.warn(note)
+            self._progress.note(note)
         if len(self.notes) > NOTES_SHOWN:
-            self.warn(f"… and {count(len(self.notes) - NOTES_SHOWN)} more like these: all are in {self._manifest}.")
+            more = count(len(self.notes) - NOTES_SHOWN)
+            self._progress.note(f"… and {more} more like these: all are in {self._manifest}.")

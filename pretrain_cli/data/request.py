@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from pydantic import JsonValue
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.base import whole_name
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.fingerprint import hash_tokenizer
+from pretrain_cli.data.input_list import Inputs, KnownInputs, digest_of_list, path_keys, written
+from pretrain_cli.data.reading.documents import HARMLESS_REASONS
 from pretrain_cli.data.reading.settings import MAX_RECORD_BYTES
-from pretrain_cli.data.reading.sources import Sources
 from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import count_of, exact
@@ -18,19 +21,28 @@ from pretrain_cli.manifest import Manifest, damages, read_manifest
 from pretrain_cli.progress import Progress
 from pretrain_cli.tokenizer.load import read_tokenizer
 
-SHAPES_NOTHING = {"inputs", "sources", "workers", "executor", "shard"}
+SHAPES_NOTHING = {"inputs", "sources", "stages", "workers", "executor", "shard"}
 """Keys of [data] that leave the rows as they are, or that are recorded in another form."""
 CHANGES_SHOWN = 5
 
 Request = dict[str, JsonValue]
 
 
-def make_request(config: Config, sources: Sources, hashes: list[str]) -> Request:
-    """All that shapes the output, known before any work; ``hashes`` of the sources' files."""
+def make_request(config: Config, inputs: Inputs) -> Request:
+    """All that shapes the output, known before any work."""
     data = config.data.model_dump(mode="json", exclude=SHAPES_NOTHING)
+    if not config.data.replay:
+        del data["replay"], data["replay_source"]
+    if not config.data.fim_rate:
+        del data["fim_rate"]
+    if config.data.stages:  # which mixtures they are is training's matter
+        data["stages"] = True
     if config.data.max_record_bytes == MAX_RECORD_BYTES:  # outputs made before there was a limit still match
         del data["max_record_bytes"]
     tokenizer = config.tokenizer.model_dump(mode="json")
+    if not config.tokenizer.extend_vocab:  # nor before a vocabulary could be extended
+        del tokenizer["extend_vocab"]
+    sources = inputs.sources
     return {
         **data,
         "document_separator": config.data.separator,
@@ -38,11 +50,11 @@ def make_request(config: Config, sources: Sources, hashes: list[str]) -> Request
         "base": config.model.base,
         "tokenizer.json": hash_tokenizer(config.tokenizer.path),
         "sources": [[name, weight] for name, weight in zip(sources.names, sources.weights, strict=True)],
-        "inputs": [[path, digest] for path, digest in zip(sources.paths, hashes, strict=True)],
+        "inputs": inputs.digest,
     }
 
 
-def matching_output(artifacts: Artifacts, request: Request, progress: Progress) -> Manifest | None:
+def matching_output(artifacts: Artifacts, request: Request, inputs: Inputs, progress: Progress) -> Manifest | None:
     """The manifest of a complete output that ``request`` would make again, or None; ``progress`` is told why."""
     if not artifacts.manifest.is_file():
         return None
@@ -51,12 +63,27 @@ def matching_output(artifacts: Artifacts, request: Request, progress: Progress) 
     except DataError as error:
         progress.note(f"Preparing again: {error.message}")
         return None
-    if previous.request == request and _is_complete(artifacts, previous):
+    before = _as_recorded_now(previous.request)
+    if set(previous.rejected) <= HARMLESS_REASONS:  # nothing bad was met, which is the same whatever is done about it
+        before["on_error"] = request["on_error"]
+    if before == request and _is_complete(artifacts, previous):
         progress.note("The prepared data matches: nothing to do.")
         return previous
-    changes = differences(previous.request, request)
+    changes = differences(before, request)
+    if before.get("inputs") != request["inputs"]:
+        changes += input_changes(artifacts, inputs)
     progress.note(f"Preparing again: {'; '.join(changes) or 'the last output is incomplete'}.")
     return None
+
+
+def _as_recorded_now(request: Mapping[str, JsonValue]) -> Request:
+    """An earlier request in today's form: the base's path absolute, the inputs named by one digest."""
+    base, listed = request.get("base"), request.get("inputs")
+    return {
+        **request,
+        **({"base": whole_name(base)} if isinstance(base, str) else {}),
+        **({"inputs": digest_of_list(listed)} if isinstance(listed, list) else {}),
+    }
 
 
 def _is_complete(artifacts: Artifacts, manifest: Manifest) -> bool:
@@ -72,28 +99,34 @@ def _is_complete(artifacts: Artifacts, manifest: Manifest) -> bool:
 
 
 def differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[str]:
-    """What changed, in words: ``sequence_length was 512, is 1,024``."""
-    changes = []
-    for name in after:
-        if name == "inputs" and before.get(name) != after[name]:
-            changes += _input_changes(before.get(name), after[name])
-        elif before.get(name) != after[name]:
-            changes.append(f"{name} was {_word(before.get(name))}, is {_word(after[name])}")
-    return changes
+    """Which settings changed, in words: ``sequence_length was 512, is 1,024``."""
+    return [
+        f"{name} was {_word(before.get(name))}, is {_word(after[name])}"
+        for name in after
+        if name != "inputs" and before.get(name) != after[name]
+    ]
 
 
-def _input_changes(before: JsonValue, after: JsonValue) -> list[str]:
-    old, new = _hashes(before), _hashes(after)
-    changes = [f"{path} has changed" for path in new if path in old and old[path] != new[path]]
-    changes += [f"{path} is new" for path in new if path not in old]
-    changes += [f"{path} is gone" for path in old if path not in new]
-    if len(changes) > CHANGES_SHOWN:
-        return [*changes[:CHANGES_SHOWN], f"and {count_of(len(changes) - CHANGES_SHOWN, 'more file')}"]
-    return changes or ["the order of the files has changed"]
-
-
-def _hashes(inputs: JsonValue) -> dict[JsonValue, JsonValue]:
-    return {entry[0]: entry[1] for entry in inputs or () if isinstance(entry, list)} if isinstance(inputs, list) else {}
+def input_changes(artifacts: Artifacts, inputs: Inputs) -> list[str]:
+    """Which input files changed since the last prepare, in words; the first of them by name."""
+    known = KnownInputs.of(artifacts)
+    if known is None:
+        return []
+    old_paths, old_hashes = known.listed()
+    new_paths = list(map(written, inputs.sources.paths()))
+    old, new = path_keys(iter(old_paths)), path_keys(iter(new_paths))
+    _, at_old, at_new = np.intersect1d(old, new, return_indices=True)
+    other = at_new[(old_hashes[at_old] != inputs.hashes[at_new]).any(axis=1)]
+    groups = (
+        ("has changed", new_paths, np.sort(other)),
+        ("is new", new_paths, np.flatnonzero(~np.isin(new, old))),
+        ("is gone", old_paths, np.flatnonzero(~np.isin(old, new))),
+    )
+    total = sum(len(places) for _, _, places in groups)
+    named = [f"{paths[at].decode()} {what}" for what, paths, places in groups for at in places[:CHANGES_SHOWN].tolist()]
+    if total > CHANGES_SHOWN:
+        return [*named[:CHANGES_SHOWN], f"and {count_of(total - CHANGES_SHOWN, 'more file')}"]
+    return named or ["the order of the files has changed"]
 
 
 def _word(value: JsonValue) -> str:

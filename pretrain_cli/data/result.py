@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.accounting.ledger import add_up
 from pretrain_cli.data.encoding.shards import ShardCounts
+from pretrain_cli.data.messages import Messages
 from pretrain_cli.formatting import exact
-from pretrain_cli.manifest import HeldOutRecord, Manifest
+from pretrain_cli.manifest import Manifest
+from pretrain_cli.manifest_records import ExtensionRecord, FileAccount, HeldOutRecord, TextColumn
 
 
 @dataclass(frozen=True)
 class PrepareResult:
     """What prepare made.
 
-    ``fill``: share of the rows' places that hold tokens; ``dropped``: documents by reason; ``held_out``: of what.
+    ``bytes``: of the input, decompressed; ``text_bytes``: of documents; ``fill``: share of the rows' places that hold
+    tokens; ``dropped``: documents by reason; ``held_out``: of what; ``input_files``: all files of the input;
+    ``text_columns``: those that were chosen; ``extension``: what was added to the base's vocabulary; ``row_choice``:
+    why rows are laid out so, where the documents' lengths decided; ``cleaning_speed``: cleaning step → MB of text
+    that one core takes through it in a second, of the shards that were read for this output; ``warnings`` of what is
+    lost, ``notes`` on how files were read.
     """
 
     documents: int
@@ -35,11 +45,20 @@ class PrepareResult:
     validation_rows: int
     validation_documents: int
     held_out: HeldOutRecord | None = None
+    input_files: FileAccount | None = None
+    text_columns: dict[str, TextColumn] = field(default_factory=dict)
+    text_bytes: int = 0
+    extension: ExtensionRecord | None = None
+    row_choice: str = ""
+    cleaning_speed: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def result_of(manifest: Manifest, artifacts: Artifacts, started: float, *, reused: bool) -> PrepareResult:
-    """The result of a prepare that packed all shards; ``started`` by ``time.perf_counter``."""
+def result_of(
+    manifest: Manifest, artifacts: Artifacts, started: float, *, reused: bool, counts: Sequence[ShardCounts] = ()
+) -> PrepareResult:
+    """The result of a prepare that packed all shards, with their ``counts``; ``started`` by ``time.perf_counter``."""
     train, validation, tokenizer = manifest.train, manifest.validation, manifest.tokenizer
     rows, tokens = train.rows + validation.rows, train.tokens + validation.tokens
     seconds = time.perf_counter() - started
@@ -60,12 +79,19 @@ def result_of(manifest: Manifest, artifacts: Artifacts, started: float, *, reuse
         validation_rows=validation.rows,
         validation_documents=validation.documents,
         held_out=manifest.held_out,
+        input_files=manifest.input_files,
+        text_bytes=manifest.ledger.bytes.kept,
+        text_columns=dict(manifest.text_columns),
+        extension=manifest.tokenizer.extension,
+        row_choice=manifest.statistics.row_choice,
+        cleaning_speed=_cleaning_speed(counts),
         warnings=list(manifest.warnings),
+        notes=list(manifest.notes),
     )
 
 
 def result_of_shards(
-    counts: list[ShardCounts], tokenizer: str, warnings: list[str], artifacts: Artifacts, started: float
+    counts: list[ShardCounts], tokenizer: str, messages: Messages, artifacts: Artifacts, started: float
 ) -> PrepareResult:
     """The result of a prepare that encoded some shards and packed no rows."""
     seconds, size = time.perf_counter() - started, sum(count.bytes_in for count in counts)
@@ -84,5 +110,14 @@ def result_of_shards(
         train_rows=0,
         validation_rows=0,
         validation_documents=0,
-        warnings=warnings,
+        text_bytes=sum(count.kept_bytes for count in counts),
+        cleaning_speed=_cleaning_speed(counts),
+        warnings=messages.warnings,
+        notes=messages.notes,
     )
+
+
+def _cleaning_speed(counts: Sequence[ShardCounts]) -> dict[str, float]:
+    steps = dict.fromkeys(step for count in counts for step in count.cleaning)
+    totals = {step: np.sum([count.cleaning.get(step, (0.0, 0.0)) for count in counts], axis=0) for step in steps}
+    return {step: round(float(size / 1e6 / max(seconds, 1e-6)), 1) for step, (seconds, size) in totals.items() if size}

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
-from pretrain_cli.artifacts import ROW_FILES, TOKENIZER_FILES, Artifacts
-from pretrain_cli.manifest import Manifest, write_manifest
-from pretrain_cli.storage import Replacement, publish_all
+from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.data.ours import (
+    FOLDERS,
+    check_empty,
+    check_replaceable,
+    clear_staged,
+    is_manifest,
+    ours_in,
+    published_names,
+)
+from pretrain_cli.manifest import LISTS, MANIFEST, Manifest, write_manifest
+from pretrain_cli.storage import Replacement, clear_replaced, publish_all
 
 
 class Staging:
@@ -22,8 +32,18 @@ class Staging:
 
     def begin(self) -> None:
         """An empty folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.check()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def check(self) -> None:
+        """Check that a new output may be put where the last one is, and be made ready here.
+
+        Raises:
+            UsageError: something is there that no record says ptk wrote; nothing of it was touched.
+        """
+        clear_staged(self.folder)
+        check_empty(self.folder)
+        check_replaceable(self.artifacts, (MANIFEST, *LISTS, *FOLDERS))
 
     def split(self, name: str) -> Path:
         """Where the rows of a split are written."""
@@ -34,12 +54,18 @@ class Staging:
         return self.folder / self.artifacts.rejected.name
 
     @property
+    def input_list(self) -> Path:
+        return self.folder / self.artifacts.input_list.name
+
+    @property
     def manifest(self) -> Path:
         return self.folder / self.artifacts.manifest.name
 
     def publish(self, tokenizer: Path, manifest: Manifest) -> None:
         """Copy the tokenizer's folder in, write the manifest, and move everything to its place."""
-        shutil.copytree(tokenizer, self.folder / "tokenizer")
+        (self.folder / "tokenizer").mkdir()
+        for file in sorted(tokenizer.iterdir()):  # copytree's own error hides the disk's
+            shutil.copyfile(file, self.folder / "tokenizer" / file.name)
         write_manifest(self.manifest, manifest)
         self.finish()
 
@@ -48,15 +74,21 @@ class Staging:
 
         Raises:
             OSError: the system refuses; the last output is in its place again.
+            UsageError: something is there that no record says ptk wrote; nothing was moved.
         """
-        if not self.manifest.is_file():  # the last to leave: nothing else that is here is needed
-            shutil.rmtree(self.folder, ignore_errors=True)
+        complete = is_manifest(self.manifest)  # the last to leave: without it, nothing else that is here is needed
+        if not complete:
+            clear_staged(self.folder)
+        root, names = self.artifacts.root, published_names(self.artifacts)
+        files = [(self.folder / Path(name).name, name) for name in (MANIFEST, *LISTS)]  # first to go and last to come
+        folders = [(self.folder / Path(name).name, name) for name in FOLDERS]
         pieces = [
-            Replacement(self.manifest, self.artifacts.manifest),  # first to go and last to come
-            Replacement(self.rejected, self.artifacts.rejected),
-            Replacement(self.folder / "tokenizer", self.artifacts.tokenizer, TOKENIZER_FILES),
-            Replacement(self.split("train"), self.artifacts.train_rows, ROW_FILES),
-            Replacement(self.split("validation"), self.artifacts.validation_rows, ROW_FILES),
+            *(Replacement(staged, root / name) for staged, name in files),
+            *(Replacement(staged, root / name, partial(ours_in, name, names)) for staged, name in folders),
         ]
-        publish_all(pieces)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if complete:
+            check_replaceable(self.artifacts, [name for staged, name in (*files, *folders) if staged.exists()])
+            publish_all(pieces)
+            clear_staged(self.folder)
+        for piece in reversed(pieces):
+            clear_replaced(piece.final, piece.ours)

@@ -54,9 +54,7 @@ def interval(metric: Metric, sums: Sums, seed: int = 0) -> Interval:
     """95% percentile bootstrap of ``metric`` over the rows of ``sums`` (Efron 1979)."""
     if len(sums) < LOWEST_UNITS:
         return Interval(math.nan, math.nan)
-    values = metric(_resample(sums, seed))
-    low, high = np.nanquantile(values, [0.025, 0.975]).tolist()
-    return Interval(low, high)
+    return middle(metric(_resample(sums, seed)))
 
 
 def difference(metric: Metric, first: Sums, second: Sums, seed: int = 0) -> Difference:
@@ -71,14 +69,22 @@ def difference(metric: Metric, first: Sums, second: Sums, seed: int = 0) -> Diff
     if len(first) < LOWEST_UNITS:
         return Difference(value, Interval(math.nan, math.nan), "too little text to say")
     values = metric(_resample(first, seed)) - metric(_resample(second, seed))
+    found = middle(values)
+    verdict = "better" if found.high < 0 else "worse" if found.low > 0 else "no difference seen"
+    return Difference(value, found, verdict)
+
+
+def draws(n: int, seed: int) -> NDArray[np.int64]:
+    """How often each of n units is drawn, int64[RESAMPLES, n], with replacement; the same for the same seed and n."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+
+
+def middle(values: NDArray[np.float64]) -> Interval:
+    """What holds the middle 95% of a figure's resampled ``values``."""
     low, high = np.nanquantile(values, [0.025, 0.975]).tolist()
-    verdict = "better" if high < 0 else "worse" if low > 0 else "no difference seen"
-    return Difference(value, Interval(low, high), verdict)
+    return Interval(low, high)
 
 
 def _resample(sums: Sums, seed: int) -> Sums:
-    """Sums of draws with replacement, float64[RESAMPLES, 5]; the same draws for the same seed and size."""
-    generator = np.random.default_rng(seed)
-    n = len(sums)
-    counts: NDArray[np.int64] = generator.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    return np.asarray(counts @ sums)
+    """Sums of draws with replacement, float64[RESAMPLES, 5]."""
+    return np.asarray(draws(len(sums), seed) @ sums)

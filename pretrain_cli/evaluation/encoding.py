@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_cli.data.encoding.encoder import PIECE_CHARACTERS, Encoder
+from pretrain_cli.errors import panics_told
 from pretrain_cli.evaluation.models import OpenModel
 from pretrain_cli.evaluation.sums import DocumentSums, TextSums
 from pretrain_cli.evaluation.text_documents import TextDocument
@@ -28,8 +29,10 @@ def encode(model: OpenModel, document: TextDocument, sums: TextSums) -> tuple[Do
             opened.grow(text)
             # A space that the cut leaves out comes back from the tokenizer, but belongs to the document's bytes.
             skipped = model.encoder.skips if first_byte else 0
-            encoding = model.tokenizer.encode(text[skipped:], add_special_tokens=False)
+            with panics_told():
+                encoding = model.tokenizer.encode(text[skipped:], add_special_tokens=False)
             sums.unencoded_bytes += _unencoded(model, text, encoding.ids)
+            sums.back.add(text, encoding.ids)
             starts = np.asarray([start for start, _ in encoding.offsets], dtype=np.int64) + skipped
             yield np.stack([np.asarray(encoding.ids, dtype=np.int64), first_byte + _byte_offsets(text)[starts]])
 
@@ -57,13 +60,10 @@ def join_parts(parts: Iterable[str], encoder: Encoder) -> Iterator[str]:
 
 
 def _unencoded(model: OpenModel, text: str, ids: list[int]) -> int:
-    """UTF-8 bytes of ``text`` that no id stands for."""
-    n_bytes = len(text.encode("utf-8"))
-    if model.token_bytes is not None:
-        return n_bytes - int(model.token_bytes[np.asarray(ids, np.int64)].sum())
-    # SentencePiece-style tokenizers drop one leading space when they decode: that is no loss.
-    missing = n_bytes - len(model.tokenizer.decode(ids, skip_special_tokens=False).encode("utf-8", "replace"))
-    return missing if missing > 1 else 0
+    """UTF-8 bytes of ``text`` that the vocabulary has no token for."""
+    if model.token_bytes is None:
+        return 0
+    return len(text.encode("utf-8")) - int(model.token_bytes[np.asarray(ids, np.int64)].sum())
 
 
 def _byte_offsets(text: str) -> NDArray[np.int64]:

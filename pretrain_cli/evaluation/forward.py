@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pretrain_cli.model.probes import FAILURES
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -37,6 +39,6 @@ def choose_forward(model: PreTrainedModel, probe: Tensor) -> Forward:
     try:
         with torch.inference_mode():
             same = body is not model and torch.allclose(head(hidden(probe)), whole(probe), rtol=1e-3, atol=1e-3)
-    except (AttributeError, TypeError, RuntimeError):
+    except FAILURES:
         same = False
     return Forward(hidden, head) if same else Forward(whole, lambda logits: logits)

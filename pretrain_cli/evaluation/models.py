@@ -20,6 +20,7 @@ from pretrain_cli.evaluation.reading import read_general
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.model.greedy import end_ids
+from pretrain_cli.model.limits import position_limit, text_config
 from pretrain_cli.model.load import embedding_rows, load_model
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.model.probes import check_causal
@@ -79,7 +80,8 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
     check_vocabulary(info.vocab_size, rows, f"'{named.name}'")
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-        speed_up(model, torch.arange(PROBE_TOKENS)[None] % rows)
+        probe = min(PROBE_TOKENS, position_limit(model) or PROBE_TOKENS)
+        speed_up(model, torch.arange(probe)[None] % rows)
     prose = ["".join(document.parts) for document in itertools.islice(read_general(), PROSE_DOCUMENTS)]
     settings, _ = choose_encoder(info.file, "tokenizers", False, prose)
     return OpenModel(
@@ -91,7 +93,7 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
         token_bytes=token_bytes(info.file) if lacks_bytes(info.file) else None,
         first_id=info.first_id,
         adds_first=info.adds_bos,
-        end_ids=end_ids(info.eos_id, model.config.eos_token_id, model.generation_config.eos_token_id),
+        end_ids=end_ids(info.eos_id, *_named_ends(model)),
         vocab_size=rows,
         parameters=parameters,
         context=_within_limit(model, context),
@@ -100,5 +102,10 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
 
 
 def _within_limit(model: PreTrainedModel, context: int) -> int:
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return max(2, min(context, limit if isinstance(limit, int) and limit > 1 else context))
+    return max(2, min(context, position_limit(model) or context))
+
+
+def _named_ends(model: PreTrainedModel) -> list[object]:
+    """What the model's configs call the id that ends a document; one that also sees or hears has a config for text."""
+    configs = (model.config, text_config(model.config), model.generation_config)
+    return [getattr(config, "eos_token_id", None) for config in configs]

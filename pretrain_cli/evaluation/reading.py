@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 from pretrain_cli.addresses import redact_address
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import DataConfig
-from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected, place
+from pretrain_cli.data.reading.documents import (
+    HARMLESS_REASONS,
+    DocumentBatch,
+    Record,
+    Rejected,
+    bad_record,
+    texts_of,
+)
 from pretrain_cli.data.reading.input_files import InputFile, Span
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
@@ -22,7 +29,7 @@ from pretrain_cli.manifest import Manifest, check_still
 def read_general() -> Iterator[TextDocument]:
     """The documents of the general English text in the package: novels, satire, technical and informal prose."""
     lines = resources.files("pretrain_cli.texts").joinpath("general.jsonl").read_text(encoding="utf-8")
-    for record in map(json.loads, lines.splitlines()):
+    for record in map(json.loads, lines.split("\n")[:-1]):
         yield TextDocument.whole(record["from"], record["text"], record["source"])
 
 
@@ -56,45 +63,62 @@ def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[TextDo
             yield TextDocument.whole(f"{f'{file}, ' if file else ''}document {stored.index}", text, source)
 
 
-def read_files(files: list[InputFile], data: DataConfig) -> Iterator[TextDocument]:
+def read_files(files: Sequence[InputFile], data: DataConfig, lost: list[str] | None = None) -> Iterator[TextDocument]:
     """The documents of files in every format that `ptk prepare` reads; a plain text comes part by part.
 
+    Args:
+        files: to read.
+        data: how they are read.
+        lost: is told what ``data.on_error`` = "skip" leaves out, a sentence for each file or record.
+
     Raises:
-        DataError: a file that can't be read, or a record without text.
+        DataError: a file that can't be read, or a record without text, unless ``data.on_error`` is "skip".
     """
+    lost = [] if lost is None else lost
     for file in files:
-        records = read(Span(file), ReadSettings.of(data))
-        number = 0
-        for record in records:
-            if isinstance(record, Rejected):
-                _refuse(record)
-                continue
-            texts = record.texts if isinstance(record, DocumentBatch) else [record.text]
-            if isinstance(record, DocumentBatch) or record.final:
-                for text in texts:
-                    number += 1
-                    yield TextDocument.whole(f"{Path(redact_address(file.path)).name} {number}", text)
-                continue
-            number += 1
-            document = TextDocument(f"{Path(redact_address(file.path)).name} {number}", _rest(record.text, records))
-            yield document
-            document.read_to_end()
+        try:
+            yield from _read_file(file, data, lost)
+        except DataError as error:
+            _leave_out(error, data, lost)
 
 
-def _rest(first: str, records: Iterator[Record]) -> Iterator[str]:
-    """The parts of a long document: its first, and the records up to its final one."""
-    yield first
+def _read_file(file: InputFile, data: DataConfig, lost: list[str]) -> Iterator[TextDocument]:
+    records = read(Span(file), ReadSettings.of(data))
+    number = 0
     for record in records:
-        assert not isinstance(record, (DocumentBatch, Rejected))
-        yield record.text
-        if record.final:
-            return
+        if isinstance(record, Rejected):
+            if record.reason not in {*HARMLESS_REASONS, "no_text_found"}:
+                _leave_out(bad_record(record), data, lost)
+            continue
+        if isinstance(record, DocumentBatch) or record.final:
+            for text in texts_of(record):
+                number += 1
+                yield TextDocument.whole(f"{Path(redact_address(file.path)).name} {number}", text)
+            continue
+        number += 1
+        parts = _rest(record.text, records, data, lost)
+        document = TextDocument(f"{Path(redact_address(file.path)).name} {number}", parts)
+        yield document
+        document.read_to_end()
 
 
-def _refuse(record: Rejected) -> None:
-    """Raise DataError for a record without text, unless it is empty."""
-    if record.reason not in ("empty", "no_text_found"):
-        raise DataError(
-            f"{place(record)}: {record.reason.replace('_', ' ')}.",
-            "Fix the record, or name its text field with --set data.text_column=NAME.",
-        )
+def _rest(first: str, records: Iterator[Record], data: DataConfig, lost: list[str]) -> Iterator[str]:
+    """The parts of a long document: its first, and the records up to its final one, or to where it is damaged."""
+    yield first
+    try:
+        for record in records:
+            if isinstance(record, Rejected):  # it breaks off, within an archive that goes on
+                _leave_out(bad_record(record), data, lost)
+                return
+            assert not isinstance(record, DocumentBatch)
+            yield record.text
+            if record.final:
+                return
+    except DataError as error:
+        _leave_out(error, data, lost)
+
+
+def _leave_out(error: DataError, data: DataConfig, lost: list[str]) -> None:
+    if data.on_error != "skip":  # a figure is of all the text that it names, unless asked
+        raise error
+    lost.append(error.message)

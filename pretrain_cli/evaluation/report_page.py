@@ -10,7 +10,8 @@ from typing import Any
 from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
-from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, SampleTexts, TextScore
+from pretrain_cli.evaluation.report_extras import chat_section, line_section
+from pretrain_cli.evaluation.results import Comparison, EvaluateResult, ModelScores, TextScore
 from pretrain_cli.evaluation.texts import GENERAL, VALIDATION
 from pretrain_cli.formatting import byte_size, count_of, duration, exact, percent, score
 from pretrain_cli.model.names import base_name
@@ -42,15 +43,15 @@ def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) ->
     continued = _continues(run, [model.name for model in result.models])
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        _verdicts(result, continued),
-        *(f'<p class="note">Warning: {html.escape(warning)}</p>' for warning in result.warnings),
-        *_before_and_after(result, continued),
+        *verdict_and_scores(result, continued),
+        *_section("From base to run", line_section(result.blend)),
+        *_section("Chat", chat_section(result.chat)),
         *_section("Training", _training(run, lines)),
         *_by_source(result.models),
         *_section("By position and by token frequency", charts(_buckets(result.models))),
         *_documents(result),
-        *_samples(result.samples, result.models, continued),
-        *_training_samples(run),
+        *sample_texts(result, continued),
+        *training_samples(run),
         *_memorization(result.models),
         *_tasks(result.models),
         "<h2>Settings</h2>",
@@ -60,6 +61,15 @@ def write_page(result: EvaluateResult, run: RunFolder | None, config: Config) ->
         facts(_machine(run, result)),
     ]
     write_text(result.page, document(title, parts))
+
+
+def verdict_and_scores(result: EvaluateResult, continued: bool = False) -> list[str]:
+    """What the page begins with: the verdict, the warnings, and the table of scores."""
+    return [
+        _verdicts(result, continued),
+        *(f'<p class="note">Warning: {html.escape(warning)}</p>' for warning in result.warnings),
+        *_before_and_after(result, continued),
+    ]
 
 
 def _section(heading: str, content: str) -> list[str]:
@@ -141,7 +151,7 @@ def _training(run: RunFolder | None, lines: list[dict[str, Any]]) -> str:
     """Planned against reached, training against validation loss, and the curves."""
     record = read_run_record(run) if run is not None else None
     if record is None:
-        return charts(_curves(lines))
+        return charts(training_charts(lines))
     outcome = judge(record, lines)
     shown: dict[str, object] = {}
     if outcome.steps:
@@ -151,15 +161,17 @@ def _training(run: RunFolder | None, lines: list[dict[str, Any]]) -> str:
         shown["planned"] = f"{count_of(outcome.planned_steps, 'step')}, of which {share} were made"
     if outcome.gap is not None:
         shown["loss"] = (
-            f"training {score(outcome.train_loss)}, validation {score(outcome.validation_loss)}: "
-            f"a gap of {outcome.gap:+.3f}"
+            f"training {score(outcome.train_loss)} (mean of the last tenth), "
+            f"validation {score(outcome.validation_loss)}: a gap of {outcome.gap:+.3f}"
         )
     if outcome.told:
         shown["outcome"] = outcome.told
-    return facts(shown) + charts(_curves(lines))
+    return facts(shown) + charts(training_charts(lines))
 
 
-def _curves(lines: list[dict[str, Any]]) -> list[str]:
+def training_charts(lines: list[dict[str, Any]]) -> list[str]:
+    """Charts of metrics.jsonl: losses, learning rate, gradient norm, speed and memory by step."""
+
     def points(key: str) -> list[tuple[float, float]]:
         return [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
 
@@ -205,16 +217,18 @@ def _documents(result: EvaluateResult) -> list[str]:
     return _section("By document, in bits per byte", "\n".join(parts))
 
 
-def _samples(samples: list[SampleTexts], models: list[ModelScores], continued: bool) -> list[str]:
+def sample_texts(result: EvaluateResult, continued: bool = False) -> list[str]:
+    """What each model wrote after the same prompts, with a heading."""
     parts = []
-    for sample in samples:
-        quotes = "".join(quote(model.name, sample.prompt, sample.texts[model.name]) for model in reversed(models))
+    for sample in result.samples:
+        quotes = "".join(quote(each.name, sample.prompt, sample.texts[each.name]) for each in reversed(result.models))
         parts.append(f'<div class="texts">{quotes}</div>')
     heading = "Samples before and after" if continued else "Samples"
     return _section(heading, "<br>".join(parts))
 
 
-def _training_samples(run: RunFolder | None) -> list[str]:
+def training_samples(run: RunFolder | None) -> list[str]:
+    """What the model wrote at the first and at the last step that it wrote at, with a heading."""
     lines = [line for line in read_lines(run.samples) if "text" in line] if run else []
     prompts = dict.fromkeys(str(line.get("prompt", "")) for line in lines)
     parts = []
@@ -265,7 +279,7 @@ def _settings(models: list[ModelScores]) -> dict[str, object]:
     shown: dict[str, object] = {}
     for model in reversed(models):
         shown[model.name] = f"{count_of(model.parameters, 'parameter')}, {model.location}"
-    settings = models[0].settings
+    settings = {**models[0].settings, "sample_bytes": models[0].settings.get("sample_bytes") or "all"}
     return shown | {name.replace("_", " "): value for name, value in settings.items()}
 
 

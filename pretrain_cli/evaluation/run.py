@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import time
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.model import Config, EvaluateConfig
+from pretrain_cli.evaluation.blend_line import blended, check_blendable, check_line, draw_line, points_between
+from pretrain_cli.evaluation.chat import has_chat_template, measure_chat
 from pretrain_cli.evaluation.expected_time import announce, tokens_to_process
 from pretrain_cli.evaluation.lm_eval_tasks import require_lm_eval, run_tasks
 from pretrain_cli.evaluation.models import OpenModel, open_model
@@ -25,15 +28,17 @@ from pretrain_cli.evaluation.shared_context import shared_context
 from pretrain_cli.evaluation.sums import TextSums
 from pretrain_cli.evaluation.text_documents import Text
 from pretrain_cli.evaluation.texts import collect_texts
-from pretrain_cli.evaluation_report import FILE, PAGE, write_report
+from pretrain_cli.evaluation_report import FILE, free_name, write_report
+from pretrain_cli.foreign import keep_aside
 from pretrain_cli.formatting import count_of
-from pretrain_cli.model.devices import choose_device, choose_precision, choose_threads
+from pretrain_cli.model.devices import Choice, choose_device, choose_precision, choose_threads
 from pretrain_cli.model.files import count_weights
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.run_outcome import RunOutcome, judge
 from pretrain_cli.run_record import read_run_config, read_run_record
 from pretrain_cli.storage import read_lines
+from pretrain_cli.tokenizer.round_trip import FLATTERS, told
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 1024
 EVERY_PAIR_UP_TO = 3
@@ -88,20 +93,41 @@ def evaluate(
     for text in texts:
         if text.held_out:
             progress.note(f"{text.name} is {text.held_out}")
+        if text.unread:
+            progress.note(f"Files of {text.name} that aren't read: {text.unread}")
+        if text.lost:
+            more = f", and {len(text.lost) - 1:,} more" if len(text.lost) > 1 else ""
+            progress.warn(f"{text.name} is scored without what can't be read: {text.lost[0].rstrip('.')}{more}.")
+    check_line(config, named, texts)
+    between = points_between(config)
+    if between:
+        check_blendable(named[0], named[1], artifacts)
     arithmetic = _choose_arithmetic(config)
     context = shared_context(named, config.evaluate.context)
     prompts = choose_prompts(_given_prompts(config, named[0]), texts, config.evaluate.samples)
     others = [weights_at_hand(entry, artifacts) for entry in named[1:]]
     scored: list[ScoredModel] = []
-    for entry in named:
-        opened = open_model(entry, artifacts, arithmetic.device, arithmetic.dtype, context)
-        if not scored:
-            announce(opened, texts, others, _stride(config), progress)
-        outcome = _outcome(entry)
-        scored.append(_score_model(opened, texts, prompts, config, arithmetic, artifacts, outcome, progress))
-        del opened
+    openings: list[contextlib.AbstractContextManager[NamedModel]] = [contextlib.nullcontext(entry) for entry in named]
+    openings += [blended(named[0], named[1], weight, artifacts) for weight in between]
+    for opening in openings:
+        with opening as entry:
+            opened = open_model(entry, artifacts, arithmetic.device, arithmetic.dtype, context)
+            if not scored:
+                announce(opened, texts, [*others, *(others[:1] * len(between))], _stride(config), progress)
+            outcome = _outcome(entry)
+            scored.append(_score_model(opened, texts, prompts, config, arithmetic, artifacts, outcome, progress))
+            del opened
         gc.collect()
+    line = [entry.scores for entry in scored]
+    chat = None
+    if config.evaluate.chat:
+        chat = measure_chat(named, artifacts, arithmetic.device, arithmetic.dtype, config.evaluate.seed, progress)
+    elif len(named) > 1 and named[-1].name == "base" and has_chat_template(named[-1], artifacts):
+        progress.note("The base is tuned for chat. To measure what is left of that: ptk evaluate --chat")
     folder = _report_folder(named[0], artifacts)
+    report = folder / f"{free_name(folder, [text.name for text in texts], config.evaluate.sample)}.json"
+    if report.name != FILE:
+        progress.note(f"The figures in {folder / FILE} are of other texts, and stay there.")
     result = EvaluateResult(
         models=[entry.scores for entry in scored],
         comparison=[
@@ -110,8 +136,8 @@ def evaluate(
             for one, two in _pairs(scored)
             for text in texts
         ],
-        report=folder / FILE,
-        page=folder / PAGE,
+        report=report,
+        page=report.with_suffix(".html"),
         seconds=time.perf_counter() - started,
         warnings=list(dict.fromkeys(warning for entry in scored for warning in entry.warnings)),
         samples=[
@@ -119,10 +145,12 @@ def evaluate(
             for prompt in dict.fromkeys(prompts)
         ],
         held_out=next((text.held_out for text in texts if text.held_out), ""),
+        chat=chat,
+        blend=draw_line(line[0], line[1], dict(zip(between, line[2:], strict=True))) if config.evaluate.blend else None,
     )  # fmt: skip
     for warning in result.warnings:
         progress.warn(warning)
-    _write(result, config, named[0])
+    _write(result, config, named[0], progress)
     return result
 
 
@@ -203,9 +231,10 @@ def _score(model: OpenModel, text: Text, config: Config, progress: Progress) -> 
     expected = tokens_to_process(model, text, _stride(config))
     started = time.perf_counter()
 
-    def on_bytes(n_bytes: int, tokens_per_second: float) -> None:
-        left_s = max(0.0, expected / tokens_per_second - (time.perf_counter() - started))
-        progress.advance(n_bytes, tokens_per_second=tokens_per_second, eta_s=left_s)
+    def on_bytes(n_bytes: int, tokens: int, processed: int) -> None:
+        elapsed_s = max(time.perf_counter() - started, 1e-9)
+        left_s = max(0.0, elapsed_s * (expected / processed - 1))
+        progress.advance(n_bytes, tokens_per_second=tokens / elapsed_s, eta_s=left_s)
 
     batch_tokens = _batch_tokens(model, config)
     sums = score_text(model, text, stride=_stride(config), batch_tokens=batch_tokens, on_bytes=on_bytes)
@@ -221,12 +250,17 @@ def _batch_tokens(model: OpenModel, config: Config) -> int:
 
 
 def _warnings(model: OpenModel, sums: dict[str, TextSums]) -> list[str]:
-    return [
-        f"The tokenizer of {model.name} can't express {count_of(found.unencoded_bytes, 'byte')} of '{name}'. "
-        "They count as bytes but cost it nothing, so its score is too good."
-        for name, found in sums.items()
-        if found.unencoded_bytes
-    ]
+    found = []
+    for name, text in sums.items():
+        lost = told(text.back.record())
+        if text.unencoded_bytes:
+            found.append(
+                f"The tokenizer of {model.name} can't express {count_of(text.unencoded_bytes, 'byte')} of '{name}'. "
+                "They count as bytes but cost it nothing, so its score is too good."
+            )
+        elif lost:
+            found.append(f"The tokenizer of {model.name} doesn't give '{name}' back: it loses {lost}. {FLATTERS}")
+    return found
 
 
 def _settings(model: OpenModel, config: Config, arithmetic: Arithmetic) -> dict[str, object]:
@@ -259,6 +293,10 @@ def _choose_arithmetic(config: Config) -> Arithmetic:
     """Device and precision; sets torch's threads."""
     device = choose_device(config.evaluate.device)
     precision = choose_precision(config.evaluate.precision, device.value)
+    if precision.value == "fp16":  # whose range not every model's logits keep to
+        precision = Choice("fp32", "the GPU has no bf16")
+    elif config.evaluate.precision == EvaluateConfig.model_fields["precision"].default:
+        precision = Choice(precision.value, "so that scores compare")
     if torch.device(device.value).type == "cpu":
         torch.set_num_threads(choose_threads("auto").value)
     dtype = torch.bfloat16 if precision.value == "bf16" else torch.float32
@@ -271,8 +309,11 @@ def _report_folder(first: NamedModel, artifacts: Artifacts) -> Path:
     return artifacts.root / "evaluation" / first.name.replace("/", "--")
 
 
-def _write(result: EvaluateResult, config: Config, first: NamedModel) -> None:
+def _write(result: EvaluateResult, config: Config, first: NamedModel, progress: Progress) -> None:
     from pretrain_cli.evaluation.report_page import write_page
 
-    write_report(result.report.parent, result.to_json())
+    for kept in filter(None, map(keep_aside, (result.report, result.page))):
+        progress.warn(kept)
+        result.warnings.append(kept)
+    write_report(result.report, result.to_json())
     write_page(result, first.run, config)

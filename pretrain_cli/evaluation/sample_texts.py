@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from pretrain_cli.evaluation.models import OpenModel
 from pretrain_cli.evaluation.text_documents import Text
+from pretrain_cli.model.continuing import reader_of
 from pretrain_cli.model.greedy import greedy_ids
 
 SAMPLE_TOKENS = 48
@@ -34,12 +33,9 @@ def write_sample(model: OpenModel, prompt: str) -> str:
     ids = model.tokenizer.encode(prompt, add_special_tokens=False).ids
     if model.adds_first or not ids:
         ids = [model.first_id, *ids]
-
-    def read(window: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        output = model.model(input_ids=window, past_key_values=cache, use_cache=True)
-        return output.logits[0, -1], output.past_key_values
-
-    written = greedy_ids(read, ids, min(SAMPLE_TOKENS, model.context - len(ids)), model.end_ids, model.device)
+    written = greedy_ids(
+        reader_of(model.model), ids, min(SAMPLE_TOKENS, model.context - len(ids)), model.end_ids, model.device
+    )
     text: str = model.tokenizer.decode(written)
     return text.rstrip("\ufffd")  # half a character at the end is left out
 

@@ -33,6 +33,8 @@ def score_figures(name: str, sums: TextSums, seed: int) -> TextScore:
         by_position=sums.by_position(),
         by_frequency=sums.by_frequency(),
         by_document=_by_document(sums),
+        lost_characters=sums.back.lost,
+        unknown_tokens=sums.back.unknown,
     )
 
 

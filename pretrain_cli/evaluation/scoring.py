@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from pretrain_cli.evaluation.text_documents import Text
 from pretrain_cli.evaluation.texts import too_short
 from pretrain_cli.evaluation.windows import TokenWindow, slide
 from pretrain_cli.model.files import not_finite
+from pretrain_cli.tokenizer.round_trip import RoundTrip
 
 HEAD_ROWS = 512
 """Scored positions that go through the head at once: 100 MB of fp32 logits for a vocabulary of 49,152."""
@@ -51,7 +51,7 @@ def score_text(
     *,
     stride: int | None,
     batch_tokens: int,
-    on_bytes: Callable[[int, float], None] = lambda n_bytes, tokens_per_second: None,
+    on_bytes: Callable[[int, int, int], None] = lambda n_bytes, tokens, processed: None,
 ) -> TextSums:
     """Score every byte of ``text`` exactly once.
 
@@ -63,28 +63,29 @@ def score_text(
         text: the documents.
         stride: new tokens in each window; None: half the context.
         batch_tokens: tokens, padding included, in one forward pass.
-        on_bytes: told the bytes done so far and the speed in tokens per second, after each batch.
+        on_bytes: told after each batch the bytes and the tokens scored so far, and the tokens that went through the
+            model for them, about twice as many: windows overlap.
 
     Raises:
         DataError: the text has fewer than two tokens.
         ModelError: the model's probabilities aren't finite.
     """
-    sums = TextSums(model.vocab_size)
+    sums = TextSums(model.vocab_size, RoundTrip(model.tokenizer))
     batches = _batches(_windows(model, text, sums, stride), batch_tokens)
     first = next(batches, None)
-    done_tokens = done_bytes = 0
+    done_bytes = done_tokens = processed = 0
     if first is not None:
         forward = choose_forward(model.model, _probe(first[0], model))
-        started = time.perf_counter()
 
         def score(batch: list[DocumentWindow]) -> tuple[list[DocumentWindow], Sums, NDArray[np.int64]]:
             return batch, *_losses(model, forward, batch)
 
         for batch, nats, rank in map_in_order(score, itertools.chain([first], batches), worker_count(model.device)):
             _add(sums, batch, nats, rank, model.name)
-            done_tokens += sum(entry.window.length for entry in batch)
+            done_tokens += sum(entry.window.scored for entry in batch)
+            processed += sum(entry.window.length for entry in batch)
             done_bytes += sum(entry.n_bytes for entry in batch)
-            on_bytes(done_bytes, done_tokens / max(time.perf_counter() - started, 1e-9))
+            on_bytes(done_bytes, done_tokens, processed)
     if sums.token_counts.sum() < LEAST_TOKENS:
         raise too_short(text)
     return sums
@@ -148,8 +149,8 @@ def _losses(model: OpenModel, forward: Forward, batch: list[DocumentWindow]) -> 
         for at in range(0, len(whole), at_once):
             logits, target = whole[at : at + at_once], targets[start + at : start + at + at_once]
             chosen = logits.gather(1, target[:, None])
-            # One kernel that reads each row once: twice as fast as logsumexp.
-            nats.append(-logits.float().log_softmax(dim=1).gather(1, target[:, None])[:, 0].double().cpu())
+            # One kernel that reads each row once: twice as fast as logsumexp. Apple's GPU has no doubles.
+            nats.append(-logits.float().log_softmax(dim=1).gather(1, target[:, None])[:, 0].cpu().double())
             ranks.append((logits > chosen).sum(dim=1).cpu())
     return torch.cat(nats).numpy(), torch.cat(ranks).numpy()
 

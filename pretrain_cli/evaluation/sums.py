@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_cli.tokenizer.round_trip import RoundTrip
+
 BLOCK_BYTES = 1024
 """Size of the blocks that a document is cut into for intervals."""
 
@@ -56,6 +58,7 @@ class TextSums:
     """All sums of one model on one text. They grow with documents and vocabulary, not with tokens."""
 
     vocab_size: int
+    back: RoundTrip
     documents: list[DocumentSums] = field(default_factory=list)
     unencoded_bytes: int = 0
 

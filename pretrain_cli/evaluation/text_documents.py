@@ -47,7 +47,8 @@ Documents = Callable[[], Iterator[TextDocument]]
 class Text:
     """A named text. ``read()`` starts a fresh pass over its documents; ``n_bytes`` is their size in UTF-8.
 
-    ``held_out`` says in words what a held-out text is of.
+    ``held_out`` says in words what a held-out text is of, ``unread`` which files of a folder aren't read, ``lost`` in
+    sentences what of the others can't be.
     """
 
     name: str
@@ -55,6 +56,8 @@ class Text:
     n_bytes: int
     n_documents: int
     held_out: str = ""
+    unread: str = ""
+    lost: tuple[str, ...] = ()
 
     @staticmethod
     def measured(name: str, read: Documents, held_out: str = "") -> Text:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pretrain_cli.addresses import redact_address
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.reading.input_files import STDIN
+from pretrain_cli.data.reading.folders import Account
+from pretrain_cli.data.reading.input_files import PIPE, STDIN
 from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.errors import ConfigError, DataError
 from pretrain_cli.evaluation.excerpt import draw_excerpt
 from pretrain_cli.evaluation.reading import read_files, read_general, read_validation
 from pretrain_cli.evaluation.text_documents import Text
-from pretrain_cli.manifest import read_manifest
+from pretrain_cli.manifest import check_bytes, read_manifest
+from pretrain_cli.tokenizer.round_trip import told
 
 VALIDATION, GENERAL = "validation", "general"
 """Names that `--on` knows without a file: the held-out rows, and the general text of the package."""
@@ -43,7 +46,8 @@ def collect_texts(config: Config, artifacts: Artifacts) -> list[Text]:
         if text.n_bytes < LEAST_BYTES:
             raise too_short(text)
     if config.evaluate.sample:
-        texts = [draw_excerpt(text, config.evaluate.sample, config.evaluate.seed) for text in texts]
+        sample, seed = config.evaluate.sample, config.evaluate.seed
+        texts = [replace(draw_excerpt(text, sample, seed), unread=text.unread, lost=text.lost) for text in texts]
     return texts
 
 
@@ -54,8 +58,14 @@ def too_short(text: Text) -> DataError:
 
 def _validation(artifacts: Artifacts) -> Text:
     manifest = read_manifest(artifacts)
-    told = manifest.held_out.told() if manifest.held_out is not None else ""
-    return Text.measured(VALIDATION, lambda: read_validation(artifacts, manifest), told)
+    check_bytes(artifacts, manifest, "validation")  # once: each model and the count of bytes read them again
+    of = [manifest.held_out.told()] if manifest.held_out is not None else []
+    back = manifest.tokenizer.round_trip
+    # The rows give back what their tokenizer left of the text.
+    of += (
+        [f"as the rows' tokenizer gives it back, which loses {told(back)}"] if back is not None and back.changed else []
+    )
+    return Text.measured(VALIDATION, lambda: read_validation(artifacts, manifest), "; ".join(of))
 
 
 def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
@@ -68,7 +78,14 @@ def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
         if entry == GENERAL:
             return Text.measured(GENERAL, read_general)
         return _validation(artifacts)
+    if not path:
+        raise ConfigError(f"--on {entry} names no file.", f"Put a path after it: --on {entry}FILE")
     if path == STDIN:
         raise DataError("Standard input can be read only once.", "Write it to a file: --on FILE.")
-    files = find_files([path])
-    return Text.measured(name, lambda: read_files(files, config.data))
+    account = Account()
+    files = find_files([path], account=account, strict=config.data.on_error != "skip")
+    if any(file.size == PIPE for file in files):
+        raise DataError(f"{path} is a pipe, which can be read only once.", "Write it to a file: --on FILE.")
+    lost: list[str] = []
+    text = Text.measured(name, lambda: read_files(files, config.data, lost))
+    return replace(text, unread=account.told_skipped(), lost=tuple(lost))

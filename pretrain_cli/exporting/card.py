@@ -11,7 +11,8 @@ from pretrain_cli.evaluation_report import read_report
 from pretrain_cli.formatting import exact
 from pretrain_cli.manifest import Manifest, read_manifest
 from pretrain_cli.model.names import NamedModel
-from pretrain_cli.run_record import RunRecord, read_run_record
+from pretrain_cli.run_record import RunRecord, parse_run_config, read_run_record
+from pretrain_cli.sealing import KEY
 from pretrain_cli.storage import read_lines
 
 CURVE_POINTS = 8
@@ -97,11 +98,9 @@ def _origin(record: RunRecord, manifest: Manifest | None) -> str:
         if base
         else "Trained from scratch"
     )
-    if manifest is None or manifest.fingerprint != record.data_fingerprint or not manifest.inputs:
+    if manifest is None or manifest.fingerprint != record.data_fingerprint or not manifest.told_inputs:
         return f"{start}."
-    inputs = [Path(entry.path).name for entry in manifest.inputs]
-    more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
-    return f"{start} on {', '.join(inputs[:3])}{more}."
+    return f"{start} on {manifest.told_inputs}."
 
 
 def _which(named: NamedModel, record: RunRecord) -> list[str]:
@@ -143,7 +142,7 @@ def _curves(run: RunFolder) -> list[str]:
         figures = (line.get(key) for key in ("loss", "validation_loss", "validation_bits_per_byte"))
         tokens = _fact(line.get("tokens", ""))
         rows.append(f"| {exact(line['step'])} | {tokens} | {' | '.join(map(_figure, figures))} |")
-    if (run.path / "curves.png").is_file():
+    if run.curves.is_file():
         rows += ["", "![Loss, learning rate, gradient norm and speed by step](curves.png)"]
     return rows
 
@@ -157,6 +156,8 @@ def _data(record: RunRecord, manifest: Manifest | None) -> list[str]:
         return [*lines, "- its sources aren't known: the artifact folder now holds other data"]
     for entry in manifest.inputs:
         lines.append(f"- file: {Path(entry.path).name}, {exact(entry.size)} bytes, hash `{entry.hash}`")
+    if manifest.input_count > len(manifest.inputs):
+        lines.append(f"- and {exact(manifest.input_count - len(manifest.inputs))} more files")
     for name, counts in manifest.sources.items():
         lines.append(f"- source {name}: {_amount(counts.documents, counts.tokens, counts.bytes)}")
         if counts.validation_documents:
@@ -185,7 +186,11 @@ def _figure(value: float | None) -> str:
 
 
 def _recipe(run: RunFolder) -> str:
-    return run.config.read_text("utf-8").strip() if run.config.is_file() else "# not recorded"
+    if not run.config.is_file():
+        return "# not recorded"
+    parse_run_config(run)  # a damaged one isn't published
+    lines = run.config.read_text("utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith(f"# {KEY}: ")).strip()
 
 
 def _fact(value: int | str) -> str:

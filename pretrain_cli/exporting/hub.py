@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain_cli.errors import ModelError, UsageError, first_line
-from pretrain_cli.exporting.owned import RECORD
 
 ANSWER_S = 8.0
 """The Hub has to answer within this time; its client would wait forever."""
@@ -37,8 +38,10 @@ def check_hub(repository: str) -> None:
     _ask_who(token)
 
 
-def push(folder: Path, repository: str) -> str:
-    """Upload ``folder`` as one commit to ``repository``, which is private if it is new; returns its address.
+def push(folder: Path, files: Sequence[Path], repository: str) -> str:
+    """Upload ``files`` of ``folder`` as one commit to ``repository``, which is private if it is new.
+
+    Returns its address. What else is in the folder may be anything of the user's, and stays here.
 
     Raises:
         UsageError: the Hub refuses.
@@ -54,7 +57,7 @@ def push(folder: Path, repository: str) -> str:
             repo_id=address.repo_id,
             folder_path=folder,
             commit_message="Upload by ptk export",
-            ignore_patterns=[RECORD],
+            allow_patterns=[glob.escape(file.relative_to(folder).as_posix()) for file in files],
         )
     except HfHubHTTPError as error:
         raise UsageError(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import EXPORT_RECORD, Artifacts
 from pretrain_cli.errors import ModelError, PtkError, UsageError
 from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, read_versioned, record_files
-from pretrain_cli.storage import move_file, write_json
+from pretrain_cli.refusals import check_decodable
+from pretrain_cli.storage import move_file, publish_folder, write_sealed_json
 
-RECORD = ".ptk-export.json"
 VERSION = 1
 ANOTHER = "Choose another folder with --output DIR."
 
@@ -35,8 +37,11 @@ def check_output(folder: Path, artifacts: Artifacts) -> None:
     """Check that an export may be written to ``folder``, which isn't part of what the other commands keep.
 
     Raises:
-        UsageError: it is inside one of the artifact folder's own folders, or contains the artifact folder.
+        UsageError: its name isn't UTF-8, it is something other than a folder, it is inside one of the artifact folder's
+            own folders, or contains the artifact folder.
     """
+    check_decodable(folder, ANOTHER)
+    check_is_folder(folder)
     place, root = folder.resolve(), artifacts.root.resolve()
     own = (artifacts.runs, artifacts.data, artifacts.tokenizer, artifacts.bases)
     if place == root or place in root.parents:
@@ -48,14 +53,32 @@ def check_output(folder: Path, artifacts: Artifacts) -> None:
             )
 
 
+def check_is_folder(folder: Path) -> None:
+    """Check that ``folder`` is a real folder, or nothing yet: whatever else has that name would be lost.
+
+    Raises:
+        UsageError: it is a file, a link, a pipe or a device, or it can't be told.
+    """
+    try:
+        mode = folder.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{folder} can't be a folder: {error.strerror}.", ANOTHER) from error
+    if not stat.S_ISDIR(mode):
+        what = "a link" if stat.S_ISLNK(mode) else "a file" if stat.S_ISREG(mode) else "a pipe or a device"
+        raise UsageError(f"{folder} is {what}, not a folder: it would be lost.", ANOTHER)
+
+
 def check_all_ours(folder: Path) -> None:
     """Check that ptk exported every file in ``folder``, unchanged since, so that the folder may be replaced.
 
     Raises:
-        UsageError: one isn't; nothing was touched.
+        UsageError: one isn't, or ``folder`` is no folder; nothing was touched.
     """
+    check_is_folder(folder)
     if folder.is_dir():
-        _check(folder, sorted(entry.name for entry in folder.iterdir() if entry.name != RECORD))
+        _check(folder, sorted(entry.name for entry in folder.iterdir() if entry.name != EXPORT_RECORD))
 
 
 def check_ours(folder: Path, names: Iterable[str]) -> None:
@@ -64,12 +87,18 @@ def check_ours(folder: Path, names: Iterable[str]) -> None:
     Raises:
         UsageError: one isn't; nothing was touched.
     """
-    _check(folder, sorted(name for name in names if (folder / name).exists()))
+    _check(folder, sorted(name for name in names if os.path.lexists(folder / name)))
 
 
-def remember(folder: Path) -> None:
-    """Record every file in ``folder``, which ptk has just made."""
-    _write(folder, ExportRecord(files=record_files(folder)))
+def publish(staging: Path, folder: Path) -> None:
+    """Record every file in ``staging``, which ptk has just made, and give it the name ``folder``.
+
+    Raises:
+        UsageError: as `check_all_ours`, which may have been long ago.
+    """
+    _write(staging, ExportRecord(files=record_files(staging)))
+    check_all_ours(folder)
+    publish_folder(staging, folder, lambda old: {EXPORT_RECORD, *_recorded(old).files}, EXPORT_RECORD)
 
 
 def move_in(staging: Path, folder: Path) -> list[Path]:
@@ -80,6 +109,7 @@ def move_in(staging: Path, folder: Path) -> list[Path]:
     Raises:
         UsageError: as `check_ours`, which may have been long ago.
     """
+    check_is_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     new = record_files(staging)
     check_ours(folder, new)
@@ -98,7 +128,7 @@ def _check(folder: Path, names: list[str]) -> None:
         known = [files[name] for files in (record.files, record.replaced) if name in files]
         if not known:
             raise UsageError(f"{folder} holds {name}, and no record says that ptk wrote it: it would be lost.", ANOTHER)
-        if all(damaged_files(folder, {name: each}, read=True) for each in known):
+        if (folder / name).is_symlink() or all(damaged_files(folder, {name: each}, read=True) for each in known):
             raise UsageError(
                 f"{folder / name} was changed since ptk exported it: the change would be lost.",
                 f"Move the file. Or: {ANOTHER[0].lower()}{ANOTHER[1:]}",
@@ -107,13 +137,13 @@ def _check(folder: Path, names: list[str]) -> None:
 
 def _recorded(folder: Path) -> ExportRecord:
     """What ptk wrote there; nothing where there is no record that can be read."""
-    if not (folder / RECORD).is_file():
+    if not (folder / EXPORT_RECORD).is_file():
         return ExportRecord()
     try:
-        return read_versioned(folder / RECORD, ExportRecord, VERSION, VERSION, ModelError, ANOTHER)
+        return read_versioned(folder / EXPORT_RECORD, ExportRecord, VERSION, VERSION, ModelError, ANOTHER)
     except PtkError:
         return ExportRecord()
 
 
 def _write(folder: Path, record: ExportRecord) -> None:
-    write_json(folder / RECORD, record.model_dump(mode="json"))
+    write_sealed_json(folder / EXPORT_RECORD, record.model_dump(mode="json"))

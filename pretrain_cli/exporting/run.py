@@ -7,27 +7,37 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.errors import UsageError
+from pretrain_cli.artifacts import EXPORT_RECORD, Artifacts
+from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.exporting.card import loading, model_card
 from pretrain_cli.exporting.check import compare_with_llama_cpp, open_with_transformers
 from pretrain_cli.exporting.hub import check_hub, push
-from pretrain_cli.exporting.owned import RECORD, check_all_ours, check_ours, check_output, move_in, remember
+from pretrain_cli.exporting.owned import check_all_ours, check_ours, check_output, move_in, publish
+from pretrain_cli.exporting.serving import serving_commands
+from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.gguf_writing import context_length, write_gguf
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.published import check_published
+from pretrain_cli.records import damaged_files
 from pretrain_cli.run_record import read_run_record
-from pretrain_cli.storage import publish_folder, read_json, temporary_folder, write_text
+from pretrain_cli.storage import read_json, temporary_folder, write_text
+from pretrain_cli.tokenizer.chat import read_chat_template
 from pretrain_cli.tokenizer.copy import COMPANIONS
 
 DESCRIPTION = ("README.md", "curves.png")
 FORMATS = ("hf", "gguf", "ollama")
+LONGEST_TEXT = 256
+"""Tokens that Ollama writes at once where nobody asks for more: `/set parameter num_predict`, or a request."""
 TOKENIZER_FILES = ("tokenizer.json", *COMPANIONS, "tokenizer.model", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written of model ``name``; ``checked``: how it was checked, ``address``: where it was uploaded."""
+    """What was written of model ``name``.
+
+    ``checked``: how it was checked; ``address``: where it was uploaded; ``serve``: commands that serve it.
+    """
 
     name: str
     format: str
@@ -36,6 +46,7 @@ class ExportResult:
     files: list[Path] = field(default_factory=list)
     checked: str = ""
     address: str = ""
+    serve: list[str] = field(default_factory=list)
 
 
 def export(
@@ -82,41 +93,63 @@ def export(
         check_ours(folder, (file.name, "Modelfile", *DESCRIPTION))
     progress.stage(f"exporting {named.name} to {to}")
     location, tokenizer = open_folders(named, artifacts)
+    check_published(Path(location), tensors=True)
     with tempfile.TemporaryDirectory() as spare:
         whole = _assembled(location, tokenizer, Path(spare) / named.name)
+        context, most = _trained_context(named, whole)
         if named.run is not None:
             address = push_to_hub or folder.name
-            _describe(named, artifacts, whole, loading(to, address, file.name, whole.name))
+            _describe(named, artifacts, whole, loading(to, address, file.name, whole.name), progress)
         if to == "hf":
             files, checked = _write_hf(whole, folder), "opened with transformers"
         else:
             files, checked = _write_gguf(
-                whole, file, quantization, _modelfile(named, whole, file) if to == "ollama" else ""
+                whole, file, quantization, _modelfile(context, whole, file) if to == "ollama" else ""
             )
     progress.end_stage()
     address = ""
     if push_to_hub is not None:
         progress.stage(f"uploading to {push_to_hub}")
-        address = push(folder, push_to_hub)
+        address = push(folder, files, push_to_hub)
         progress.end_stage()
-    return ExportResult(named.name, to, folder, sum(file.stat().st_size for file in files), files, checked, address)
+    size = sum(entry.stat().st_size for entry in files)
+    serve = serving_commands(to, named.name, folder, file, context if context < most else None)
+    return ExportResult(named.name, to, folder, size, files, checked, address, serve)
 
 
-def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load: list[str]) -> None:
-    write_text(whole / "README.md", model_card(named, artifacts, how_to_load))
+def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load: list[str], progress: Progress) -> None:
     assert named.run is not None
-    if (named.run.path / "curves.png").is_file():
-        shutil.copyfile(named.run.path / "curves.png", whole / "curves.png")
+    record = read_run_record(named.run)
+    for told in damaged_files(named.run.path, record.files if record is not None else {}, read=True):
+        progress.warn(f"{told}: the model card shows what is there.")
+    if artifacts.manifest.is_file():
+        try:
+            read_manifest(artifacts)
+        except DataError as error:
+            progress.warn(f"{error.message} The model card names no inputs.")
+    write_text(whole / "README.md", model_card(named, artifacts, how_to_load))
+    if named.run.curves.is_file():
+        shutil.copyfile(named.run.curves, whole / "curves.png")
 
 
-def _modelfile(named: NamedModel, whole: Path, file: Path) -> str:
-    """What Ollama reads, with the context that the model was trained in: from scratch, no more than its rows."""
-    context = context_length(read_json(whole / "config.json"))
+def _trained_context(named: NamedModel, whole: Path) -> tuple[int, int]:
+    """(tokens that the model was trained in, tokens that its config has room for); from scratch, those of its rows."""
+    most = context_length(read_json(whole / "config.json"))
     record = read_run_record(named.run) if named.run is not None else None
-    if record is not None and not record.base and record.sequence_length:
-        context = min(context, record.sequence_length)
+    rows = record.sequence_length if record is not None and not record.base else 0
+    return min(most, rows or most), most
+
+
+def _modelfile(context: int, whole: Path, file: Path) -> str:
+    """What Ollama reads, with the context that the model was trained in.
+
+    A model for chats has its template in the .gguf file. Any other gets the prompt as it is, and is told when to stop:
+    Ollama lets a text that has no end fill ten contexts.
+    """
     settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
-    return f"FROM ./{file.name}\nTEMPLATE {{{{ .Prompt }}}}\n{settings}"
+    if read_chat_template(whole) is None:
+        settings = f"TEMPLATE {{{{ .Prompt }}}}\n{settings}PARAMETER num_predict {min(context, LONGEST_TEXT)}\n"
+    return f"FROM ./{file.name}\n{settings}"
 
 
 def _write_gguf(whole: Path, file: Path, quantization: str, modelfile: str) -> tuple[list[Path], str]:
@@ -157,6 +190,5 @@ def _write_hf(whole: Path, folder: Path) -> list[Path]:
         inner = staging / "model"
         shutil.copytree(whole, inner)
         open_with_transformers(inner)
-        remember(inner)
-        publish_folder(inner, folder)
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != RECORD)
+        publish(inner, folder)
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != EXPORT_RECORD)

@@ -10,8 +10,9 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.generation.opening import open_model
 from pretrain_cli.generation.prompts import check_prompt
 from pretrain_cli.generation.results import GeneratedText
-from pretrain_cli.model.names import find_model
+from pretrain_cli.model.names import find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.tokenizer.chat import Message, need_chat_template
 
 
 class Conversation:
@@ -32,8 +33,13 @@ class Conversation:
     ) -> None:
         self.config = config.generate.model_copy(update={"samples": 1})
         self.progress = progress
-        self.writer = open_model(find_model(model, artifacts, checkpoint), self.config, artifacts, progress)
+        named = find_model(model, artifacts, checkpoint)
+        self.template = None
+        if self.config.chat:
+            self.template = need_chat_template(open_folders(named, artifacts)[1], named.name)
+        self.writer = open_model(named, self.config, artifacts, progress)
         self.text = ""
+        self.messages: list[Message] = []
         self.turns = 0
 
     def say(self, typed: str, on_text: Callable[[str], None] | None = None) -> GeneratedText:
@@ -43,11 +49,17 @@ class Conversation:
             UsageError: ``typed`` isn't valid Unicode.
         """
         check_prompt(typed)
-        prompt = self.text + typed
+        if self.template is not None:
+            self.messages += [{"role": "user", "content": typed}, {"role": "assistant", "content": ""}]
+            (prompt,) = self.template.prompts([self.messages[:-1]])
+        else:
+            prompt = self.text + typed
         self.text = prompt
 
         def add(_: int, piece: str) -> None:
             self.text += piece
+            if self.messages:
+                self.messages[-1]["content"] += piece
             if on_text is not None:
                 on_text(piece)
 
@@ -57,4 +69,4 @@ class Conversation:
 
     def forget(self) -> None:
         """Begin a new text."""
-        self.text, self.turns = "", 0
+        self.text, self.messages, self.turns = "", [], 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.generation.engines.protocol import MOST_ROWS, LogitsEngine
-from pretrain_cli.generation.prompts import encode_prompt, fit_prompt
+from pretrain_cli.generation.prompts import prompt_ids
 from pretrain_cli.generation.results import ALTERNATIVES, GeneratedText, OnText, TokenProbability
 from pretrain_cli.generation.sampling import Sampler
 from pretrain_cli.generation.text_stream import BROKEN, TextStream
@@ -75,8 +75,7 @@ def _rows(
     """A row for each sample of each prompt, in order."""
     rows: list[Row] = []
     for prompt in prompts:
-        ids = encode_prompt(prompt, writer.tokenizer, writer.info)
-        ids, warning = fit_prompt(ids, writer.engine.context, config.max_tokens, writer.info.bos_id)
+        ids, warning = prompt_ids(prompt, config, writer.tokenizer, writer.info, writer.engine.context, writer.name)
         if warning:
             warn(warning)
         for number in range(config.samples):

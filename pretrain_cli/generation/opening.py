@@ -46,7 +46,7 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
         from pretrain_cli.generation.engines.torch_engine import open_torch_writer
 
         info, tokenizer = reading.result()  # before threads are timed: our own work must not look like another process
-        return open_torch_writer(named.name, location, config, info, tokenizer)
+        return open_torch_writer(named.name, location, config, info, tokenizer, progress.note)
 
 
 def _read_tokenizer(folder: Path) -> tuple[TokenizerInfo, Tokenizer]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pretrain_cli.errors import UsageError
+from pretrain_cli.errors import UsageError, panics_told
 from pretrain_cli.formatting import exact
+from pretrain_cli.tokenizer.middles import encode_part, need_middle_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from pretrain_cli.config.model import GenerateConfig
     from pretrain_cli.tokenizer.load import TokenizerInfo
 
 
@@ -22,13 +24,41 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, info: TokenizerInfo) -> lis
         UsageError: the prompt isn't valid Unicode.
     """
     check_prompt(prompt)
-    ids: list[int] = tokenizer.encode(prompt).ids
+    with panics_told():
+        ids: list[int] = tokenizer.encode(prompt).ids
     # A tokenizer that closes each text with EOS would end the story before it begins.
     if len(ids) > 1 and info.eos_id is not None and ids[-1] == info.eos_id and not prompt.endswith("|>"):
         ids = ids[:-1]
     if info.adds_bos and info.bos_id is not None and ids[:1] != [info.bos_id]:
         ids = [info.bos_id, *ids]
     return ids or [info.first_id]
+
+
+def prompt_ids(
+    prompt: str, config: GenerateConfig, tokenizer: Tokenizer, info: TokenizerInfo, context: int, name: str
+) -> tuple[list[int], str]:
+    """The ids that the model ``name`` continues, cut to fit its context, and a warning or "".
+
+    With ``config.suffix`` they are ``prompt``, suffix and the token after which the middle is written.
+
+    Raises:
+        UsageError: the prompt isn't valid Unicode, or the model has no control tokens for a middle.
+    """
+    if not config.suffix:
+        return fit_prompt(encode_prompt(prompt, tokenizer, info), context, config.max_tokens, info.bos_id)
+    check_prompt(prompt + config.suffix)
+    tokens = need_middle_tokens(tokenizer, name)
+    bos = [info.bos_id] if info.adds_bos and info.bos_id is not None else []
+    with panics_told():
+        before = tokenizer.encode(prompt, add_special_tokens=False).ids if prompt else []
+    after = encode_part(config.suffix, tokenizer, tokens)
+    keep = max(2, context - min(config.max_tokens, max(1, context // 2)) - len(bos) - 3)
+    left = max(keep - len(after), keep // 2)  # half of the room for each, and what the other leaves of it
+    right = keep - min(left, len(before))
+    cut = max(0, len(before) - left) + max(0, len(after) - right)
+    warning = f"The text around the middle is too long for the context of {exact(context)}: its ends were left out."
+    ids = tokens.arranged(before[max(0, len(before) - left) :], [], after[:right], suffix_first=False)
+    return [*bos, *ids], warning if cut else ""
 
 
 def check_prompt(prompt: str) -> None:

@@ -25,7 +25,10 @@ class TokenProbability:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """One sample. ``finish``: it ended by "eos", "stop", "length" (max_tokens) or "context" (the model's limit)."""
+    """One sample: what was written after ``prompt``, and before ``suffix`` where there is one.
+
+    ``finish``: it ended by "eos", "stop", "length" (max_tokens) or "context" (the model's limit).
+    """
 
     prompt: str
     text: str
@@ -35,6 +38,7 @@ class GeneratedText:
     finish: str = "length"
     seed: int = 0
     model: str = ""
+    suffix: str = ""
     ids: list[int] = field(default_factory=list)
     probabilities: list[TokenProbability] = field(default_factory=list)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.model import Config, GenerateConfig
 from pretrain_cli.errors import UsageError
 from pretrain_cli.generation.opening import open_model
 from pretrain_cli.generation.prompts import check_prompt
-from pretrain_cli.generation.results import GenerateResult, OnText
-from pretrain_cli.model.names import find_model
+from pretrain_cli.generation.results import GeneratedText, GenerateResult, OnText
+from pretrain_cli.model.names import find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.tokenizer.chat import need_chat_template
 
 
 def generate(
@@ -46,6 +48,8 @@ def generate(
         raise UsageError("There is no prompt to continue.", 'Give one: ptk generate "Once upon a time"')
     for prompt in prompts:
         check_prompt(prompt)
+    if config.generate.suffix and config.generate.chat:
+        raise UsageError("--suffix and --chat don't work together.", "Use only one of them.")
     started = time.perf_counter()
     warnings: list[str] = []
 
@@ -54,9 +58,14 @@ def generate(
             warnings.append(text)
             progress.warn(text)
 
+    typed = prompts
+    if config.generate.chat:
+        template = need_chat_template(open_folders(named, artifacts)[1], named.name)
+        prompts = template.prompts([{"role": "user", "content": prompt}] for prompt in typed)
     if on_text is not None:
         writer = open_model(named, config.generate, artifacts, progress)
-        return GenerateResult(writer.write(prompts, config.generate, warn, on_text, started), warnings)
+        samples = writer.write(prompts, config.generate, warn, on_text, started)
+        return GenerateResult(_as_typed(samples, typed, config.generate), warnings)
     progress.stage(f"loading {named.name}")
     writer = open_model(named, config.generate, artifacts, progress)
     progress.end_stage()
@@ -65,4 +74,10 @@ def generate(
     pieces = itertools.count(1)
     samples = writer.write(prompts, config.generate, warn, lambda *_: progress.advance(next(pieces)), started)
     progress.end_stage()
-    return GenerateResult(samples, warnings)
+    return GenerateResult(_as_typed(samples, typed, config.generate), warnings)
+
+
+def _as_typed(samples: Sequence[GeneratedText], typed: Sequence[str], config: GenerateConfig) -> list[GeneratedText]:
+    """``samples`` with prompts and suffix as they were typed, and not as a template has them."""
+    each, suffix = config.samples, config.suffix
+    return [replace(sample, prompt=typed[index // each], suffix=suffix) for index, sample in enumerate(samples)]

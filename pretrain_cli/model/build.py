@@ -17,8 +17,11 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.formatting import exact
 from pretrain_cli.manifest import Manifest
+from pretrain_cli.model.adapter_folders import merge_folder
 from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.model.gguf_reading import convert_gguf
+from pretrain_cli.model.growing import grow_base, grown_rows
+from pretrain_cli.model.limits import limit_of_config, position_limit
 from pretrain_cli.model.load import embedding_rows, load_model, read_model_config
 from pretrain_cli.model.reshape import depth_up, drop_layers
 from pretrain_cli.model.sizes import Shape
@@ -34,6 +37,9 @@ def build_model(
     tokenizer: TokenizerInfo,
     shape: Shape | None,
     dtype: torch.dtype = torch.float32,
+    four_bit: torch.dtype | None = None,
+    device: str = "cpu",
+    location: str | None = None,
 ) -> PreTrainedModel:
     """The model that training starts from, on the CPU, weights in ``dtype``; draws from torch's global generator.
 
@@ -45,6 +51,9 @@ def build_model(
         tokenizer: the prepared data's tokenizer.
         shape: the shape from scratch; None with a base, which has its own.
         dtype: of the weights.
+        four_bit: round a base's linear layers to 4 bits, and compute in this type; None: don't.
+        device: where a base of 4 bits goes at once.
+        location: of the base, as `starting_location` gives it, where that is known; None: it is looked for.
 
     Raises:
         ModelError: the base isn't there, is damaged, or its embedding is smaller than the tokenizer.
@@ -58,16 +67,25 @@ def build_model(
             )
         assert shape is not None
         return scratch_model(shape, wanted.family, vocab_size, sequence_length, tokenizer, wanted.activation).to(dtype)
-    location = base_location(find_base(wanted.base, artifacts), artifacts)
+    location = location or starting_location(config, tokenizer, artifacts)
     base_config = read_model_config(location, wanted.trust_remote_code)
-    _check_length(base_config, sequence_length, wanted.base)
+    check_length(limit_of_config(base_config), sequence_length, wanted.base)
     if wanted.init == "random":
+        if tokenizer.grown_from is not None:
+            base_config.vocab_size = grown_rows(vocab_size, base_config.vocab_size, wanted.vocab_multiple)
         torch_model = AutoModelForCausalLM.from_config(base_config, trust_remote_code=wanted.trust_remote_code)
         check_vocabulary(vocab_size, embedding_rows(torch_model), wanted.base)
+        check_length(position_limit(torch_model), sequence_length, wanted.base)
         return torch_model.to(dtype)
     model = load_model(
-        location, dtype=dtype, tokenizer_size=vocab_size, trust_remote_code=wanted.trust_remote_code
+        location,
+        device=device if four_bit is not None else "cpu",
+        dtype=dtype,
+        tokenizer_size=vocab_size,
+        trust_remote_code=wanted.trust_remote_code,
+        four_bit=four_bit,
     ).train()
+    check_length(position_limit(model), sequence_length, wanted.base)
     if wanted.init == "depth-up":
         return depth_up(model, wanted.layers)
     if wanted.init == "drop-layers":
@@ -76,8 +94,22 @@ def build_model(
 
 
 def base_location(base: Base, artifacts: Artifacts) -> str:
-    """A folder or Hub id that ``from_pretrained`` takes; a .gguf file is converted once and kept."""
+    """A folder or Hub id that ``from_pretrained`` takes; a .gguf file or adapter is converted once and kept."""
+    if base.below is not None:
+        return str(merge_folder(base, base_location(base.below, artifacts), artifacts))
     return str(convert_gguf(Path(base.location), artifacts)) if base.kind == "gguf" else base.location
+
+
+def starting_location(config: Config, tokenizer: TokenizerInfo, artifacts: Artifacts) -> str:
+    """Where the base is that training starts from: with a row for each entry that ``tokenizer`` adds to its own.
+
+    Raises:
+        ModelError: the base isn't there, is damaged, or can't grow.
+    """
+    location = base_location(find_base(config.model.base, artifacts), artifacts)
+    if tokenizer.grown_from is None or config.model.init == "random":
+        return location
+    return str(grow_base(location, config.model, tokenizer, artifacts))
 
 
 def scratch_model(
@@ -120,9 +152,13 @@ def scratch_model(
     return model
 
 
-def _check_length(config: Any, sequence_length: int, name: str) -> None:
-    limit = getattr(config, "max_position_embeddings", None)
-    if isinstance(limit, int) and sequence_length > limit:
+def check_length(limit: int | None, sequence_length: int, name: str) -> None:
+    """Check that a model that takes ``limit`` tokens takes rows of ``sequence_length``.
+
+    Raises:
+        ConfigError: it takes fewer.
+    """
+    if limit is not None and sequence_length > limit:
         raise ConfigError(
             f"Rows have {exact(sequence_length)} tokens, but {name} takes at most {exact(limit)}.",
             f"Prepare again with shorter rows: ptk prepare … --set data.sequence_length={limit}",

@@ -15,6 +15,8 @@ from pretrain_cli.processes import available_cores as available_cores
 
 BF16_GAIN = 1.3
 """Ratio of speeds from which a CPU uses bf16: native bf16 measured 3.1, emulated 0.47 and 0.03."""
+TENSOR_CORES = (7, 0)
+"""CUDA capability from which fp16 products are several times as fast as fp32 ones: 65 TFLOP/s against 8 on a T4."""
 PROBE_SIZE = 512
 PROBE_SECONDS = 0.04
 BUSY_SHARE = 0.3
@@ -36,10 +38,12 @@ class Choice(Generic[T]):
 
 
 def choose_device(name: str) -> Choice[str]:
-    """The device to compute on, as torch names it: "cpu", "cuda", "cuda:1", "mps".
+    """The device to compute on, as torch names it: "cpu", "cuda", "cuda:1", "xpu", "mps".
+
+    AMD's GPUs are torch's "cuda" too; Intel's are its "xpu".
 
     Args:
-        name: a device; "gpu", whichever there is; or "auto": CUDA before MPS before the CPU.
+        name: a device; "gpu", whichever there is; or "auto": CUDA before XPU, MPS and the CPU.
 
     Raises:
         ConfigError: no such device, or it isn't there.
@@ -47,32 +51,83 @@ def choose_device(name: str) -> Choice[str]:
     if name == "auto":
         if torch.cuda.is_available():
             return Choice("cuda", f"found {torch.cuda.get_device_name()}")
+        if torch.xpu.is_available():
+            return Choice("xpu", f"found {torch.xpu.get_device_name()}")
         if torch.backends.mps.is_available():
             return Choice("mps", "found Apple's GPU")
         return Choice("cpu", "no GPU that torch can use")
     if name == "gpu":
-        name = "mps" if torch.backends.mps.is_available() else "cuda"
+        name = "mps" if torch.backends.mps.is_available() else "xpu" if torch.xpu.is_available() else "cuda"
+    unknown = ConfigError(f"There is no device '{name}'.", "Devices: auto, cpu, cuda, cuda:1, mps, xpu.")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"There is no device '{name}'.", "Devices: auto, cpu, cuda, cuda:1, mps.") from error
+        raise unknown from error
+    if device.type not in ("cpu", "cuda", "mps", "xpu"):  # torch has more, such as meta, on which nothing is computed
+        raise unknown
     if device.type == "cuda" and not torch.cuda.is_available():
-        built = torch.version.cuda is not None
-        why = "no CUDA driver or GPU answers" if built else "this torch was built without CUDA"
+        built = torch.version.cuda is not None or torch.version.hip is not None
+        why = "no driver or GPU answers" if built else "this torch was built without CUDA"
         raise ConfigError(f"The device '{name}' can't be used: {why}.", "Use --device auto, or see: ptk doctor")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = count_of(torch.cuda.device_count(), "GPU")
+    if device.type in ("mps", "xpu") and not torch.get_device_module(device).is_available():
+        raise ConfigError(
+            f"The device '{name}' isn't available on this machine.", "Use --device auto, or see: ptk doctor"
+        )
+    if device.type != "cpu" and (device.index or 0) >= device_count(name):
+        found = count_of(device_count(name), "GPU")
         raise ConfigError(f"There is no device '{name}': this machine has {found}.", "Use --device auto.")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("The device 'mps' isn't available on this machine.", "Use --device auto, or see: ptk doctor")
     return Choice(name, ASKED)
+
+
+def device_count(device: str) -> int:
+    """GPUs of this kind that this process sees; 0 for a CPU."""
+    kind = torch.device(device).type
+    return 0 if kind == "cpu" else int(torch.get_device_module(kind).device_count())
+
+
+def check_processes(device: str, count: int) -> None:
+    """Refuse to train in more processes than ``device`` stands for; a CPU is shared.
+
+    Args:
+        device: what `choose_device` gave.
+        count: processes of the training, on this machine and others.
+
+    Raises:
+        ConfigError: it is one GPU, by its number or because Apple's machines have one.
+    """
+    kind, index = torch.device(device).type, torch.device(device).index
+    if count == 1 or kind == "cpu":
+        return
+    if kind == "mps":
+        raise ConfigError(
+            f"Apple's GPU trains in one process, not in {count}.", "Use --processes auto, or --device cpu."
+        )
+    if index is not None:
+        raise ConfigError(
+            f"The device '{device}' is one GPU, and each of {count} processes needs its own.",
+            f"Use --device {kind}; which GPUs it takes is set by CUDA_VISIBLE_DEVICES.",
+        )
+
+
+def make_current(device: str) -> None:
+    """Let ``device``, where it has a number, be what torch means by its kind alone."""
+    place = torch.device(device)
+    if place.index is not None and place.type in ("cuda", "xpu"):
+        torch.get_device_module(place).set_device(place)
+
+
+def synchronize(device: str) -> None:
+    """Wait until ``device`` has done what it was given: only then a clock tells what that took."""
+    kind = torch.device(device).type
+    if kind in ("cuda", "mps", "xpu"):
+        torch.get_device_module(kind).synchronize()
 
 
 def choose_precision(name: str, device: str) -> Choice[str]:
     """ "fp32", "bf16" (autocast), "fp16" (autocast) or "bf16-weights" for training on ``device``.
 
     A GPU is asked what it computes without emulation. A CPU is timed with both: its flags were wrong in one case of
-    three.
+    three. So is Apple's GPU, which emulates bf16 on some generations.
 
     Args:
         name: one of them, used as it is; "auto"; or "auto-weights": where bf16 is chosen, the weights are bf16 too.
@@ -85,19 +140,29 @@ def choose_precision(name: str, device: str) -> Choice[str]:
     if kind == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Choice(bf16, "the GPU computes it natively")
+        if torch.cuda.get_device_capability(device) >= TENSOR_CORES:
+            return Choice("fp16", "the GPU has no bf16; the loss is scaled so that small gradients count")
         return Choice("fp32", "the GPU would emulate bf16")
-    if kind == "mps":
-        return Choice("fp32", "Apple's GPUs emulate bf16 on some generations")
-    ratio = bf16_speed_ratio()
+    if kind == "xpu":
+        if torch.xpu.is_bf16_supported():
+            return Choice(bf16, "the GPU computes it")
+        return Choice("fp32", "the GPU has no bf16")
+    where = "on Apple's GPU" if kind == "mps" else "on this CPU"
+    ratio = bf16_speed_ratio() if kind == "cpu" else bf16_speed_ratio(device)
     if ratio >= BF16_GAIN:
-        return Choice(bf16, f"{ratio:.1f} times as fast as fp32 on this CPU, as timed")
-    return Choice("fp32", f"bf16 is {ratio:.2g} times as fast on this CPU, as timed")
+        return Choice(bf16, f"{ratio:.1f} times as fast as fp32 {where}, as timed")
+    return Choice("fp32", f"bf16 is {ratio:.2g} times as fast {where}, as timed")
 
 
-def bf16_speed_ratio() -> float:
-    """Speed of a bf16 matrix product divided by that of an fp32 one on this CPU; takes about 0.1 s."""
-    times = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    return times[torch.float32] / times[torch.bfloat16]
+def bf16_speed_ratio(device: str = "cpu") -> float:
+    """Speed of a bf16 matrix product divided by that of an fp32 one; takes about 0.1 s. 0 where there is no bf16."""
+    try:
+        fp32, bf16 = (matmul_flops(dtype, device) for dtype in (torch.float32, torch.bfloat16))
+    except (RuntimeError, TypeError):  # macOS before 14
+        if torch.device(device).type == "cpu":
+            raise
+        return 0.0
+    return bf16 / fp32
 
 
 def matmul_flops(dtype: torch.dtype = torch.float32, device: str = "cpu", size: int = 0) -> float:
@@ -119,8 +184,7 @@ def _product_seconds(dtype: torch.dtype, device: str = "cpu", size: int = PROBE_
 
     def multiply() -> None:
         torch.mm(left, right)
-        if left.is_cuda:
-            torch.cuda.synchronize()
+        synchronize(device)
 
     multiply()
     best, end = float("inf"), time.perf_counter() + PROBE_SECONDS

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain_cli.errors import DataError, ModelError
 from pretrain_cli.formatting import count_of, exact
+from pretrain_cli.model.config_checks import check_config_fits
 from pretrain_cli.storage import read_json
 
 if TYPE_CHECKING:
@@ -52,35 +53,56 @@ def weight_files(folder: Path) -> list[Path]:
             raise ModelError(f"{index} names no weights.", USE_ANOTHER)
         files = sorted({folder / str(name) for name in named.values()})
     for file in files:
+        if not file.is_file() and _in_older_format(folder):
+            raise ModelError(
+                f"The weights in {folder} are in torch's older format.", "Write them anew: ptk export FOLDER --to hf"
+            )
         if not file.is_file():
             raise ModelError(f"{folder} holds no weights: {file.name} is missing.", USE_ANOTHER)
     return files
 
 
 def check_weight_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files, each of them whole; none where the weights are in torch's older format.
+    """The folder's safetensors files, each whole and of the config's sizes; none for torch's older format.
 
     Reads headers only.
 
     Raises:
-        ModelError: no config, no weights, or a file that is missing or cut short.
+        ModelError: no config, no weights, a file that is missing or cut short, or sizes in the config that aren't
+            those of the weights.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} holds no model: config.json is missing.", "Give a folder that a run or a Hub model made."
         )
-    if not (folder / INDEX).is_file() and not (folder / SINGLE).is_file() and list(folder.glob(OLDER_FORMAT)):
+    if _in_older_format(folder):
         return []
     files = weight_files(folder)
+    check_config_fits(read_model_json(folder / "config.json"), weight_shapes(files), str(folder), USE_ANOTHER)
+    return files
+
+
+def weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every tensor; reads headers only.
+
+    Raises:
+        ModelError: a file is cut short, or isn't a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         try:
             with safe_open(file, "pt") as tensors:
-                tensors.keys()
+                shapes.update({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} is damaged or cut short: {error}.", USE_ANOTHER) from error
-    return files
+    return shapes
+
+
+def _in_older_format(folder: Path) -> bool:
+    known = (folder / INDEX).is_file() or (folder / SINGLE).is_file()
+    return not known and any(folder.glob(OLDER_FORMAT))
 
 
 def count_weights(folder: Path) -> int:

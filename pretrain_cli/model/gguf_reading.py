@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError, first_line
-from pretrain_cli.formatting import count_of
-from pretrain_cli.storage import publish_folder, source_hash, temporary_folder
-
-OTHERWISE = "Use a complete copy, or give the model as a folder."
+from pretrain_cli.model.gguf_own import OTHERWISE, check_whole, write_own_model
+from pretrain_cli.model.kept import is_kept, keep
+from pretrain_cli.storage import source_hash, temporary_folder
+from pretrain_cli.tokenizer.gguf_files import drop_made_up, kept_files, write_tokenizer_files
 
 
 def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
@@ -24,7 +26,7 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
         ModelError: the file is damaged, or of an architecture transformers can't read.
     """
     folder = artifacts.bases / f"{file.stem}-{source_hash([file])[:16]}"
-    if (folder / "config.json").is_file():
+    if is_kept(folder, "config.json"):
         return folder
     try:
         import gguf  # noqa: F401
@@ -32,6 +34,44 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
         raise MissingDependencyError(
             "Reading a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
         ) from error
+    with temporary_folder(artifacts.bases, "gguf") as staging:
+        inner = staging / "model"
+        kept = kept_files(file)
+        if not write_own_model(file, kept, inner):
+            _convert(file, inner)
+        if not write_tokenizer_files(kept, inner):
+            drop_made_up(inner, file)
+        keep(inner, folder)
+    return folder
+
+
+def gguf_config(file: Path) -> Any:
+    """transformers' config of the model in ``file``, without reading its weights.
+
+    Raises:
+        ModelError: the file is damaged, or of an architecture transformers can't read.
+    """
+    from transformers import AutoConfig
+
+    kept = kept_files(file)
+    if "config.json" in kept:
+        values = json.loads(kept["config.json"])
+        return AutoConfig.for_model(values.pop("model_type"), **values)
+    try:
+        from gguf import GGUFReader
+
+        config = AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
+        fields = GGUFReader(file).fields
+        width = fields.get(f"{fields['general.architecture'].contents()}.attention.key_length")
+    except Exception as error:  # a damaged file makes transformers raise nearly anything
+        raise ModelError(f"{file} can't be read as GGUF: {first_line(error)}.", OTHERWISE) from error
+    if width is not None and getattr(config, "head_dim", None) is not None:
+        config.head_dim = int(width.contents())  # transformers takes its default
+    return config
+
+
+def _convert(file: Path, folder: Path) -> None:
+    """Write the model and tokenizer of ``file`` into ``folder``, as transformers reads them."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -40,6 +80,7 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
         with contextlib.redirect_stderr(io.StringIO()), _read_once():
             model, report = AutoModelForCausalLM.from_pretrained(
                 str(file.parent),
+                config=gguf_config(file),
                 gguf_file=file.name,
                 trust_remote_code=False,
                 dtype=torch.float32,
@@ -47,19 +88,13 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
                 output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
-    except Exception as error:  # a damaged file makes transformers raise nearly anything
+    except ModelError:
+        raise
+    except Exception as error:  # as above
         raise ModelError(f"{file} can't be read as GGUF: {first_line(error)}.", OTHERWISE) from error
-    if wrong := [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]:
-        raise ModelError(
-            f"{file} is damaged: it lacks {count_of(len(wrong), 'tensor')} of the model's shape, first {min(wrong)}.",
-            OTHERWISE,
-        )
-    with temporary_folder(artifacts.bases, "gguf") as staging:
-        inner = staging / "model"
-        model.save_pretrained(inner)
-        tokenizer.save_pretrained(inner)
-        publish_folder(inner, folder)
-    return folder
+    check_whole(file, [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])])
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pretrain_cli.model.gguf_tokenizer import write_tokenizer
 from pretrain_cli.model.llama_cpp import FAMILIES, check_config
 from pretrain_cli.model.rope import inverse_frequencies, rope_settings
 from pretrain_cli.storage import read_json, replacing
+from pretrain_cli.tokenizer.gguf_files import keep_files
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -46,15 +47,17 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
     tensors = read_weights(weight_files(folder))
     check_finite(tensors, str(folder))
     writer = gguf.GGUFWriter(None, family)
+    kinds = gguf.LlamaFileType
+    writer.add_file_type(kinds.MOSTLY_Q8_0 if kind == "q8_0" else kinds.MOSTLY_F16)
     _write_shape(writer, config, folder.name)
     _write_rope(writer, gguf, config)
     write_tokenizer(writer, gguf, tokenizer or folder, config["vocab_size"])
+    keep_files(writer, folder, tokenizer or folder)
     quantized = gguf.GGMLQuantizationType.Q8_0
     for name, tensor in tensors.items():
         values = tensor.float().numpy()
         if family == "llama" and re.search(r"\.(q|k)_proj\.", name):
-            heads = config["num_attention_heads"]
-            values = _interleave(values, heads if ".q_proj." in name else config.get("num_key_value_heads") or heads)
+            values = _interleave(values, _heads(name, config))
         if values.ndim == 1:
             writer.add_tensor(gguf_name(name), values)
         elif kind == "q8_0" and values.shape[-1] % 32 == 0:
@@ -67,20 +70,23 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
         writer.write_tensors_to_file()
 
 
+WHOLE = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+"""transformers' names outside the layers -> GGUF's."""
+
+
 def gguf_name(name: str) -> str:
     """GGUF's name of a transformers tensor.
 
     Raises:
         ModelError: a tensor these architectures don't have.
     """
-    whole = {
-        "model.embed_tokens.weight": "token_embd.weight",
-        "model.norm.weight": "output_norm.weight",
-        "lm_head.weight": "output.weight",
-    }
     match = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
-    if name in whole:
-        return whole[name]
+    if name in WHOLE:
+        return WHOLE[name]
     if match and match[2] in NAMES:
         return f"blk.{match[1]}.{NAMES[match[2]]}.{match[3]}"
     raise ModelError(f"A GGUF file has no place for the tensor '{name}'.", "Export the model with --to hf.")
@@ -90,6 +96,28 @@ def _interleave(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Put the rows in llama.cpp's order, which rotates neighboring pairs where transformers rotates halves."""
     shape = values.shape
     return values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+
+
+def transformers_name(name: str) -> str:
+    """The transformers name of a tensor in a file that `write_gguf` wrote; empty for what isn't a weight."""
+    match = re.fullmatch(r"blk\.(\d+)\.(.+)\.(weight|bias)", name)
+    if match is None:
+        return next((own for own, other in WHOLE.items() if other == name), "")
+    return next((f"model.layers.{match[1]}.{own}.{match[3]}" for own, other in NAMES.items() if other == match[2]), "")
+
+
+def in_own_order(name: str, values: NDArray[np.float32], config: dict[str, Any]) -> NDArray[np.float32]:
+    """``values`` of the tensor with this transformers name as `write_gguf` found them, before it changed the order."""
+    if FAMILIES[config["model_type"]] != "llama" or not re.search(r"\.(q|k)_proj\.", name):
+        return values
+    heads = _heads(name, config)
+    shape = values.shape
+    return values.reshape(heads, shape[0] // heads // 2, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+
+
+def _heads(name: str, config: dict[str, Any]) -> int:
+    heads: int = config["num_attention_heads"]
+    return heads if ".q_proj." in name else config.get("num_key_value_heads") or heads
 
 
 def context_length(config: dict[str, Any]) -> int:

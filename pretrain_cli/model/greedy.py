@@ -37,12 +37,13 @@ def greedy_ids(
     return written
 
 
-def end_ids(eos_id: int | None, *named: int | list[int] | None) -> frozenset[int]:
+def end_ids(eos_id: int | None, *named: object) -> frozenset[int]:
     """The ids that end a document.
 
     Args:
         eos_id: of the tokenizer.
-        named: what the model's config and its generation config call ``eos_token_id``: an id, several, or none.
+        named: what the model's config and its generation config call ``eos_token_id``: an id, several, or none. What
+            can't be an id is left out.
     """
     lists = [value if isinstance(value, list) else [value] for value in (eos_id, *named)]
-    return frozenset(found for ids in lists for found in ids if found is not None)
+    return frozenset(found for ids in lists for found in ids if type(found) is int and 0 <= found < 1 << 31)

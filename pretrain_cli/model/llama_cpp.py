@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from pretrain_cli.processes import available_cores
 FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """transformers' model type -> llama.cpp's architecture."""
 CHECKED_CONTEXT = 256
+TOKENIZE_S = 30.0
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 LOOK_S = 0.1
 """Ctrl-C is noticed within this time."""
 
@@ -104,27 +108,30 @@ def stream(server: Any, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What llama.cpp wrote, how many tokens it made of the prompt, and (id, log-probability) of each new token."""
+    """What llama.cpp wrote, and (id, log-probability) of each token of it."""
 
     text: str
-    prompt_tokens: int
     logprobs: list[tuple[int, float]]
 
 
-def greedy_texts(file: Path, prompts: Mapping[str, int]) -> dict[str, Answer]:
-    """The most probable tokens after each of ``prompts``, as many as it says.
+def greedy_text(server: Any, file: Path, prompt: str, count: int) -> Answer:
+    """The ``count`` most probable tokens after ``prompt``.
 
     Raises:
         ModelError: llama.cpp can't run the file.
     """
-    server = serve(file, CHECKED_CONTEXT)
-    answers: dict[str, Answer] = {}
-    for prompt, count in prompts.items():
-        request = {"prompt": prompt, "max_tokens": count, "temperature": 0.0, "logprobs": 1}
-        done = server.handle_completions(request)
-        if "error" in done:
-            raise ModelError(f"llama.cpp can't run {file}: {done['error'].get('message')}.", "Export with --to hf.")
-        choice = done["choices"][0]
-        logprobs = [(token["id"], token["logprob"]) for token in (choice["logprobs"] or {}).get("content", ())]
-        answers[prompt] = Answer(str(choice["text"]), int(done["usage"]["prompt_tokens"]), logprobs)
-    return answers
+    request = {"prompt": prompt, "max_tokens": count, "temperature": 0.0, "logprobs": 1}
+    done = server.handle_completions(request)
+    if "error" in done:
+        raise ModelError(f"llama.cpp can't run {file}: {done['error'].get('message')}.", "Export with --to hf.")
+    choice = done["choices"][0]
+    logprobs = [(token["id"], token["logprob"]) for token in (choice["logprobs"] or {}).get("content", ())]
+    return Answer(str(choice["text"]), logprobs)
+
+
+def token_ids(server: Any, text: str) -> list[int]:
+    """The ids that llama.cpp makes of ``text``, nothing added. It tells them by HTTP alone, on this machine."""
+    body = json.dumps({"content": text, "add_special": False, "parse_special": False}).encode()
+    request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"})
+    with NO_PROXY.open(request, timeout=TOKENIZE_S) as answer:
+        return [int(token) for token in json.load(answer)["tokens"]]

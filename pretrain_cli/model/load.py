@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.distributed import DistributedConfig
 
 from pretrain_cli.errors import ModelError, first_line
 from pretrain_cli.formatting import count_of
+from pretrain_cli.model.config_checks import check_kernels
 from pretrain_cli.model.files import USE_ANOTHER, check_finite, check_vocabulary, check_weight_files
 from pretrain_cli.model.pickles import files_of, foreign, pickle_notes_ignored
+from pretrain_cli.published import check_published
 
 
 def load_model(
     folder: Path | str,
     *,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     tokenizer_size: int | None = None,
     trust_remote_code: bool = False,
+    four_bit: torch.dtype | None = None,
+    shared: DistributedConfig | None = None,
 ) -> PreTrainedModel:
     """The causal language model in ``folder`` (or of a Hub id), in evaluation mode, its weights checked.
 
     Args:
         folder: what ``from_pretrained`` takes.
         device: where the weights go.
-        dtype: of the weights.
+        dtype: of the weights; "auto": as they are saved.
         tokenizer_size: ids that the tokenizer can make; the embedding must have a row for each.
         trust_remote_code: run model code that comes with the folder.
+        four_bit: round the linear layers but the head to 4 bits (NF4), and compute in this type; None: don't.
+        shared: over which processes the weights are sharded as they are read: each reads its own share alone, and all
+            have to call this; None: they aren't.
 
     Raises:
         ModelError: no weights, truncated or incomplete weights, non-finite values, remote code, or an embedding
@@ -38,30 +47,53 @@ def load_model(
     """
     name = str(folder)
     if Path(folder).is_dir():
+        check_published(Path(folder), tensors=True)
         check_weight_files(Path(folder))
+    else:
+        read_model_config(name, trust_remote_code)
+    packing = _four_bit(four_bit, device) if four_bit is not None else {}
+    placing = packing if shared is None else {"distributed_config": shared}
     try:
         with pickle_notes_ignored():
             model, report = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+                name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **placing
             )
     except (pickle.UnpicklingError, EOFError) as error:
         raise ModelError(
             f"{_foreign_weights(Path(folder)) or f'The weights of {name} are a Python pickle: they were not loaded'}.",
             "Use a copy of the model whose weights are in safetensors files.",
         ) from error
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's config makes transformers raise nearly anything
         raise _explain(name, error) from error
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise ModelError(
             f"The weights in {name} lack {count_of(len(missing), 'tensor')}, first {missing[0]}.", USE_ANOTHER
         )
-    check_finite(model.state_dict(), name)
+    check_finite({key: _own_part(tensor) for key, tensor in model.state_dict().items()}, name)
     if tokenizer_size is not None:
         check_vocabulary(tokenizer_size, embedding_rows(model), name)
-    model.to(torch.device(device))
+    if not placing:
+        model.to(torch.device(device))
     model.eval()
     return model
+
+
+def _own_part(weight: torch.Tensor) -> torch.Tensor:
+    """A weight, or this process's share of it."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def _four_bit(compute: torch.dtype, device: str | torch.device) -> dict[str, Any]:
+    """What `from_pretrained` takes to round weights to 4 bits as they arrive (Dettmers et al. 2023, 2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+    return {"quantization_config": settings, "device_map": {"": str(device)}}
 
 
 def _foreign_weights(folder: Path) -> str:
@@ -77,11 +109,14 @@ def read_model_config(location: str, trust_remote_code: bool = False) -> PreTrai
     """The transformers config at ``location``, a folder or Hub id.
 
     Raises:
-        ModelError: there is none, or it needs its own code.
+        ModelError: there is none, or it needs its own code, or code from the Hub.
     """
     try:
+        check_kernels(PreTrainedConfig.get_config_dict(location)[0], location)
         return AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # as above
         raise _explain(location, error) from error
 
 
@@ -97,6 +132,8 @@ def _explain(name: str, error: Exception) -> ModelError:
             f"{name} comes with its own model code, which isn't run.",
             "If you trust it, train on it with --set model.trust_remote_code=true.",
         )
+    if "ignore_mismatched_sizes" in text:
+        return ModelError(f"config.json in {name} doesn't fit the weights beside it.", USE_ANOTHER)
     if "model type" in text:
         return ModelError(f"{name}: transformers doesn't know this architecture: {text}", "Use another model.")
     return ModelError(f"The model in {name} can't be opened: {text}", USE_ANOTHER)

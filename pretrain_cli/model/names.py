@@ -6,9 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain_cli.artifacts import CHECKPOINT_NAME, Artifacts, RunFolder
+from pretrain_cli.artifacts import ADAPTER_CONFIG, CHECKPOINT_NAME, Artifacts, RunFolder
+from pretrain_cli.base import find_base
 from pretrain_cli.errors import ModelError
+from pretrain_cli.model.kept import is_kept, keep
+from pretrain_cli.published import check_published
+from pretrain_cli.refusals import check_decodable
 from pretrain_cli.run_record import read_run_record
+from pretrain_cli.storage import source_hash, temporary_folder
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -39,8 +44,9 @@ def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = 
 
     Raises:
         ModelError: there is no such run, checkpoint, folder or base.
+        UsageError: its name isn't UTF-8.
     """
-    if name is not None and "@" in name and checkpoint is None:
+    if name is not None and "@" in name and checkpoint is None and "://" not in name and not Path(name).exists():
         name, checkpoint = name.rsplit("@", 1)
         name = name or None
     if name == "base":
@@ -53,6 +59,7 @@ def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = 
         raise ModelError(
             f"'{name}' is not a run, so it has no checkpoint {checkpoint}.", "List the runs: ptk runs list"
         )
+    check_decodable(name, "Rename it, or make a link to it: ln -s")
     folder = Path(name)
     if folder.is_dir():
         elsewhere = _run_at(folder)
@@ -132,8 +139,6 @@ def _run_model(run: RunFolder, artifacts: Artifacts, checkpoint: str | None) -> 
 
 
 def _from_base(name: str, artifacts: Artifacts) -> NamedModel:
-    from pretrain_cli.base import find_base
-
     location = find_base(name, artifacts).location
     return NamedModel(name, location, location)
 
@@ -141,10 +146,11 @@ def _from_base(name: str, artifacts: Artifacts) -> NamedModel:
 def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
     """Where the weights can be loaded from (a folder or Hub id), and a folder with the tokenizer.
 
-    A .gguf file is converted once and kept under ``artifacts.bases``; a Hub model's tokenizer is kept there too.
+    A .gguf file is converted once and kept under ``artifacts.bases``; so is an adapter, merged with its base. A Hub
+    model's tokenizer is kept there too.
 
     Raises:
-        ModelError: weights or tokenizer aren't there.
+        ModelError: weights or tokenizer aren't there, or aren't those that ptk published there.
     """
     location = Path(named.location)
     if location.is_file():
@@ -152,15 +158,43 @@ def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
 
         folder = convert_gguf(location, artifacts)
         return str(folder), folder
+    if location.is_dir() and (location / ADAPTER_CONFIG).is_file() and not (location / "config.json").is_file():
+        from pretrain_cli.model.build import base_location
+
+        folder = Path(base_location(find_base(str(location), artifacts), artifacts))
+        own = Path(named.tokenizer)
+        return str(folder), own if (own / "tokenizer.json").is_file() else folder
     if location.is_dir():
         tokenizer = Path(named.tokenizer)
-        if not (tokenizer / "tokenizer.json").is_file():
-            raise ModelError(f"{tokenizer} has no tokenizer.json.", "Put the model's tokenizer next to its weights.")
-        return str(location), tokenizer
-    from pretrain_cli.base import find_base
+        for folder in dict.fromkeys((location, tokenizer)):
+            check_published(folder, tensors=False)
+        return str(location), tokenizer if (tokenizer / "tokenizer.json").is_file() else _made(tokenizer, artifacts)
     from pretrain_cli.tokenizer.copy import copy_tokenizer
 
     folder = artifacts.bases / (named.location.replace("/", "--") + "-tokenizer")
-    if not (folder / "tokenizer.json").is_file():
-        copy_tokenizer(find_base(named.location, artifacts), folder)
+    if not is_kept(folder, "tokenizer.json"):
+        with temporary_folder(artifacts.bases, "tokenizer") as staging:
+            copy_tokenizer(find_base(named.location, artifacts), staging / "tokenizer")
+            keep(staging / "tokenizer", folder)
     return named.location, folder
+
+
+def _made(folder: Path, artifacts: Artifacts) -> Path:
+    """A folder with a tokenizer.json, made once from the older files that ``folder`` has instead.
+
+    Raises:
+        ModelError: it has none, or transformers can't read them.
+        MissingDependencyError: a package that reads them isn't installed.
+    """
+    from pretrain_cli.base import Base
+    from pretrain_cli.tokenizer.copy import copy_tokenizer, tokenizer_files
+
+    files = tokenizer_files(folder)
+    if not files:
+        raise ModelError(f"{folder} has no tokenizer.json.", "Put the model's tokenizer next to its weights.")
+    kept = artifacts.bases / f"{folder.name}-tokenizer-{source_hash(files)[:16]}"
+    if not is_kept(kept, "tokenizer.json"):
+        with temporary_folder(artifacts.bases, "tokenizer") as staging:
+            copy_tokenizer(Base(str(folder), "folder", str(folder)), staging / "tokenizer")
+            keep(staging / "tokenizer", kept)
+    return kept

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from pretrain_cli.errors import ModelError, first_line
 
 TOKENS = 4
 """Of each of two documents."""
+MEMORIES = ("past_key_values", "cache_params", "state")
+"""Names of it: of keys and values, of Mamba's state, of RWKV's."""
 MOVED = 1e-4
 """Share of the largest logit below which a difference is rounding. bf16 weights round more: 0.02 for them."""
 MOVED_BF16 = 0.02
@@ -69,17 +72,89 @@ def keeps_documents_apart(model: PreTrainedModel) -> bool:
 
 
 def head_is_plain(model: PreTrainedModel) -> bool:
-    """Whether logits are the last hidden state times the head's matrix and nothing more (no scaling, cap or bias)."""
+    """Whether logits are the last hidden state times the head's matrix and nothing more (no scaling, cap or bias).
+
+    By a few tokens' logits; of a model on the meta device, which has no numbers, by what its code hands on.
+    """
     body, head = model.base_model, model.get_output_embeddings()
-    if body is model or not isinstance(head, nn.Linear) or head.bias is not None:
+    plain = getattr(head, "original_module", head)  # PEFT wraps one of which it trains some rows
+    if body is model or not isinstance(plain, nn.Linear) or plain.bias is not None:
         return False
-    ids = torch.arange(TOKENS, device=model.device).remainder(head.weight.shape[0])[None]
     try:
         with _at_rest(model):
+            if model.device.type == "meta":
+                return _hands_on(model, body, head, plain.in_features)
+            ids = torch.arange(TOKENS, device=model.device).remainder(head.weight.shape[0])[None]
             hidden = body(input_ids=ids, use_cache=False).last_hidden_state
             return torch.allclose(F.linear(hidden, head.weight), _logits(model, ids), rtol=1e-3, atol=1e-4)
     except FAILURES:
         return False
+
+
+class _BodyOutput:
+    """What a body gives, of which only the hidden state is there."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.last_hidden_state
+
+
+def _hands_on(model: PreTrainedModel, body: nn.Module, head: nn.Module, width: int) -> bool:
+    """Whether the head reads the body's output, and its own output are the logits, each unchanged on the way."""
+    ids = torch.zeros(1, TOKENS, dtype=torch.int64, device="meta")
+    hidden = torch.empty(1, TOKENS, width, dtype=model.dtype, device="meta")
+    seen: list[tuple[Tensor, int]] = []
+    hook = head.register_forward_hook(lambda module, given, output: seen.extend(map(_versioned, (given[0], output))))
+    body.forward = lambda *words, **keywords: _BodyOutput(hidden)
+    try:
+        logits = _logits(model, ids)
+    finally:
+        hook.remove()
+        del body.__dict__["forward"]
+    return len(seen) == 2 and _is_same((hidden, 0), seen[0]) and _is_same(seen[1], _versioned(logits))
+
+
+def _versioned(tensor: Tensor) -> tuple[Tensor, int]:
+    return tensor, tensor._version
+
+
+def _is_same(earlier: tuple[Tensor, int], later: tuple[Tensor, int]) -> bool:
+    """Whether a tensor is an earlier one, or a view of all of it, and nothing was written into it in between."""
+    (one, version), (other, now) = earlier, later
+    whole = one.shape == other.shape and one.stride() == other.stride() and version == now
+    return whole and one.untyped_storage()._cdata == other.untyped_storage()._cdata
+
+
+def memory_of(model: PreTrainedModel, forward: Callable[..., Any] | None = None) -> str:
+    """What ``model`` calls its memory of the ids it has read, if it goes on from that as if it read all at once.
+
+    Args:
+        model: any.
+        forward: instead of its own.
+
+    Returns:
+        The name in its outputs and arguments: ``past_key_values``, or that of a recurrent state. Empty where there is
+        none to go on from.
+    """
+    forward = forward or model
+    ids = _ids(model, 1, 2 * TOKENS)
+    try:
+        with _at_rest(model):
+            whole = forward(input_ids=ids, use_cache=False).logits[:, TOKENS - 1 :]
+            output = forward(input_ids=ids[:, :TOKENS], use_cache=True)
+            name = next((name for name in MEMORIES if getattr(output, name, None) is not None), "")
+            found = [output.logits[:, -1:]]
+            for place in range(TOKENS, 2 * TOKENS) if name else ():
+                output = forward(input_ids=ids[:, place : place + 1], use_cache=True, **{name: getattr(output, name)})
+                found.append(output.logits)
+            return name if name and _same(model, whole, torch.cat(found, dim=1)) else ""
+    except FAILURES:
+        return ""
 
 
 @contextlib.contextmanager

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.model.devices import Choice
+
+if TYPE_CHECKING:
+    from pretrain_cli.model.devices import Choice
 
 HEAD_SIZE = 64
 MLP_RATIO = 3
@@ -110,6 +113,8 @@ def choose_shape(
         tokens: training tokens at most: those of all passes over the text, or fewer where the budget names them.
         tokens_of: what sets ``tokens``, for the reason.
     """
+    from pretrain_cli.model.devices import Choice  # imports torch, which the names of the sizes don't need
+
     chosen, paid_for_it = SIZES[0], 0.0
     for shape in SIZES[1:]:
         weights = shape.matrix_parameters(vocab_size)

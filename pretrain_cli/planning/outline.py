@@ -20,7 +20,6 @@ from pretrain_cli.tokenizer.train import choose_vocab_size
 
 BYTES_PER_TOKEN = ((1024, 2.2), (2048, 2.7), (4096, 3.2), (8192, 3.6), (16_384, 3.9), (10**9, 4.3))
 """Bytes of English that one token stands for, by the size of a byte-level BPE's vocabulary."""
-COMPRESSED = 3.0
 PLAIN = (".txt", ".md", ".txt.gz", ".txt.zst")
 LONG_DOCUMENT_ROWS = 10
 
@@ -38,6 +37,7 @@ class Outline:
         base: the base's name; empty from scratch.
         model_config: transformers' config of the base, reshaped; None from scratch.
         prepared: the rows exist.
+        fill: share of the rows' places that hold text; the rest is padding.
         pieces: documents in a row, if the rows don't exist.
         assumptions: what was assumed, in sentences.
     """
@@ -50,6 +50,7 @@ class Outline:
     base: str
     model_config: Any
     prepared: bool = True
+    fill: float = 1.0
     pieces: int = 1
     assumptions: tuple[str, ...] = ()
 
@@ -88,6 +89,12 @@ def outline_of(config: Config, artifacts: Artifacts) -> Outline:
         raise DataError("Nothing is prepared, and no text is named.", "Name a text: ptk plan data.txt")
     manifest = read_manifest(artifacts)
     base = config.model.base or manifest.base
+    model_config = base_config(base, config, artifacts) if base else None
+    if model_config is not None and manifest.tokenizer.extension is not None:
+        from pretrain_cli.model.growing import grown_rows
+
+        size, multiple = manifest.tokenizer.vocab_size, config.model.vocab_multiple
+        model_config.vocab_size = grown_rows(size, int(model_config.vocab_size), multiple)
     return Outline(
         rows=manifest.train.rows,
         sequence_length=manifest.settings.sequence_length,
@@ -95,14 +102,15 @@ def outline_of(config: Config, artifacts: Artifacts) -> Outline:
         packing=manifest.settings.packing,
         held_out=manifest.validation.rows,
         base=base,
-        model_config=base_config(base, config, artifacts) if base else None,
+        model_config=model_config,
+        fill=manifest.train.fill(manifest.settings.sequence_length),
     )
 
 
 def _from_text(config: Config, artifacts: Artifacts) -> Outline:
     data, base = config.data, config.model.base
     files = find_files([*data.inputs, *(source.path for source in data.sources)])
-    size = sum(max(0, file.size) * (COMPRESSED if file.compression else 1.0) for file in files)
+    size = sum(file.likely_bytes for file in files)
     if not size:
         raise DataError("The size of this text isn't known before it is read.", "Prepare it first: ptk prepare …")
     model_config = base_config(base, config, artifacts) if base else None
@@ -139,16 +147,17 @@ def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
     Raises:
         ModelError: there is no such base.
     """
-    from transformers import AutoConfig
-
+    from pretrain_cli.model.gguf_reading import gguf_config
+    from pretrain_cli.model.limits import text_config
     from pretrain_cli.model.load import read_model_config
 
     base = find_base(name, artifacts)
+    while base.below is not None:  # an adapter's base has the shape
+        base = base.below
     if base.kind == "gguf":
-        path = Path(base.location)
-        found = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
+        found = gguf_config(Path(base.location))
     else:
-        found = read_model_config(base.location, config.model.trust_remote_code)
+        found = text_config(read_model_config(base.location, config.model.trust_remote_code))
     layers = int(found.num_hidden_layers)
     reshaped: dict[str, Callable[[], int]] = {
         "depth-up": lambda: config.model.layers or layers * 3 // 2,

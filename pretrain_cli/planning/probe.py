@@ -27,7 +27,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.rows.schema import PackedBatch
 from pretrain_cli.data.rows.writer import RowWriter
 from pretrain_cli.errors import ModelError, PtkError
-from pretrain_cli.manifest import RowLayout
+from pretrain_cli.manifest_records import RowLayout
 from pretrain_cli.memory import peak_resident_bytes
 from pretrain_cli.progress import Progress
 from pretrain_cli.storage import read_json, write_json, write_text
@@ -114,7 +114,7 @@ def measure(
         _fill(folder, config, model_config, rows, prepared)
         line = [sys.executable, "-m", __name__, name, str(seconds)]
         try:
-            process = subprocess.run(line, capture_output=True, text=True, timeout=TIME_OUT_S)
+            process = subprocess.run(line, capture_output=True, text=True, encoding="utf-8", timeout=TIME_OUT_S)
         except subprocess.TimeoutExpired:
             raise ModelError(
                 f"One step of this training takes more than {TIME_OUT_S // 60} minutes here.",
@@ -180,7 +180,7 @@ def _fill(
     """Rows, a tokenizer, and the config that trains on them without end, checkpoint or tracker."""
     from pretrain_cli.config.load import changed
 
-    artifacts = Artifacts(folder)
+    artifacts, beside = Artifacts(folder), config.train.method in ("lora", "qlora")
     if (prepared.tokenizer / "tokenizer.json").is_file():
         shutil.copytree(prepared.tokenizer, artifacts.tokenizer)
     else:
@@ -188,7 +188,10 @@ def _fill(
     base = ""
     if model_config is not None:
         base = str(folder / "base")
-        model_config.save_pretrained(base)
+        if beside:
+            _random_base(model_config, base)
+        else:
+            model_config.save_pretrained(base)
     if rows.pieces:
         many = max(LEAST_ROWS, 2 * int(config.train.batch_tokens) // rows.sequence_length)
         _write_rows(artifacts.train_rows, many, rows.sequence_length, rows.vocab_size, rows.pieces)
@@ -200,9 +203,24 @@ def _fill(
         "train__max_steps": 10**9, "train__max_tokens": None, "train__max_minutes": None, "train__epochs": None,
         "train__save_steps": 0, "train__eval_steps": 0, "train__logging_steps": 1, "train__early_stopping": 0,
         "train__sample_prompts": (), "tracking__report_to": "none", "model__base": base, "train__processes": 1,
-        "model__init": "random" if base else "base", "data__add_bos": "auto", "data__add_eos": True, "data__inputs": (),
+        "model__init": "random" if base and not beside else "base", "data__inputs": (),
+        "data__add_bos": "auto", "data__add_eos": True,
     }  # fmt: skip
     write_text(folder / "config.toml", to_toml(changed(config, **endless)))
+
+
+def _random_base(model_config: PreTrainedConfig, folder: str) -> None:
+    """A base of that shape with random weights: LoRA is put beside weights that are opened as they would be."""
+    import torch
+
+    from pretrain_cli.training.measuring.methods import build
+
+    whole = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        build(model_config).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(whole)
 
 
 def _stand_in(folder: Path, vocabulary: int) -> None:
@@ -211,7 +229,9 @@ def _stand_in(folder: Path, vocabulary: int) -> None:
     folder.mkdir(parents=True)
     names = {"<|bos|>": 0, "<|eos|>": 1, "<|pad|>": 2} | {f"t{index}": index for index in range(3, vocabulary)}
     Tokenizer(models.BPE(vocab=names, merges=[])).save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8"
+    )
 
 
 def _write_rows(folder: Path, rows: int, length: int, vocabulary: int, pieces: int) -> None:

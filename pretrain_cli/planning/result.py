@@ -4,8 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pretrain_cli.planning.estimate import Memory
+from pretrain_cli.training.measuring.estimate import Memory
 from pretrain_cli.training.measuring.forecast import Duration
+
+
+@dataclass(frozen=True)
+class MethodForecast:
+    """One way to train a base: "full", "lora" or "qlora".
+
+    Attributes:
+        rank: of LoRA's matrices; 0 for "full".
+        trained: weights that move.
+        peak_bytes: memory on one device; ``fits``: whether there is so much.
+        micro_batch: rows at once.
+        tokens_per_second: by arithmetic from that of the planned method.
+    """
+
+    method: str
+    rank: int
+    trained: int
+    peak_bytes: float
+    fits: bool
+    micro_batch: int
+    gradient_checkpointing: bool
+    tokens_per_second: float
 
 
 @dataclass(frozen=True)
@@ -21,6 +43,7 @@ class TrainingPlan:
         disk_bytes, disk_free_bytes: what checkpoints and model take, and what is free here; None elsewhere.
         duration: what ``seconds`` is made of.
         assumptions: everything that isn't known for sure, one sentence each.
+        method: how a base is trained; ``methods``: the ways to, side by side, where it is one.
     """
 
     machine: str
@@ -55,3 +78,5 @@ class TrainingPlan:
     price: float | None
     choices: dict[str, str] = field(default_factory=dict)
     assumptions: list[str] = field(default_factory=list)
+    method: str = "full"
+    methods: tuple[MethodForecast, ...] = ()

@@ -10,13 +10,12 @@ from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import score
 from pretrain_cli.run_record import read_run_config
 from pretrain_cli.runs.comparison_page import write_comparison
+from pretrain_cli.runs.ranking import HELD_OUT, by_data, rank
 from pretrain_cli.runs.results import RunComparison, RunSummary
 from pretrain_cli.runs.summary import curve, summarize_run
 from pretrain_cli.storage import read_lines
 
 CURVES = ("loss", "validation_loss", "validation_bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second")
-FIGURES = {"bits_per_byte": "bits per byte", "validation_loss": "validation loss"}
-"""That a verdict is based on, the better one first. Losses per token compare only where the tokens are the same."""
 
 
 def compare_runs(artifacts: Artifacts, names: Sequence[str]) -> RunComparison:
@@ -34,12 +33,14 @@ def compare_runs(artifacts: Artifacts, names: Sequence[str]) -> RunComparison:
     lines = {run.name: read_lines(run.metrics) for run in runs}
     found = {key: {name: curve(own, key) for name, own in lines.items() if curve(own, key)} for key in CURVES}
     summaries = [summarize_run(run) for run in runs]
+    samples = _samples(runs)
     result = RunComparison(
         runs=summaries,
         verdict=_verdict(summaries),
         differences={key: own for key, own in values.items() if any(value != own[0] for value in own)},
         curves={key: curves for key, curves in found.items() if curves},
-        samples=_samples(runs),
+        samples={prompt: {run: text for run, (_, text) in own.items()} for prompt, own in samples.items()},
+        sample_steps={prompt: {run: step for run, (step, _) in own.items()} for prompt, own in samples.items()},
         page=artifacts.comparison(*(run.name for run in runs)),
     )
     write_comparison(result, lines, {run.name: run for run in runs})
@@ -49,27 +50,26 @@ def compare_runs(artifacts: Artifacts, names: Sequence[str]) -> RunComparison:
 def _verdict(runs: list[RunSummary]) -> str:
     """Which run is best, or why that can't be said from what they recorded."""
     evaluate = "ptk evaluate " + " ".join(run.name for run in runs)
-    if len({run.data for run in runs}) > 1:
+    if len(by_data(runs)) > 1:
         return f"They were trained on different data: their figures don't compare. Score them on one text: {evaluate}"
-    for name, told in FIGURES.items():
-        figures = {run.name: getattr(run, name) for run in runs}
-        if all(value is not None for value in figures.values()):
-            best, second = sorted(figures, key=lambda run: figures[run])[:2]
-            ahead = figures[second] - figures[best]
-            return (
-                f"{best} has the lowest {told}, {score(figures[best])}: {score(ahead)} below {second}. "
-                f"How certain that is: {evaluate}"
-            )
-    return f"Not all of them have a validation, so there is no verdict. Score them: {evaluate}"
+    ranking = rank(runs)
+    figures = [ranking.value(run) for run in ranking.runs]
+    best, second = figures[:2]
+    if ranking.figure not in HELD_OUT or best is None or second is None or None in figures:
+        return f"Not all of them have a validation, so there is no verdict. Score them: {evaluate}"
+    first, next_best = (run.name for run in ranking.runs[:2])
+    told = f"{first} has the lowest {ranking.told}, {score(best)}: {score(second - best)} below {next_best}."
+    return " ".join((told, *ranking.remarks, f"How certain that is: {evaluate}"))
 
 
-def _samples(runs: list[RunFolder]) -> dict[str, dict[str, str]]:
-    """Prompt → run → the newest text after it."""
-    found: dict[str, dict[str, str]] = {}
+def _samples(runs: list[RunFolder]) -> dict[str, dict[str, tuple[int, str]]]:
+    """Prompt → run → step and text of the newest sample after it."""
+    found: dict[str, dict[str, tuple[int, str]]] = {}
     for run in runs:
         for line in read_lines(run.samples):
             if "text" in line:
-                found.setdefault(str(line.get("prompt", "")), {})[run.name] = str(line["text"])
+                newest = (int(line.get("step") or 0), str(line["text"]))
+                found.setdefault(str(line.get("prompt", "")), {})[run.name] = newest
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.evaluation_report import PAGE
+from pretrain_cli.foreign import keep_aside
 from pretrain_cli.formatting import count, duration, exact, score
 from pretrain_cli.runs.results import RunComparison, RunSummary
 from pretrain_cli.storage import write_text
@@ -16,7 +17,9 @@ from pretrain_cli.webpage import charts, document, line_chart, quote, table
 
 LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 """Drawn by each axis; the other curves by step."""
-AXES = {"step": "step", "tokens": "tokens", "elapsed_s": "seconds"}
+AXES = {"step": "step", "tokens": "tokens", "elapsed_s": "time"}
+TIMES = ((2 * 3600, 3600.0, "hours"), (120, 60.0, "minutes"), (0, 1.0, "seconds"))
+"""From this many seconds on: the seconds of a unit, and its name."""
 LABELS = {"validation_bits_per_byte": "validation, bits per byte", "grad_norm": "gradient norm"}
 Lines = list[dict[str, Any]]
 
@@ -45,6 +48,8 @@ def write_comparison(result: RunComparison, lines: Mapping[str, Lines], folders:
         "<h2>Settings that differ</h2>",
         table(("setting", *names), differing) if differing else "<p>None.</p>",
     ]
+    if told := keep_aside(result.page):
+        result.warnings.append(told)
     write_text(result.page, document(title, parts))
 
 
@@ -53,7 +58,10 @@ def _charts(result: RunComparison, lines: Mapping[str, Lines]) -> Iterator[str]:
     for key, title in LOSSES.items():
         for axis, label in AXES.items():
             curves = {name: _points(own, axis, key) for name, own in lines.items()}
-            yield line_chart(f"{title} by {'time' if axis == 'elapsed_s' else label}", label, curves)
+            unit = label
+            if axis == "elapsed_s":
+                curves, unit = _in_unit(curves)
+            yield line_chart(f"{title} by {label}", unit, curves)
     for key, found in result.curves.items():
         if key not in LOSSES:
             yield line_chart(LABELS.get(key, key.replace("_", " ")), "step", found)
@@ -68,6 +76,13 @@ def _points(lines: Lines, axis: str, key: str) -> list[tuple[float, float]]:
     ]
 
 
+def _in_unit(curves: Mapping[str, list[tuple[float, float]]]) -> tuple[dict[str, list[tuple[float, float]]], str]:
+    """Curves over seconds, with the time in the unit that suits the longest, and its name."""
+    longest = max((x for points in curves.values() for x, _ in points), default=0)
+    seconds, unit = next((seconds, unit) for least, seconds, unit in TIMES if longest >= least)
+    return {name: [(x / seconds, y) for x, y in points] for name, points in curves.items()}, unit
+
+
 def _figures(runs: list[RunSummary]) -> list[tuple[str, ...]]:
     def row(label: str, *values: str) -> tuple[str, ...]:
         return (label, *(value or "\u2013" for value in values))
@@ -79,27 +94,43 @@ def _figures(runs: list[RunSummary]) -> list[tuple[str, ...]]:
         row("steps", *(exact(run.steps) for run in runs)),
         row("planned steps", *(exact(run.planned_steps) if run.planned_steps else "" for run in runs)),
         row("tokens", *(count(run.tokens) for run in runs)),
-        row("training loss", *(score(run.train_loss, "") for run in runs)),
+        row("last training loss", *(score(run.train_loss, "") for run in runs)),
         row("validation loss", *(score(run.validation_loss, "") for run in runs)),
         row("bits per byte", *(score(run.bits_per_byte, "") for run in runs)),
+        *(
+            [row("bits per byte, evaluated", *(score(run.evaluated_bits_per_byte, "") for run in runs))]
+            if any(run.evaluated_bits_per_byte is not None for run in runs)
+            else []
+        ),
         row("time", *("" if run.seconds is None else duration(run.seconds) for run in runs)),
     ]
 
 
 def _cell(value: object) -> str:
+    """A setting as config.toml writes it; numbers grouped for reading."""
     if value is None:
         return "\u2013"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value)) or "none"
+    if not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def _samples(result: RunComparison) -> list[str]:
-    found = [
-        f'<div class="texts">{"".join(quote(name, prompt, text) for name, text in texts.items())}</div>'
-        for prompt, texts in result.samples.items()
-    ]
+    found = []
+    for prompt, texts in result.samples.items():
+        quotes = (quote(_at(result, prompt, name), prompt, text) for name, text in texts.items())
+        found.append(f'<div class="texts">{"".join(quotes)}</div>')
     return ["<h2>Samples, the last of each run</h2>", "<br>".join(found)] if found else []
+
+
+def _at(result: RunComparison, prompt: str, run: str) -> str:
+    """ "first, step 1,200"."""
+    step = result.sample_steps.get(prompt, {}).get(run)
+    return f"{run}, step {exact(step)}" if step else run
 
 
 def _links(result: RunComparison, folders: Mapping[str, RunFolder]) -> Iterator[str]:

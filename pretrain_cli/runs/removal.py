@@ -2,53 +2,107 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Callable
+from dataclasses import dataclass
 
-from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
+from pretrain_cli.run_files import foreign_files, is_run, remove_run_files
+from pretrain_cli.runs.ranking import by_data, rank
 from pretrain_cli.runs.results import RunSummary
 from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
 from pretrain_cli.storage import write_text
 
-FIGURES = ("bits_per_byte", "validation_loss", "train_loss")
-"""That runs are ranked by, the best first."""
+SHOWN = 5
+"""Files that are named."""
 
 
-def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best: int | None = None) -> list[RunSummary]:
-    """The runs that a removal would delete: those named, or all but the best by bits per byte. Deletes nothing.
+@dataclass(frozen=True)
+class Removal:
+    """What a removal would delete, and what has to be known before it is confirmed."""
 
-    A run that is still training is never among those that ``keep_best`` removes.
+    runs: list[RunSummary]
+    remarks: tuple[str, ...] = ()
+
+
+def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best: int | None = None) -> Removal:
+    """The runs that a removal would delete: those named, or all but the best by their own held-out figure.
+
+    Deletes nothing. Figures of different data don't compare: ``keep_best`` keeps that many of each. A run that is
+    still training, or whose figures are damaged, is never among those that ``keep_best`` removes.
 
     Raises:
-        UsageError: neither names nor a number to keep.
+        UsageError: neither names nor a number to keep, or both.
         ModelError: there is no such run.
     """
+    if names and keep_best is not None:
+        raise UsageError(
+            f"Runs are named, and --keep-best {keep_best} chooses among all: they may contradict each other.",
+            "Give the names, or --keep-best, but not both.",
+        )
     if names:
-        return [summarize_run(artifacts.existing_run(name)) for name in names]
+        named = [_real_run(artifacts, name) for name in names]
+        return Removal([summarize_run(run) for run in named], tuple(told for run in named for told in _kept(run)))
     if keep_best is None:
         raise UsageError("Nothing says which runs to remove.", "Name them, or keep the best: --keep-best 2")
     ended = [run for run in list_runs(artifacts) if run.status != "running"]
-    return sorted(ended, key=_rank(ended))[keep_best:]
+    damaged = tuple(f"Run '{run.name}' is kept, whatever its figures are: {run.damage}" for run in ended if run.damage)
+    groups = by_data([run for run in ended if not run.damage])
+    rankings = [rank(group) for group in groups]
+    several = f"These runs were trained on {len(groups)} different data: the best of each are kept."
+    remarks = [*damaged, *([several] if len(groups) > 1 else [])]
+    chosen = [run for ranking in rankings for run in ranking.runs[keep_best:]]
+    return Removal(
+        chosen,
+        (
+            *remarks,
+            *(remark for ranking in rankings for remark in ranking.remarks),
+            *(told for run in chosen for told in _kept(artifacts.run(run.name))),
+        ),
+    )
 
 
 def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
-    """Delete runs with everything in them; returns the bytes freed. ``latest`` then names the newest run left.
+    """Delete what ptk and the trackers wrote of runs; returns the bytes freed. Other files stay where they are.
+
+    ``latest`` then names the newest run left.
 
     Raises:
-        UsageError: a run is still training.
+        UsageError: a run is still training, or the folder was never a run's.
         ModelError: there is no such run.
     """
-    runs = [artifacts.existing_run(name) for name in names]
+    runs = [_real_run(artifacts, name) for name in names]
     if busy := next((run.name for run in runs if is_training(run)), None):
         raise UsageError(f"Run '{busy}' is still training.", "Stop it first.")
     _let_latest_name_another(artifacts, names)  # first: a removal that is killed leaves no name of a run that is gone
     freed = 0
     for run in runs:
         freed += size_on_disk(run)
-        shutil.rmtree(run.path)
+        if run.path.is_symlink() or foreign_files(run):
+            remove_run_files(run)
+            freed -= size_on_disk(run)
+        else:
+            shutil.rmtree(run.path)
     return freed
+
+
+def _real_run(artifacts: Artifacts, name: str) -> RunFolder:
+    run = artifacts.existing_run(name)
+    if not is_run(run):
+        raise UsageError(
+            f"{run.path} is not a run: it has neither {run.record.name} nor {run.config.name}, so nothing is removed.",
+            "Delete the folder yourself if nobody needs it. Runs: ptk runs list",
+        )
+    return run
+
+
+def _kept(run: RunFolder) -> list[str]:
+    """What a removal leaves of the run's folder, in a sentence; nothing where all of it is ptk's."""
+    foreign = [entry.relative_to(run.path).as_posix() for entry in foreign_files(run)]
+    if not foreign:
+        return []
+    more = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
+    return [f"{run.path} keeps what ptk didn't write: {', '.join(foreign[:SHOWN])}{more}."]
 
 
 def _let_latest_name_another(artifacts: Artifacts, removed: list[str]) -> None:
@@ -60,17 +114,3 @@ def _let_latest_name_another(artifacts: Artifacts, removed: list[str]) -> None:
         write_text(artifacts.latest, left[-1] + "\n")
     else:
         artifacts.latest.unlink()
-
-
-def _rank(runs: list[RunSummary]) -> Callable[[RunSummary], float]:
-    """By the first figure that every trained run has; the one in bytes compares across tokenizers."""
-    trained = [run for run in runs if run.train_loss is not None or run.validation_loss is not None]
-    figure = next(
-        (name for name in FIGURES if all(getattr(run, name) is not None for run in trained)), "validation_loss"
-    )
-
-    def rank(run: RunSummary) -> float:
-        value: float | None = getattr(run, figure)
-        return value if value is not None and math.isfinite(value) else math.inf
-
-    return rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ class RunSummary:
     Attributes:
         planned_steps: as announced; None where they weren't recorded.
         train_loss, validation_loss: the last of each; None where none was measured.
+        bits_per_byte: of held-out rows, as training measured it last; runs are ranked by it.
+        evaluated_bits_per_byte: of all held-out rows, as the run's evaluation has it; None where there is none.
+        validation_rows: that ``bits_per_byte`` of a finished run was measured on.
         seconds: of training; None where no step was logged.
         wandb: the run's address at W&B, or the folder that `wandb sync` sends.
         outcome: in words, where the run was cut short, undertrained or overfit.
         data: fingerprint of the rows that it was trained on.
+        damage: a sentence, where a record that these figures are of isn't as ptk wrote it; otherwise empty.
     """
 
     name: str
@@ -35,11 +39,14 @@ class RunSummary:
     train_loss: float | None
     validation_loss: float | None
     bits_per_byte: float | None
+    evaluated_bits_per_byte: float | None
+    validation_rows: int | None
     seconds: float | None
     bytes_on_disk: int
     wandb: str
     outcome: str
     data: str
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,9 @@ class RunComparison:
         differences: config key that differs → its value in each run.
         curves: metric → run → curve by step.
         samples: prompt → run → what it wrote last.
+        sample_steps: prompt → run → the step at which it wrote that.
         page: the same as one HTML file.
+        warnings: what was said while it was written.
     """
 
     runs: list[RunSummary]
@@ -81,4 +90,6 @@ class RunComparison:
     differences: dict[str, tuple[Any, ...]]
     curves: dict[str, dict[str, Curve]]
     samples: dict[str, dict[str, str]]
+    sample_steps: dict[str, dict[str, int]]
     page: Path
+    warnings: list[str] = field(default_factory=list)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import PtkError
-from pretrain_cli.evaluation_report import read_report
+from pretrain_cli.evaluation_report import EvaluationReport, read_report
+from pretrain_cli.records import damaged_files
 from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import RunRecord, WandbRecord, read_run_config, read_run_record
 from pretrain_cli.runs.results import Curve, RunDetails, RunSummary
 from pretrain_cli.storage import read_lines
+
+Found = TypeVar("Found")
 
 HELD_OUT = "validation"
 """Name of the held-out rows in a report."""
@@ -31,7 +35,7 @@ def show_run(artifacts: Artifacts, name: str | None = None) -> RunDetails:
     lines = read_lines(run.metrics)
     return RunDetails(
         summary=summarize_run(run),
-        record=_readable_record(run),
+        record=_tried(lambda: read_run_record(run))[0] or RunRecord(),
         config=read_run_config(run),
         last=lines[-1] if lines else {},
         checkpoints=[run.checkpoint(step).name for step in run.checkpoint_steps()],
@@ -39,8 +43,10 @@ def show_run(artifacts: Artifacts, name: str | None = None) -> RunDetails:
 
 
 def summarize_run(run: RunFolder) -> RunSummary:
-    """A run's line in a list; a record that can't be read gives the status "unknown"."""
-    record, lines = _readable_record(run), read_lines(run.metrics)
+    """A run's line in a list; a damaged one is named, and gives the status "unknown"."""
+    read, unreadable = _tried(lambda: read_run_record(run))
+    report, unreadable_report = _tried(lambda: read_report(run.evaluation))
+    record, lines = read or RunRecord(), read_lines(run.metrics)
     last = lines[-1] if lines else {}
     status = _status(run, record)
     outcome = judge(record, lines)
@@ -55,13 +61,26 @@ def summarize_run(run: RunFolder) -> RunSummary:
         tokens=record.tokens or int(last.get("tokens") or 0),
         train_loss=_last(lines, "loss"),
         validation_loss=_last(lines, "validation_loss"),
-        bits_per_byte=_bits_per_byte(run, lines),
-        seconds=float(last["elapsed_s"]) if "elapsed_s" in last else None,
+        bits_per_byte=_of_training(record, lines),
+        evaluated_bits_per_byte=_evaluated(report),
+        validation_rows=record.result.validation_rows if record.result is not None else None,
+        seconds=record.result.seconds if record.result is not None else _seconds(last),
         bytes_on_disk=size_on_disk(run),
         wandb=wandb.url or wandb.folder,
         outcome=outcome.told if status == "finished" else "",
         data=record.data_fingerprint,
+        damage=unreadable or unreadable_report or _metrics_damage(run, record),
     )
+
+
+def _seconds(last: dict[str, Any]) -> float | None:
+    return float(last["elapsed_s"]) if "elapsed_s" in last else None
+
+
+def _metrics_damage(run: RunFolder, record: RunRecord) -> str:
+    """What is wrong with the run's metrics, in a sentence; empty where nothing is."""
+    metrics = {name: each for name, each in record.files.items() if name == run.metrics.name}
+    return "".join(f"{told}." for told in damaged_files(run.path, metrics, read=True))
 
 
 def curve(lines: list[dict[str, Any]], key: str) -> Curve:
@@ -90,25 +109,26 @@ def is_training(run: RunFolder) -> bool:
     return False
 
 
-def _readable_record(run: RunFolder) -> RunRecord:
-    """run.json; an empty one where it isn't there or can't be read, so that the other runs are still listed."""
+def _tried(read: Callable[[], Found | None]) -> tuple[Found | None, str]:
+    """(what ``read`` gives, what is wrong with it in a sentence): a run that can't be read leaves the others listed."""
     try:
-        return read_run_record(run) or RunRecord()
-    except PtkError:
-        return RunRecord()
+        return read(), ""
+    except PtkError as error:
+        return None, error.message
 
 
-def _bits_per_byte(run: RunFolder, lines: list[dict[str, Any]]) -> float | None:
-    """Of the held-out rows: as the report has it, or as last measured while training."""
-    try:
-        report = read_report(run.evaluation)
-    except PtkError:
-        report = None
-    if report is not None and report.models:
-        for text in report.models[0].texts:
-            if text.name == HELD_OUT and text.bits_per_byte is not None:
-                return text.bits_per_byte
+def _of_training(record: RunRecord, lines: list[dict[str, Any]]) -> float | None:
+    """Bits per byte of the held-out rows: the finished model's, or as last measured while training."""
+    result = record.result
+    if record.status == "finished" and result is not None and result.validation_bits_per_byte is not None:
+        return result.validation_bits_per_byte
     return _last(lines, "validation_bits_per_byte")
+
+
+def _evaluated(report: EvaluationReport | None) -> float | None:
+    """The same as the run's report has it, on all held-out rows; None where there is no readable report."""
+    texts = report.models[0].texts if report is not None and report.models else ()
+    return next((text.bits_per_byte for text in texts if text.name == HELD_OUT), None)
 
 
 def _last(lines: list[dict[str, Any]], key: str) -> float | None:

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from pretrain_cli.artifacts import TOKENIZER_FILES
 from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError, first_line
+from pretrain_cli.refusals import check_decodable
 from pretrain_cli.storage import user_path, write_json
+from pretrain_cli.tokenizer.gguf_files import drop_made_up, kept_files, write_tokenizer_files
 from pretrain_cli.tokenizer.load import BOS_NAMES, EOS_NAMES, PAD_NAMES, shared_tokenizer
+from pretrain_cli.tokenizer.sentencepiece_model import NAMES, check_ids, need_sentencepiece, sentencepiece_file
 
 COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
-OLDER_FORMS = ("tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+OLDER_FORMS = (*NAMES, "tokenizer_config.json", "vocab.json", "vocab.txt")
 
 
 def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
@@ -23,9 +27,14 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
         DataError: the path holds no tokenizer.
         ModelError: the base has no tokenizer that can be loaded.
     """
+    if isinstance(source, Base) and source.kind == "adapter":
+        own = (Path(source.location) / "tokenizer.json").is_file()
+        copy_tokenizer(Path(source.location) if own or source.below is None else source.below, folder)
+        return
     if isinstance(source, Base) and source.kind != "folder":
         _save_from_base(source, folder)
         return
+    check_decodable(source.name if isinstance(source, Base) else source, "Rename it, or make a link to it: ln -s")
     path = user_path(str(source.location if isinstance(source, Base) else source))
     if not path.exists():
         raise DataError(f"No tokenizer at {path}.", "Give a tokenizer.json, or a folder that holds one.")
@@ -48,6 +57,25 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
         _write_settings(folder, tokenizer)
 
 
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files in a model's ``folder`` that say what text becomes, in whatever form."""
+    return [
+        folder / name
+        for name in ("tokenizer.json", *OLDER_FORMS, *COMPANIONS, "merges.txt")
+        if (folder / name).is_file()
+    ]
+
+
+def copy_tokenizer_files(source: Path, folder: Path) -> None:
+    """Copy a tokenizer's files from its folder ``source`` into a model's; none of the model's own is replaced.
+
+    What else is there is somebody's, and nobody asked to pass it on with the model.
+    """
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(source / name, folder / name)
+
+
 def _write_settings(folder: Path, tokenizer: Tokenizer) -> None:
     """A config for a bare tokenizer.json, so that AutoTokenizer opens the folder and knows its BOS and EOS."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -65,6 +93,11 @@ def _write_settings(folder: Path, tokenizer: Tokenizer) -> None:
 def _save_from_base(base: Base, folder: Path) -> None:
     from transformers import AutoTokenizer
 
+    if base.kind == "gguf" and write_tokenizer_files(kept_files(Path(base.location)), folder):
+        return
+    pieces = sentencepiece_file(Path(base.location)) if base.kind == "folder" else None
+    if pieces is not None:
+        need_sentencepiece(pieces)
     try:
         if base.kind == "gguf":
             path = Path(base.location)
@@ -72,8 +105,10 @@ def _save_from_base(base: Base, folder: Path) -> None:
         else:
             tokenizer = AutoTokenizer.from_pretrained(base.location, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds of errors
+        missing = base.kind == "folder" and not (Path(base.location) / "tokenizer.json").is_file()
+        reason = "it has no tokenizer.json, and none can be made of its other files" if missing else first_line(error)
         raise ModelError(
-            f"The tokenizer of {base.name} can't be loaded: {first_line(error)}.",
+            f"The tokenizer of {base.name} can't be loaded: {reason}.",
             "Give one with --tokenizer tokenizer.json.",
         ) from error
     tokenizer.save_pretrained(folder)
@@ -82,3 +117,7 @@ def _save_from_base(base: Base, folder: Path) -> None:
             f"The tokenizer of {base.name} can't be saved as a tokenizer.json.",
             "Give one with --tokenizer tokenizer.json.",
         )
+    if base.kind == "gguf":
+        drop_made_up(folder, Path(base.location))
+    if pieces is not None:
+        check_ids(pieces, folder)

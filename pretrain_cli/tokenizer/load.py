@@ -12,13 +12,16 @@ from typing import Any
 import xxhash
 from tokenizers import Tokenizer
 
-from pretrain_cli.errors import DataError, first_line
+from pretrain_cli.errors import DataError, first_line, panics_told
 from pretrain_cli.storage import read_json
+from pretrain_cli.tokenizer.bounds import check_bounds
 
 BOS_NAMES = ("<|bos|>", "<s>", "<|begin_of_text|>", "<bos>", "[BOS]")
 EOS_NAMES = ("<|eos|>", "</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>", "<|im_end|>", "[EOS]")
 PAD_NAMES = ("<|pad|>", "<pad>", "[PAD]", "<|endoftext|>")
 NO_LIMIT = 10_000_000
+EXTENSION = "extension.json"
+"""File beside a tokenizer.json that continues the merges of a base's: what was added."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class TokenizerInfo:
         adds_bos: the tokenizer itself adds BOS to the front.
         fingerprint: hash of what decides the ids.
         max_length: tokens that its model was made for, if it says so.
+        grown_from: number of ids of the base's tokenizer, where this one continues its merges; else None.
     """
 
     folder: Path
@@ -46,6 +50,7 @@ class TokenizerInfo:
     adds_bos: bool
     fingerprint: str
     max_length: int | None
+    grown_from: int | None = None
 
     @property
     def id_dtype(self) -> str:
@@ -74,7 +79,8 @@ def read_tokenizer(folder: Path) -> TokenizerInfo:
     bos_id = _special(settings.get("bos_token"), BOS_NAMES, vocabulary, declared="bos_token" in settings)
     eos_id = _special(settings.get("eos_token"), EOS_NAMES, vocabulary, declared="eos_token" in settings)
     pad_id = _special(settings.get("pad_token"), PAD_NAMES, vocabulary, declared=bool(settings.get("pad_token")))
-    first = tokenizer.encode("a", add_special_tokens=True).ids[:1]
+    with panics_told():
+        first = tokenizer.encode("a", add_special_tokens=True).ids[:1]
     adds_bos = bos_id is not None and (first == [bos_id] or bool(settings.get("add_bos_token")))
     limit = settings.get("model_max_length")
     return TokenizerInfo(
@@ -87,7 +93,16 @@ def read_tokenizer(folder: Path) -> TokenizerInfo:
         adds_bos=adds_bos,
         fingerprint=xxhash.xxh3_128_hexdigest(file.read_bytes() + repr((bos_id, eos_id, adds_bos)).encode()),
         max_length=int(limit) if isinstance(limit, (int, float)) and 0 < limit < NO_LIMIT else None,
+        grown_from=_grown_from(folder / EXTENSION),
     )
+
+
+def _grown_from(extension: Path) -> int | None:
+    """Raise DataError where the record of what was added is damaged."""
+    first = read_json(extension).get("first") if extension.is_file() else None
+    if extension.is_file() and not (isinstance(first, int) and first > 0):
+        raise DataError(f"{extension} doesn't say which entries were added.", "Prepare the text again.")
+    return first
 
 
 def open_tokenizer(file: Path) -> Tokenizer:
@@ -98,6 +113,7 @@ def open_tokenizer(file: Path) -> Tokenizer:
     """
     with _reading(file):
         tokenizer = Tokenizer.from_file(str(file))
+        check_bounds(tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -106,7 +122,8 @@ def open_tokenizer(file: Path) -> Tokenizer:
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
     try:
-        yield
+        with panics_told():
+            yield
     except Exception as error:  # the library raises bare Exception
         raise DataError(
             f"{file} isn't a tokenizer.json that can be read: {first_line(error)}.",
@@ -126,7 +143,9 @@ def shared_tokenizer(file: Path) -> Tokenizer:
 
 @functools.lru_cache(maxsize=1)  # a vocabulary of 32,000 takes 0.12 s, and is copied, then described
 def _parse(content: bytes) -> Tokenizer:
-    return Tokenizer.from_buffer(content)
+    tokenizer = Tokenizer.from_buffer(content)
+    check_bounds(tokenizer)
+    return tokenizer
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -33,11 +33,12 @@ def choose_vocab_size(corpus_bytes: int) -> int:
     return 16_384
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path, more: Sequence[str] = ()) -> None:
     """Train a byte-level BPE of at most ``vocab_size`` entries (Sennrich et al. 2016, arXiv 1508.07909) and save it.
 
     Lossless: all 256 bytes are entries, nothing is normalized, no space is added to the front. Entries 0, 1 and 2 are
-    BOS, EOS and padding. A word of more than ``LONGEST_WORD`` characters is split by every reader of the file.
+    BOS, EOS and padding; ``more`` control tokens follow. A word of more than ``LONGEST_WORD`` characters is split by
+    every reader of the file.
     The folder opens with ``AutoTokenizer.from_pretrained``.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -49,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in (*SPECIAL_TOKENS, *more)],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

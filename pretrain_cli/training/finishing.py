@@ -11,13 +11,17 @@ from transformers import PreTrainedModel
 
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import Interrupted
+from pretrain_cli.model.adapters import attach_adapter, has_adapter, load_adapter, merge
+from pretrain_cli.model.load import load_model
+from pretrain_cli.records import FileRecord, record_files
 from pretrain_cli.refusals import DiskError
 from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import TrainResult, now
 from pretrain_cli.storage import read_lines, write_text
+from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.keeping.checkpoints import whole_steps
 from pretrain_cli.training.keeping.curves import draw_curves
-from pretrain_cli.training.keeping.model_folder import model_card, save_model
+from pretrain_cli.training.keeping.model_folder import model_card, save_adapter_folder, save_model, trained_texts
 from pretrain_cli.training.measuring.scoring import Validation
 from pretrain_cli.training.processes.sharding import is_sharded, split_by_deepspeed, whole_model
 from pretrain_cli.training.trainer import PackedTrainer
@@ -69,25 +73,39 @@ def _finish(trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
         train_loss=_finite(state.last_loss),
         validation_loss=_finite(found.loss if found else state.validation_loss),
         validation_bits_per_byte=_finite(found.bits_per_byte) if found else None,
-        tokens_per_second=state.tokens / max(1e-9, state.stepping_s),
+        tokens_per_second=state.tokens * context.rows.fill / max(1e-9, state.stepping_s),
         seconds=attempt.clock.elapsed_s,
         model=context.run.model,
         first_loss=_finite(state.first_loss),
-        peak_memory_bytes=context.machine.peak_bytes,
+        peak_memory_bytes=context.peak_bytes,
         model_step=model_step,
         planned_steps=outcome.planned_steps,
         outcome=outcome.told,
+        validation_rows=found.rows if found else None,
     )
     if context.rank == 0:
         context.progress.stage("saving the model")
         card = model_card(context.record.record, context.rows, result)
-        save_model(model, context.run, context.artifacts, card)
+        if has_adapter(model):
+            save_adapter_folder(model, context.run)
+            model = _merged(model, context)
+        texts = trained_texts(context.rows, bool(context.config.model.base))
+        told = save_model(model, context.run, context.rows.tokenizer.folder, card, texts)
         write_text(context.artifacts.latest, context.run.name + "\n")
-        draw_curves(context.run)
+        for each in filter(None, (told, draw_curves(context.run))):
+            context.progress.warn(each)
+            context.choices.lines.append(each)
         context.progress.end_stage()
     result = replace(result, seconds=attempt.clock.elapsed_s)
-    context.record.update(status="finished", ended=now(), result=result, peak_memory_bytes=result.peak_memory_bytes)
+    peak, files = result.peak_memory_bytes, _files(context.run) if context.rank == 0 else {}
+    context.record.update(status="finished", ended=now(), result=result, peak_memory_bytes=peak, files=files)
     return result
+
+
+def _files(run: RunFolder) -> dict[str, FileRecord]:
+    """The files that are complete now."""
+    made = (run.metrics, run.samples, run.curves)
+    return record_files(run.path, [file.name for file in made if file.is_file()])
 
 
 def _plain_model(trainer: PackedTrainer) -> PreTrainedModel:
@@ -98,6 +116,18 @@ def _plain_model(trainer: PackedTrainer) -> PreTrainedModel:
     elif split_by_deepspeed(model):
         model = whole_model(model, trainer.accelerator.get_state_dict(trainer.model_wrapped))
     return model
+
+
+def _merged(model: PreTrainedModel, context: TrainingContext) -> PreTrainedModel:
+    """``model`` with LoRA's matrices in its weights; where those are in 4 bits, in the base's own, opened again."""
+    if not context.plan.method.four_bit:
+        return merge(model)
+    config, location = context.config, model.peft_config["default"].base_model_name_or_path
+    dtype = context.machine.held_dtype(context.plan.method)
+    base = load_model(location, dtype=dtype, trust_remote_code=config.model.trust_remote_code)
+    attach_adapter(base, config.train, context.plan.method.rank, location, context.rows.new_tokens)
+    load_adapter(base, context.run.adapter)
+    return merge(base)
 
 
 def _take_the_best(trainer: PackedTrainer) -> int | None:
@@ -125,7 +155,7 @@ def _names_the_resume(run: RunFolder) -> Iterator[None]:
         last = f"from {run.checkpoint(steps[-1]).name}" if steps else "from its beginning"
         raise DiskError(
             f"The model can't be saved. {error.message}",
-            f"Free some space or check the disk, then finish the run {last}: ptk train --resume {run.name}",
+            f"Free some space, or check disk and limits, then finish the run {last}: ptk train --resume {run.name}",
         ) from error
 
 

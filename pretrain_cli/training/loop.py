@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,15 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
+from pretrain_cli.data.rows.distant import DistantRows
 from pretrain_cli.errors import DivergedError, PtkError
-from pretrain_cli.model.probes import head_is_plain
 from pretrain_cli.run_record import TrainResult
-from pretrain_cli.storage import read_lines
+from pretrain_cli.storage import open_own, read_lines
 from pretrain_cli.tokenizer.load import open_tokenizer
-from pretrain_cli.training.arguments import ENDLESS_STEPS, make_arguments
+from pretrain_cli.training.arguments import ENDLESS_STEPS, blaming, make_arguments, trainer_refusals
 from pretrain_cli.training.attempt import Attempt
-from pretrain_cli.training.choices.compilation import compiled_body
+from pretrain_cli.training.choices.compilation import CompiledBody
+from pretrain_cli.training.choices.compile_memory import remember
 from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.finishing import finish
 from pretrain_cli.training.keeping.checkpoints import choose_checkpoint
@@ -37,10 +39,12 @@ from pretrain_cli.training.keeping.tracking import (
 from pretrain_cli.training.measuring.clock import RunClock
 from pretrain_cli.training.measuring.samples import SampleWriter
 from pretrain_cli.training.processes.agreement import same
-from pretrain_cli.training.processes.sharding import WEIGHTS_SHARDED, shard, zero_stage
-from pretrain_cli.training.rows.order import RowOrder
+from pretrain_cli.training.processes.sharding import check_share, is_sharded, shard
+from pretrain_cli.training.rows.order import Keep, RowOrder
+from pretrain_cli.training.rows.shuffle import FileWindows
 from pretrain_cli.training.step.divergence import Diverged
 from pretrain_cli.training.step.loss import attach_loss
+from pretrain_cli.training.step.rows_at_once import memory_explained
 from pretrain_cli.training.trainer import PackedTrainer
 
 
@@ -59,14 +63,14 @@ def run_loop(context: TrainingContext, point: StartingPoint) -> TrainResult:
     if context.rank == 0:
         cut_lines(context.run.samples, point.state.step)
     tracker = _start_tracker(context)
-    chunked = _loss_in_chunks(context)
+    context = context.with_weights()
     _shard(context)
     code = 1
     try:
         while True:
             attempt = _attempt(context, point.state, metrics, tracker)
             try:
-                result = _train(attempt, point.checkpoint, arguments, others, chunked)
+                result = _train(attempt, point.checkpoint, arguments, others)
             except Diverged as error:
                 point = _after_divergence(attempt, error)
                 continue
@@ -87,25 +91,41 @@ def run_loop(context: TrainingContext, point: StartingPoint) -> TrainResult:
                 context.record.update(wandb=kept.model_copy(update={"seconds": seconds}) if kept else None)
 
 
-def _train(
-    attempt: Attempt, checkpoint: Path | None, arguments: TrainingArguments, others: list[str], chunked: bool
-) -> TrainResult:
+def _train(attempt: Attempt, checkpoint: Path | None, arguments: TrainingArguments, others: list[str]) -> TrainResult:
     """Train one attempt to its end, and finish the run."""
     context = attempt.context
-    body = compiled_body(context.model, context.progress.warn) if context.compile_model else None
-    detach = attach_loss(context.model, chunked, context.config.train.z_loss, body)
-    trainer = PackedTrainer(attempt, model=context.model, args=arguments)
+    compilation, warn = context.compilation, context.progress.warn
+    body = CompiledBody(context.model, warn, compilation.by_layer) if compilation.on else None
+    detach = attach_loss(context.model, context.chunked_loss, context.config.train.z_loss, body, context.teachers)
+    own_keys = context.config.trainer
+    with trainer_refusals(own_keys) if own_keys else contextlib.nullcontext():
+        trainer = PackedTrainer(attempt, model=context.model, args=arguments)
     for callback in (PrinterCallback, ProgressCallback, DefaultFlowCallback):
         trainer.remove_callback(callback)
     guard_callbacks(trainer.callback_handler.callbacks, others, context.progress.warn)
+    at_once = trainer.at_once
+
+    def fewer_rows() -> str:
+        halves = at_once.rows > 1 and context.world_size > 1
+        return f"ptk train --resume {context.run.name} --set train.micro_batch={at_once.rows // 2}" if halves else ""
+
+    def held() -> str:
+        return f"{at_once.told} of {context.rows.sequence_length:,} tokens at once"
+
     try:
-        _loop(trainer, checkpoint)
-        return finish(trainer, detach)
+        with memory_explained(context.config.train, held, fewer_rows):
+            with blaming(own_keys):
+                _loop(trainer, checkpoint)
+            if body is not None and not body.failed:
+                _remember_compiling(trainer)
+            return finish(trainer, detach)
     except Diverged:
         detach()
+        trainer.saver.wait()
         raise
     finally:
         trainer.feed.close()
+        trainer.saver.close()
 
 
 def _loop(trainer: PackedTrainer, checkpoint: Path | None) -> None:
@@ -122,12 +142,15 @@ def _loop(trainer: PackedTrainer, checkpoint: Path | None) -> None:
         progress.end_stage()
 
 
-def _loss_in_chunks(context: TrainingContext) -> bool:
-    wanted = context.config.train.chunked_loss
-    if wanted != "auto":
-        return wanted
-    # ZeRO's third stage puts the head's weights together for the head's own forward alone.
-    return zero_stage(context.config.trainer) != WEIGHTS_SHARDED and head_is_plain(context.model)
+def _remember_compiling(trainer: PackedTrainer) -> None:
+    """Keep what compiling took and gave, for the choice of later runs."""
+    context, found = trainer.attempt.context, trainer.meter.compiling()
+    plan, compilation = context.plan, context.compilation
+    if found is None or context.rank or not compilation.key or not plan.cost.measured:
+        return
+    without = replace(plan, cost=plan.cost.compiled(1 / compilation.cost.gain)).step_seconds
+    first_s, later_s = found
+    remember(compilation.key, first_s, without / later_s)
 
 
 def _shard(context: TrainingContext) -> None:
@@ -136,7 +159,9 @@ def _shard(context: TrainingContext) -> None:
     if context.world_size == 1:
         context.progress.warn("There is one process: the model isn't sharded. Start several with --processes N.")
         return
-    share = shard(context.model, torch.device(context.machine.device).type, context.world_size)
+    kind, precision = torch.device(context.machine.device).type, context.machine.precision
+    model = context.model
+    share = check_share(model) if is_sharded(model) else shard(model, kind, context.world_size, precision)
     context.choices.note(f"sharded: each of {context.world_size} processes holds {share:.0%} of the weights")
     context.record.update(choices=tuple(context.choices.lines))
 
@@ -152,6 +177,15 @@ def _start_tracker(context: TrainingContext) -> WandbTracker | None:
     return tracker
 
 
+def _windows(context: TrainingContext) -> tuple[FileWindows | None, Keep | None]:
+    """The order of the rows' files, where few of them are shuffled at a time, and what has them here in time."""
+    rows, config = context.rows.train.rows, context.config.train
+    if not config.shuffle_files:
+        return None, None
+    windows = FileWindows(rows.file_rows, config.shuffle_files, config.seed)
+    return windows, rows.keep if isinstance(rows, DistantRows) else None
+
+
 def _attempt(context: TrainingContext, state: RunState, metrics: Metrics, tracker: WandbTracker | None) -> Attempt:
     plan = context.plan
     order = RowOrder(
@@ -164,8 +198,13 @@ def _attempt(context: TrainingContext, state: RunState, metrics: Metrics, tracke
         state.step * plan.accumulation,
         frozenset(state.left_out),
         state.replaced_from,
+        context.stages,
+        *_windows(context),
     )
-    clock = RunClock(plan.seconds, state.elapsed_s, context.started)
+    # What a resume takes to start is nothing that the run's budget was given for.
+    started = time.monotonic() if state.step else context.started
+    clock = RunClock(plan.seconds, state.elapsed_s, started, state.began_s)
+    state.began_s = clock.training_began_s
     clock.agreed_share = same(clock.own_share) if context.world_size > 1 else None
     if tracker is not None and tracker.mode == "online":
         clock.exit_s += FINISH_SECONDS  # for the last of it to arrive
@@ -228,7 +267,7 @@ def _write_rows(context: TrainingContext, path: Path, rows: list[int]) -> None:
     """Save rows as jsonl, ids and text, for a look at what a diverged step held."""
     tokenizer = open_tokenizer(context.rows.tokenizer.file)
     try:
-        with open(path, "w", encoding="utf-8") as file:
+        with open_own(path, "w") as file:
             for row in dict.fromkeys(rows):
                 ids = context.rows.train.rows.gather([row])[0].tolist()
                 line = {"row": row, "text": tokenizer.decode(ids, skip_special_tokens=False), "input_ids": ids}

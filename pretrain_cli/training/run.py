@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
-from pretrain_cli.base import base_nature
-from pretrain_cli.config.load import to_toml
+from pretrain_cli.base import whole_name
+from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError, UsageError
 from pretrain_cli.locking import lock
@@ -19,21 +18,16 @@ from pretrain_cli.model.devices import choose_device
 from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
+from pretrain_cli.records import damaged_files
 from pretrain_cli.refusals import writing_to
-from pretrain_cli.run_record import (
-    PlanRecord,
-    ResumeRecord,
-    RunRecord,
-    RunRecordFile,
-    TrainResult,
-    new_run_record,
-    now,
-    read_run_record,
-)
-from pretrain_cli.storage import read_lines, write_text
+from pretrain_cli.run_files import remove_run_files
+from pretrain_cli.run_record import RunRecord, RunRecordFile, TrainResult, now, read_run_record
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.reasons import Reasons
-from pretrain_cli.training.context import ChoiceLog, TrainingContext, open_context
+from pretrain_cli.training.context import ChoiceLog, open_context
+from pretrain_cli.training.ensemble import TrainOne, with_own_teachers
+from pretrain_cli.training.keeping.beginning import begin_record, settings_of
 from pretrain_cli.training.keeping.checkpoints import choose_checkpoint, clear_staging, remove_after, rotate
 from pretrain_cli.training.keeping.resume import (
     Resumed,
@@ -44,14 +38,15 @@ from pretrain_cli.training.keeping.resume import (
     read_config,
     refuse_lost_checkpoints,
     result_of,
-    settled,
 )
-from pretrain_cli.training.keeping.state import RunState, Settings, load_state
+from pretrain_cli.training.keeping.state import RunState, load_state
 from pretrain_cli.training.loop import run_loop
 from pretrain_cli.training.measuring.announcement import announce
+from pretrain_cli.training.measuring.forecast import Done
 from pretrain_cli.training.processes.agreement import rank, same, together, wait_for_all, world_size
 from pretrain_cli.training.processes.sharding import check_zero_layout, refuse_other_sharding
 from pretrain_cli.training.processes.signals import StopRequests
+from pretrain_cli.training.rows.bringing import bring_train_rows
 from pretrain_cli.training.rows.prepared import (
     PreparedRows,
     check_prepared,
@@ -59,6 +54,7 @@ from pretrain_cli.training.rows.prepared import (
     other_inputs,
     with_its_base,
 )
+from pretrain_cli.training.step.rows_at_once import memory_explained
 
 REFUSED = "refused"
 """A run whose settings ended it before its first step."""
@@ -104,13 +100,16 @@ def train(
     if resumed is not None:
         if run_name is not None and run_name != resumed.run.name:
             raise UsageError("--run names a new run, --resume an old one.", f"Leave out --run {run_name}.")
+        if config.model.base:
+            config = changed(config, model__base=whole_name(config.model.base))
         config = merge(read_config(resumed.run), config)
     config = with_its_base(config, manifest)
     check_prepared(config, manifest)
     if elsewhere := other_inputs(config, manifest):
         progress.warn(elsewhere)
+    bring_train_rows(config, artifacts, progress)
     return train_on(
-        lambda machine: open_prepared(config, artifacts, manifest, machine.device),
+        lambda machine: open_prepared(config, artifacts, manifest, machine.device, progress),
         config,
         artifacts,
         progress,
@@ -137,116 +136,138 @@ def train_on(
     """Train on the rows that ``open_rows`` gives for the chosen machine; the rest is as in `train`."""
     refuse_other_sharding(config.trainer, os.environ)
     with contextlib.ExitStack() as held:
-        held.enter_context(together(choose_device(config.train.device).value == "cpu"))
+        held.enter_context(together(choose_device(config.train.device).value))
         run = resumed.run if resumed is not None else same(lambda: _new_run(artifacts, run_name))
         held.callback(_leave_nothing, run)
         held.enter_context(writing_to(artifacts.root))
         stop = held.enter_context(StopRequests(progress.warn, run, config.train.on_sigusr1 == "continue"))
         held.enter_context(_run_lock(run))
-        if resumed is not None and rank() == 0:
-            clear_staging(run)
-        wait_for_all()  # under the lock
-        earlier = read_run_record(run) if resumed is not None else None
-        if resumed is not None and (done := result_of(run, earlier, config)) is not None:
-            if resumed.checkpoint is not None:
-                choose_checkpoint(run, resumed.checkpoint)
-            progress.note(f"Run '{run.name}' is already finished; a larger budget, such as --max-steps, continues it.")
-            return done
-        check_zero_layout(config.trainer, earlier.world_size if earlier is not None else world_size(), world_size())
-        choices = ChoiceLog(progress, Reasons(origins or {}, earlier))
-        point = _starting_point(resumed, earlier, config.train.keep, progress, choices)
-        record = RunRecordFile(run.record, writes=rank() == 0)
-        with _failure_recorded(record, run):
-            context = open_context(
-                config,
-                artifacts,
-                open_rows,
-                run=run,
-                progress=progress,
-                stop=stop,
-                record=record,
-                choices=choices,
-                started=started,
-                command=command,
-                earlier=earlier,
-            )
-            settings = _settings(context)
-            if point.checkpoint is not None:
-                check_unchanged(point.state.settings, settings, run)
-            point.state.settings = settings
-            _begin_record(context, earlier)
+        return _train_locked(
+            open_rows,
+            config,
+            artifacts,
+            progress,
+            run=run,
+            resumed=resumed,
+            stop=stop,
+            command=command,
+            started=started,
+            origins=origins or {},
+        )
+
+
+def _train_locked(
+    open_rows: Callable[[Machine], PreparedRows],
+    config: Config,
+    artifacts: Artifacts,
+    progress: Progress,
+    *,
+    run: RunFolder,
+    resumed: Resumed | None,
+    stop: StopRequests,
+    command: tuple[str, ...],
+    started: float,
+    origins: Mapping[str, str],
+) -> TrainResult:
+    """Train a run whose folder is locked, or give the result that it has."""
+    if resumed is not None and rank() == 0:
+        clear_staging(run)
+    wait_for_all()
+    earlier = read_run_record(run) if resumed is not None else None
+    if resumed is not None and (done := result_of(run, earlier, config)) is not None:
+        if resumed.checkpoint is not None:
+            choose_checkpoint(run, resumed.checkpoint)
+        progress.note(f"Run '{run.name}' is already finished; a larger budget, such as --max-steps, continues it.")
+        return done
+    for told in damaged_files(run.path, earlier.files, read=True) if earlier is not None else ():
+        progress.warn(f"{told}: the curves of this run aren't as they were measured.")
+    check_zero_layout(config.trainer, earlier.world_size if earlier is not None else world_size(), world_size())
+    return _train_run(
+        open_rows,
+        config,
+        artifacts,
+        progress,
+        run=run,
+        resumed=resumed,
+        earlier=earlier,
+        stop=stop,
+        command=command,
+        started=started,
+        reasons=Reasons(origins, earlier),
+    )
+
+
+def _train_run(
+    open_rows: Callable[[Machine], PreparedRows],
+    config: Config,
+    artifacts: Artifacts,
+    progress: Progress,
+    *,
+    run: RunFolder,
+    resumed: Resumed | None,
+    earlier: RunRecord | None,
+    stop: StopRequests,
+    command: tuple[str, ...],
+    started: float,
+    reasons: Reasons,
+) -> TrainResult:
+    """Train from the run's beginning or its checkpoint to the end, its teachers first where it has its own."""
+    if earlier is not None and config.train.ensemble == "auto":  # an older ptk began it, with one model
+        config = changed(config, train__ensemble=0)
+    choices = ChoiceLog(progress, reasons)
+    point = _starting_point(resumed, earlier, config.train.keep, progress, choices)
+    record = RunRecordFile(run.record, writes=rank() == 0)
+    with _failure_recorded(record, run), memory_explained(config.train, lambda: "the model"):
+        context = open_context(
+            config,
+            artifacts,
+            open_rows,
+            run=run,
+            progress=progress,
+            stop=stop,
+            record=record,
+            choices=choices,
+            started=started,
+            command=command,
+            earlier=earlier,
+            done=Done(point.state.step, point.state.elapsed_s),
+        )
+        if context.plan.ensemble:
+            begin_record(context, earlier)
             announce(context)
-            return run_loop(context, point)
+            context, earlier_s = with_own_teachers(context, _teacher_trainer(open_rows, stop, command))
+            point.state.elapsed_s = max(point.state.elapsed_s, earlier_s)
+        settings = settings_of(context)
+        if point.checkpoint is not None:
+            check_unchanged(point.state.settings, settings, run)
+        point.state.settings = settings
+        if not context.plan.ensemble:
+            begin_record(context, earlier)
+            announce(context)
+        return run_loop(context, point)
 
 
-def _settings(context: TrainingContext) -> Settings:
-    """What has to be the same after a resume."""
-    return {
-        "data_fingerprint": context.rows.fingerprint,
-        "tokenizer": context.rows.tokenizer.fingerprint,
-        "batch_tokens": context.plan.batch_tokens,
-        "rows": len(context.rows.train),
-        "mask_documents": context.rows.masked,
-    }
+def _teacher_trainer(
+    open_rows: Callable[[Machine], PreparedRows], stop: StopRequests, command: tuple[str, ...]
+) -> TrainOne:
+    """Trains one model of an ensemble, or continues it where an earlier start of its run was ended."""
 
+    def train_one(run: RunFolder, config: Config, artifacts: Artifacts, progress: Progress) -> TrainResult:
+        begun = run.record.is_file()
+        return _train_locked(
+            open_rows,
+            read_config(run) if begun else config,
+            artifacts,
+            progress,
+            run=run,
+            resumed=Resumed(run, None) if begun else None,
+            stop=stop,
+            command=command,
+            started=time.monotonic(),
+            origins={},
+        )
 
-def _begin_record(context: TrainingContext, earlier: RunRecord | None) -> None:
-    """Write config.toml and run.json; a resume continues the run's own record.
-
-    Between the two, no run has a record without a config, and none that says "finished" has the larger budget of a
-    resume that was killed there: repeated, that resume would find nothing to do.
-    """
-    config = settled(
-        context.config, context.plan, context.machine.precision, context.rows.layout, context.compile_model
-    )
-    if context.rank == 0 and earlier is None:
-        write_text(context.run.config, to_toml(config))
-    record = earlier or new_run_record(context.run, context.command)
-    again = (ResumeRecord(at=now(), command=context.command),) if earlier else ()
-    context.record.begin(
-        record,
-        resumes=(*record.resumes, *again),
-        status="running",
-        ended=None,
-        data_fingerprint=context.rows.fingerprint,
-        base=context.config.model.base,
-        base_nature=base_nature(context.config.model.base),
-        sequence_length=context.rows.sequence_length,
-        device=context.machine.device,
-        precision=context.machine.precision,
-        compiled=context.compile_model,
-        threads=context.machine.threads,
-        parameters=context.model.num_parameters(),
-        world_size=context.world_size,
-        choices=tuple(context.choices.lines),
-        plan=_plan_record(context),
-    )
-    if context.rank == 0 and earlier is not None:
-        write_text(context.run.config, to_toml(config))
-
-
-def _plan_record(context: TrainingContext) -> PlanRecord:
-    plan = context.plan
-    return PlanRecord(
-        steps=plan.steps,
-        seconds=plan.seconds,
-        expected_steps=plan.expected_steps,
-        step_seconds=plan.step_seconds,
-        micro_batch=plan.micro_batch,
-        accumulation=plan.accumulation,
-        batch_tokens=plan.batch_tokens,
-        optimizer=plan.optimizer,
-        schedule=plan.schedule,
-        warmup_steps=plan.warmup_steps,
-        save_every=plan.save_every,
-        eval_every=plan.eval_every,
-        logging_every=plan.logging_every,
-        gradient_checkpointing=plan.gradient_checkpointing,
-        learning_rate=plan.rates.main,
-        matrix_learning_rate=plan.rates.matrix,
-        embedding_learning_rate=plan.rates.embedding,
-        size=plan.shape.name if plan.shape else None,
-    )
+    return train_one
 
 
 @contextlib.contextmanager
@@ -282,6 +303,11 @@ def _new_run(artifacts: Artifacts, name: str | None) -> RunFolder:
         raise UsageError(
             f"There is already a run named '{name}'.", f"Choose another name, or continue that run: --resume {name}"
         )
+    alike = next((known for known in artifacts.run_names() if known.lower() == name.lower() and known != name), None)
+    if alike is not None:  # macOS and Windows have one folder for both
+        raise UsageError(
+            f"There is already a run named '{alike}', as '{name}' but for capitals.", "Choose another name."
+        )
     return run
 
 
@@ -292,7 +318,7 @@ def _leave_nothing(run: RunFolder) -> None:
     record = read_run_record(run)
     refused = record is not None and record.status == REFUSED
     if refused or all(entry.name == ".lock" for entry in run.path.iterdir()):
-        shutil.rmtree(run.path, ignore_errors=True)
+        remove_run_files(run)
 
 
 def _run_lock(run: RunFolder) -> contextlib.AbstractContextManager[None]:

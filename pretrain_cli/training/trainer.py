@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,36 +12,41 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState
-from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.model.pickles import reading_tensors
 from pretrain_cli.training.attempt import Attempt
+from pretrain_cli.training.keeping.contents import KeepingTrainer
 from pretrain_cli.training.keeping.saving import Saver
 from pretrain_cli.training.measuring.correction import Correction
-from pretrain_cli.training.measuring.forecast import checkpoint_bytes
 from pretrain_cli.training.measuring.intervals import Intervals
 from pretrain_cli.training.measuring.meter import Meter
 from pretrain_cli.training.measuring.validation import Validator
 from pretrain_cli.training.processes.agreement import totals
-from pretrain_cli.training.processes.sharding import SHARDS, is_sharded, load_any, save_shards
+from pretrain_cli.training.processes.sharding import is_sharded
 from pretrain_cli.training.rows.feed import Batch, Feed, make_loader
 from pretrain_cli.training.step.divergence import IN_A_ROW, Diverged, Guard
+from pretrain_cli.training.step.new_rows import NewRows
+from pretrain_cli.training.step.numbers import numbers
 from pretrain_cli.training.step.optimizers import make_optimizer, split_parameters
+from pretrain_cli.training.step.rows_at_once import RowsAtOnce
 from pretrain_cli.training.step.schedules import make_scheduler
+from pretrain_cli.training.step.verifying import Verifier
+
+LEAST_SCALE = 1.0
+"""Of fp16's loss: a gradient that is infinite without one isn't the scale's fault."""
 
 
-class PackedTrainer(Trainer):  # type: ignore[misc]
+class PackedTrainer(KeepingTrainer):
     """Trainer on packed rows. Decides itself what is logged, validated and saved, and when."""
 
     def __init__(self, attempt: Attempt, **keywords: Any) -> None:
-        self.optimizer: Any
-        self.lr_scheduler: Any
         context = attempt.context
         super().__init__(train_dataset=context.rows.train, **keywords)
         self.attempt = attempt
         self.model_accepts_loss_kwargs = True
+        if self.accelerator.ddp_handler is not None:  # gradients are held once: they lie in what DDP sends
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True
         self._loss_shifts_labels = True
         self.feed = Feed(
             context.rows.train,
@@ -50,17 +56,23 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             context.progress.warn,
         )
         self.guard = Guard(attempt.state.recent_losses)
+        self.verifier = Verifier(self._verified_every(), context.progress, self.args.device)
         self.meter = Meter(attempt, self.args.device)
         self.correction = Correction(attempt)
-        self.validator = Validator(attempt, self.args.device, self.meter)
-        size = checkpoint_bytes(self.model.num_parameters(), context.weight_bytes, context.plan.optimizer)
-        self.saver = Saver(attempt, self._write_checkpoint, size)
+        alone = context.world_size == 1
+        self.at_once = RowsAtOnce(context.plan.micro_batch, self.args.device, context.progress.warn, alone)
+        self.validator = Validator(attempt, self.args.device, self.meter, self.at_once)
+        self.saver = Saver(attempt, self.begin_checkpoint, context.checkpoint_bytes, self.copied_bytes())
         self.intervals = Intervals(attempt, self.meter, self.validator, self.saver)
         self.stopped_by = ""
         self._save_asked = False
         self._resume_rng: str | None = None
         self._step_loss: torch.Tensor | None = None
+        self._text_loss: torch.Tensor | None = None
         self._handled = -1
+        self._computed: list[Batch] = []
+        self._batches = 0  # of a step
+        self._scale_told = False
 
     # What goes in
 
@@ -73,15 +85,23 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if self.attempt.state.owes_validation:
             self.validator.make_up(self.model_wrapped)
         batches = self.feed.take(num_batches)
+        self._computed, self._batches = [], len(batches)
         if self._resume_rng is not None:
             with reading_tensors(Path(self._resume_rng)):
                 super()._load_rng_state(self._resume_rng)
             self._resume_rng = None
+        self.verifier.begin()
         return batches, self._get_num_items_in_batch(batches, device)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         # After the loader has drawn its seeds, as in a run that was never stopped.
         self._resume_rng = checkpoint
+
+    def _prepare_input(self, data: Any) -> Any:
+        """The same on the device. What is in pinned memory, as the loader's batches are, is copied without a wait."""
+        if isinstance(data, torch.Tensor) and data.is_pinned():
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     # How weights move
 
@@ -96,14 +116,22 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 plan.rates,
                 torch.bfloat16 if self.args.bf16 or self.model.dtype == torch.bfloat16 else torch.float32,
                 self.args.adam_epsilon,
+                self.attempt.context.world_size,
             )
         try:
-            return super().create_optimizer(model)
+            made = super().create_optimizer(model)
         except ImportError as error:
             raise MissingDependencyError(
                 f"The optimizer '{plan.optimizer}' needs a package that isn't installed: {error}",
                 "Install it, or set train.optimizer to adamw or muon.",
             ) from error
+        new, rate = self.attempt.context.rows.new_tokens, train.new_token_rate
+        if new and (rate != 1 or train.new_tokens_first):
+            NewRows(model or self.model, new.start, rate, self._new_tokens_come_first).attach(self.optimizer)
+        return made
+
+    def _new_tokens_come_first(self) -> bool:
+        return self.done_share(self.attempt.state.step) < self.attempt.context.config.train.new_tokens_first
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight decay of Trainer's own optimizers: on matrices only, as with ours; Trainer takes embeddings too."""
@@ -130,11 +158,70 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         steps = self.attempt.context.plan.steps
         return max(step / steps if steps else 0.0, self.attempt.clock.share())
 
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """What is minimized; with teachers, the text's share of it is kept for the metrics."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.attempt.context.teachers is not None:
+            processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            self._text_loss = outputs["text_loss"] * processes
+        return (loss, outputs) if return_outputs else loss
+
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of one micro-batch."""
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self._step_loss = loss if self._step_loss is None else self._step_loss + loss
-        return loss
+        """Forward and backward of one micro-batch; where the memory runs out, of the step so far in smaller pieces."""
+        self._computed.append(inputs)
+        due = [inputs]
+
+        def compute() -> torch.Tensor:
+            nonlocal due
+            now, due = due, self._computed
+            if now is self._computed:  # a second try: gradients of this step may be there in part
+                model.zero_grad()
+                self._step_loss = None
+            return [self._backward(model, batch, num_items_in_batch) for batch in now][-1]
+
+        found = self.at_once.fitting(compute)
+        if self.verifier.every and len(self._computed) == self._batches:
+            self._verify(model, num_items_in_batch)
+        return found
+
+    def _verified_every(self) -> int:
+        every = self.attempt.context.config.train.verify_steps
+        if every and self.is_deepspeed_enabled:
+            self.attempt.context.progress.note("No step is verified: DeepSpeed holds the gradients.")
+            return 0
+        return every
+
+    def _verify(self, model: nn.Module, num_items_in_batch: Any) -> None:
+        """Compute the step again where that is due: all gradients are there, and nothing has changed them yet."""
+
+        def loss() -> torch.Tensor:
+            assert self._step_loss is not None
+            return self._step_loss
+
+        def again() -> None:
+            model.zero_grad()
+            self._step_loss = None
+            for number, batch in enumerate(self._computed, 1):
+                put_off = number < self._batches and not is_sharded(self.model)
+                with self.accelerator.no_sync(model=model) if put_off else contextlib.nullcontext():
+                    self._backward(model, batch, num_items_in_batch)
+
+        step = self.attempt.state.step + 1
+        if self.verifier.due(step, lambda: self.guard.suspects(float(loss()))):
+            self.verifier.check(step, model, loss, again)
+
+    def _backward(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> torch.Tensor:
+        """Forward and backward of one micro-batch, a piece at a time; its share of the step's loss."""
+        whole: torch.Tensor | None = None
+        for piece in self.at_once.of(inputs):
+            loss: torch.Tensor = super().training_step(model, piece, num_items_in_batch)
+            told = loss if self._text_loss is None else self._text_loss
+            self._step_loss = told if self._step_loss is None else self._step_loss + told
+            whole = loss if whole is None else whole + loss
+        assert whole is not None
+        return whole
 
     def floating_point_ops(self, inputs: Batch) -> int:
         """0: Trainer's count costs 0.4 ms a step; the metrics have their own."""
@@ -144,24 +231,48 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """Runs right before the optimizer: a step that isn't finite is left out here."""
         norm = super()._get_grad_norm(model, grad_norm)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self.meter.grad_norm = float(norm) if norm is not None else 0.0
         assert self._step_loss is not None
-        loss = self._agree_on_step(float(self._step_loss))
+        # The only place where a step waits for the GPU: nothing else asks for a value before the optimizer moves.
+        self.meter.grad_norm, own = numbers(norm if norm is not None else 0.0, self._step_loss)
+        loss = self._agree_on_step(own)
         self._step_loss = None
-        verdict = self.guard.look(loss, self.meter.grad_norm)
         state = self.attempt.state
+        if self._scale_is_too_large(loss):
+            return norm
+        verdict = self.guard.look(loss, self.meter.grad_norm)
         if verdict == "skip":
             state.skipped += 1
             self.attempt.context.progress.warn(
                 f"Step {state.step + 1} is left out: its loss or gradient isn't finite ({state.skipped} so far)."
             )
-            model.zero_grad(set_to_none=True)
+            if self.accelerator.scaler is None:  # which leaves it out itself, and has to see why
+                model.zero_grad(set_to_none=True)
         elif verdict != "fine":
             raise Diverged(verdict, state.step + 1, self._recent_rows())
         else:
             state.loss_sum += loss
             state.loss_steps += 1
         return norm
+
+    def _scale_is_too_large(self, loss: float) -> bool:
+        """Whether only fp16's loss scale made the gradient infinite: it is halved, and the step left out.
+
+        Every run in fp16 begins so, until the scale fits; it is no divergence.
+        """
+        scaler = self.accelerator.scaler
+        if scaler is None or not math.isfinite(loss) or math.isfinite(self.meter.grad_norm):
+            return False
+        if scaler.get_scale() <= LEAST_SCALE:
+            return False
+        if not self._scale_told:
+            self._scale_told = True
+            self.attempt.context.progress.note(
+                "fp16: a step is left out whenever the scale of the loss is too large for it, as in the first ones."
+            )
+        self.meter.grad_norm = 0.0  # not known
+        self.attempt.state.loss_sum += loss
+        self.attempt.state.loss_steps += 1
+        return True
 
     def _agree_on_step(self, loss: float) -> float:
         """The step's loss over all processes; on the way, whether any was told to stop, and rank 0's clock."""
@@ -190,6 +301,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if self.state.global_step == self._handled:  # Trainer asks once more after its loop
             return
         self._handled = self.state.global_step
+        self.saver.look()
         self.meter.count(self.state.global_step)
         self.correction.look()
         self.stopped_by = self.intervals.why_end()
@@ -232,78 +344,17 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             report(self.attempt.state.step, line)
         self._feed_trackers(line)
 
-    # Checkpoints
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save this step, unless the run seems about to diverge: only a good step is worth keeping."""
         if self.guard.calm:
-            self.saver.save()
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        """Every process is here, and writes what is its own: its random state, and its shard of the model."""
-        if is_sharded(self.model):
-            save_shards(folder, self.model, self.optimizer.optimizer)
-            if self.args.should_save:
-                torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
-        else:
-            self.save_model(str(folder), _internal_call=True)
-            self._save_optimizer_and_scheduler(str(folder))
-        self._save_rng_state(str(folder))
-        if not self.args.should_save:
-            return
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
-        self._save_scaler(str(folder))
-        # Without the callbacks' state: a control that said "stop" would stop the resumed run at once.
-        TrainerState(
-            train_batch_size=self.state.train_batch_size,
-            global_step=self.state.global_step,
-            epoch=self.state.epoch,
-            max_steps=self.state.max_steps,
-            num_train_epochs=1,
-        ).save_to_json(str(folder / TRAINER_STATE_NAME))
-        self.attempt.state.elapsed_s = self.attempt.clock.elapsed_s
-        self.attempt.state.save(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self._sharded_at(resume_from_checkpoint):
-            with reading_tensors(Path(resume_from_checkpoint)):
-                super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def take_back(self, folder: Path) -> None:
-        """The weights of checkpoint ``folder``, which may hold its model only."""
-        if self._sharded_at(str(folder)):
-            load_any(folder, self.model, self.optimizer.optimizer)
-        else:
-            self._load_from_checkpoint(str(folder))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The optimizer's state; with a sharded model, or of one, the weights as well."""
-        if checkpoint is None:
-            super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        with reading_tensors(Path(checkpoint)):
-            if not self._sharded_at(checkpoint):
-                super()._load_optimizer_and_scheduler(checkpoint)
-                return
-            load_any(Path(checkpoint), self.model, self.optimizer.optimizer)
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        """The loss scale of fp16."""
-        with reading_tensors(Path(checkpoint)) if checkpoint is not None else contextlib.nullcontext():
-            super()._load_scaler(checkpoint)
-
-    def _sharded_at(self, checkpoint: str) -> bool:
-        return is_sharded(self.model) or (Path(checkpoint) / SHARDS).is_dir()
+            self.saver.save(at_end=bool(self.stopped_by))
+        elif self.stopped_by:
+            self.saver.wait()
 
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-        """Gradients of a sharded model are summed with the last micro-batch only."""
-        self.model.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            self.model.set_requires_gradient_sync(True)
+        """Nothing is put off: each micro-batch's gradients are shared out, since held whole they take all memory."""
+        yield
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Nothing: `_write` reports each line once."""

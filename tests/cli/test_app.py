@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,19 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("line", [["train", "--size", ""], ["plan", "--for", ""], ["train", "--set", ""]])
+def test_completion_imports_nothing_heavy(empty: Path, line: list[str]) -> None:
+    program = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr))\n"
+        "from pretrain_cli.cli.app import run; sys.exit(run([]))"
+    )
+    asked = {"_PTK_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(["ptk", *line]), "COMP_CWORD": str(len(line))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **asked})
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert len(done.stdout.split()) > 3
 
 
 @pytest.mark.parametrize("line", [["train"], ["train", "--find-learning-rate"], ["plan"]])
@@ -325,3 +339,9 @@ def test_warnings_are_in_the_json_object_shown_or_not(ptk, empty: Path) -> None:
     console = Console(json=True, quiet=True)
     make_progress(console).warn("nobody sees it")
     assert console.warnings == ["nobody sees it"]
+
+
+def test_resume_alone_is_the_run_touched_last_and_no_empty_name(ptk) -> None:
+    told = ptk("train", "--resume")
+    assert told.code == 3 and "empty" not in told.err
+    assert ptk("evaluate", "").error_lines[0] == "Error: RUN is empty."

@@ -26,9 +26,9 @@ def test_generate_before_train_names_train_and_prints_no_prompt(ptk) -> None:
 def test_prompts_come_from_the_line_a_file_and_standard_input(tmp_path: Path, monkeypatch) -> None:
     import io
 
-    (tmp_path / "prompts.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "prompts.txt").write_text("one\n\nt\u2028w\x85\x0co\n", encoding="utf-8")
     monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
-    assert _read_prompts(["-", "zero"], tmp_path / "prompts.txt") == ["typed", "zero", "one", "two"]
+    assert _read_prompts(["-", "zero"], tmp_path / "prompts.txt") == ["typed", "zero", "one", "t\u2028w\x85\x0co"]
     with pytest.raises(UsageError):
         _read_prompts([], None)
 

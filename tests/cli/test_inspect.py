@@ -49,6 +49,29 @@ def test_tokens_have_borders_and_ids_and_control_characters_are_pictures(
     assert len(ids.split()) == 32 and ids.split()[0] == "0"
 
 
+def test_each_piece_is_told_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = "".join(json.dumps({"text": f"record {number} of fish"}) + "\n" for number in range(5))
+    for name, content in (
+        ("a.txt", "whales swim " * 9),
+        ("b.jsonl", records + "no json\n"),
+        ("c.txt", "ships sail " * 9),
+    ):
+        Path(name).write_text(content)
+    arguments = ["--vocab-size", "300", "--sequence-length", "1000", "--quiet", "--validation-fraction", "0"]
+    assert run(["prepare", "a.txt", "b.jsonl", "c.txt", *arguments, "--on-error", "skip"]) == 0
+    capsys.readouterr()
+    assert run(["inspect", "--json"]) == 0
+    pieces = json.loads(capsys.readouterr().out)["pieces"]
+    assert {piece["file"] for piece in pieces} == {"a.txt", "b.jsonl", "c.txt"}
+    word = {"a.txt": "whales", "b.jsonl": "fish", "c.txt": "ships"}
+    assert len(pieces) == 7 and all(word[piece["file"]] in piece["text"] for piece in pieces)
+    assert run(["inspect"]) == 0
+    assert "document 1 of b.jsonl, from its start" in capsys.readouterr().out
+
+
 def test_the_statistics_tell_all_there_is_in_80_columns(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

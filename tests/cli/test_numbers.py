@@ -1,4 +1,4 @@
-"""No number that makes no sense reaches the work, from any option or config key."""
+"""No number that makes no sense, and no empty name, reaches the work, from any option or config key."""
 
 from __future__ import annotations
 
@@ -49,3 +49,28 @@ def test_an_option_takes_no_senseless_number(words: tuple[str, ...], option: str
 
 def test_there_are_options_and_keys_to_try() -> None:
     assert len(options()) >= 5 and sum(map(numeric, known_keys())) > 30
+
+
+NAMES = [
+    ("generate", "--model", "", "hello"),
+    ("generate", "--checkpoint", "", "hello"),
+    ("generate", "--against", "", "hello"),
+    ("train", "--run", ""),
+    ("evaluate", ""),
+    ("export", ""),
+    ("runs", "compare", "a", ""),
+    ("runs", "show", ""),
+    ("export", "-o", ""),
+    ("blend", "a", "b", "--output="),
+    ("prepare", "data.txt", "--artifacts", ""),
+    ("config", "show", "--config", ""),
+]
+
+
+@pytest.mark.parametrize("words", NAMES, ids=" ".join)
+def test_an_empty_name_is_not_the_current_folder(words: tuple[str, ...], empty, capfd) -> None:
+    assert run(list(words)) == 2
+    said = capfd.readouterr().err.strip().splitlines()
+    assert said[-2].endswith(" is empty."), said
+    assert said[-1] == "Hint: Name something, or leave it out."
+    assert not list(empty.iterdir())

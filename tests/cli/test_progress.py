@@ -78,7 +78,8 @@ def test_later_ranks_are_silent(monkeypatch) -> None:
 
 def test_the_live_view_leaves_nothing_behind() -> None:
     stream = io.StringIO()
-    progress = LiveProgress(RichConsole(file=stream, width=80, force_terminal=True, highlight=False))
+    terminal = {"TERM": "xterm-256color"}
+    progress = LiveProgress(RichConsole(file=stream, width=80, force_terminal=True, highlight=False, _environ=terminal))
     progress.stage("encoding", 10, "rows")
     progress.advance(5, eta_s=3.0)
     progress.warn("one [odd] document")

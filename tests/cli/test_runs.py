@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -36,7 +37,7 @@ def test_list_shows_each_run(ptk, two_runs) -> None:
 
 
 @pytest.mark.skipif(shutil.which("script") is None, reason="`script` makes the terminal")
-@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("columns", [40, 80, 100, 120])
 def test_a_narrow_terminal_shows_every_name_and_loss_whole(two_runs, columns: int) -> None:
     """In a real terminal, of the width that COLUMNS says; the second run's loss has gone far."""
     far = two_runs.run("second").metrics
@@ -80,9 +81,38 @@ def test_remove_asks_unless_told(ptk, two_runs, monkeypatch) -> None:
     assert two_runs.run_names() == ["second"]
 
 
+@pytest.mark.parametrize(("typed", "left"), [("", 2), ("\n", 2), ("n\n", 2), ("y\n", 1)])
+def test_what_is_typed_decides_and_the_end_of_the_input_is_a_no(
+    ptk, two_runs, monkeypatch, typed: str, left: int
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    outcome = ptk("runs", "remove", "first")
+    assert outcome.code == 0 and "Remove first (" in outcome.err and "Ctrl-C" not in outcome.err
+    assert len(two_runs.run_names()) == left
+
+
 def test_an_unknown_run_names_those_that_exist(ptk, two_runs) -> None:
     outcome = ptk("runs", "show", "thrid")
     assert outcome.code == 4 and "second" in outcome.err
+
+
+def test_show_tells_speed_and_memory_as_training_told_them(ptk, two_runs) -> None:
+    run = two_runs.run("first")
+    write_text(
+        run.metrics, json.dumps({"step": 2, "loss": 3.0, "tokens_per_second": 1000.0, "memory_mb": 600.0}) + "\n"
+    )
+    assert "1,000 tokens/s" in (running := ptk("runs", "show", "first").out) and "600 MB" in running
+    result = {
+        "run": "first", "status": "finished", "steps": 2, "tokens": 512, "tokens_per_second": 900.0, "seconds": 1.0,
+        "train_loss": 3.0, "validation_loss": None, "validation_bits_per_byte": None, "model": "m",
+    }  # fmt: skip
+    write_json(run.record, {**json.loads(run.record.read_text()), "result": result, "peak_memory_bytes": 700_000_000})
+    assert "900 tokens/s" in (ended := ptk("runs", "show", "first").out) and "700 MB" in ended
+    assert "1,000 tokens/s" not in ended and "600 MB" not in ended
 
 
 def test_show_tells_what_a_person_asks_and_json_has_the_whole_record(ptk, two_runs) -> None:

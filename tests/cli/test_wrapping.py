@@ -20,6 +20,14 @@ def test_no_word_or_number_is_cut(width: int) -> None:
     assert all(len(line) <= width or " " not in line for line in lines)
 
 
+def test_a_number_stays_with_its_unit() -> None:
+    text = "start 48 s, steps 10 s, checkpoints 1.1 s, peak 667 MB of 13.2 GB in 3 steps"
+    for width in range(12, 60):
+        lines = break_lines(text, width)
+        assert " ".join(lines) == text
+        assert not any(line.startswith(("s,", "MB", "GB")) for line in lines)
+
+
 def test_a_command_stays_in_one_piece() -> None:
     command = "wandb sync artifacts/runs/first/wandb/offline-run-20260101_100000-abcdefgh"
     assert break_lines(f"W&B is offline. Send it later: {command}", 60) == ["W&B is offline. Send it later:", command]

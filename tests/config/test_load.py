@@ -108,7 +108,7 @@ def test_a_trainer_key_that_ptk_sets_itself_is_refused_with_its_own_name(name) -
 def test_a_changed_copy_is_validated() -> None:
     config = load().config
     assert changed(config, train__seed=5).train.seed == 5
-    with pytest.raises(ValueError, match="seed"):
+    with pytest.raises(ConfigError, match="seed"):
         changed(config, train__seed="x")
 
 
@@ -123,3 +123,10 @@ def test_a_value_that_is_nested_too_deeply_is_no_toml(tmp_path: Path) -> None:
     (tmp_path / "deep.toml").write_text("seed = " + "[" * 100_000)
     with pytest.raises(ConfigError, match=r"deep\.toml isn't valid TOML: it is nested too deeply"):
         load_config(file=tmp_path / "deep.toml")
+
+
+@pytest.mark.parametrize("key", ["data.inputs", "evaluate.on", "evaluate.tasks", "train.teacher", "generate.stop"])
+def test_a_list_holds_no_empty_name(key: str) -> None:
+    """As an unset variable of a shell gives it: ``--teacher "$TEACHER"`` trained without one."""
+    with pytest.raises(ConfigError, match=r"\(set by --set\): a name in it is empty"):
+        load(assignments=[f'{key}=["a", ""]'])

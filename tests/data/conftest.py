@@ -29,7 +29,13 @@ def preparing(tmp_path: Path, byte_level: Path) -> Preparing:
 
     def run(*inputs: Path | str, into: str = "artifacts", tokenizer: Path = byte_level, **data: Any) -> Any:
         artifacts = Artifacts(tmp_path / into)
-        settings = {"inputs": [str(path) for path in inputs], "sequence_length": 32, "add_bos": True, **data}
+        settings = {
+            "inputs": [str(path) for path in inputs],
+            "sequence_length": 32,
+            "packing": "best-fit",
+            "add_bos": True,
+            **data,
+        }
         config = Config.model_validate({"tokenizer": {"path": str(tokenizer)}, "data": settings})
         result = prepare(config, artifacts)
         check_ledger(artifacts)

@@ -87,7 +87,7 @@ def test_skipped_long_records_add_up_in_the_ledger(preparing: Preparing, tmp_pat
     assert ledger.documents.dropped["too_long"] == 1 and ledger.bytes.dropped["too_long"] == len(lines[5])
 
 
-def test_a_document_to_be_cleaned_has_the_limit_and_one_that_is_not_has_none(
+def test_a_document_to_be_judged_as_a_whole_has_the_limit_and_one_that_is_not_has_none(
     preparing: Preparing, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text(PROSE * 20_000, encoding="utf-8")
@@ -95,7 +95,9 @@ def test_a_document_to_be_cleaned_has_the_limit_and_one_that_is_not_has_none(
     inputs = [tmp_path / "a.txt", tmp_path / "b.txt"]
     result, _ = preparing(*inputs, max_record_bytes=LIMIT, into="plain")
     assert result.documents == 2
-    options: dict[str, Any] = {"cleaning": ("nfc",), "on_error": "skip"}
+    result, _ = preparing(*inputs, max_record_bytes=LIMIT, into="by lines", cleaning=("nfc", "personal-data"))
+    assert result.documents == 2 and set(result.cleaning_speed) == {"nfc", "personal-data"}
+    options: dict[str, Any] = {"cleaning": ("nfc", "min-length"), "on_error": "skip"}
     result, artifacts = preparing(*inputs, max_record_bytes=LIMIT, into="cleaned", **options)
     check_ledger(artifacts)
     assert result.documents == 1 and result.dropped == {"too_long": 1}

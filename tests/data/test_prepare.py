@@ -27,10 +27,11 @@ from pretrain_cli.data.rows.reader import open_rows
 from pretrain_cli.data.rows.unpacking import iterate_documents
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError, UsageError
-from pretrain_cli.manifest import Unwritable, read_manifest
+from pretrain_cli.manifest import read_manifest
+from pretrain_cli.manifest_records import Unwritable
 from pretrain_cli.progress import Progress
 from tests.support.messy import UNUSABLE, write_messy
-from tests.support.preparing import PROSE, Preparing, check_ledger, row_bytes, texts, write_jsonl
+from tests.support.preparing import PROSE, Preparing, check_ledger, row_bytes, small_config, texts, write_jsonl
 from tests.support.runs import Heard
 
 
@@ -264,6 +265,22 @@ def test_a_long_document_in_parts_gives_the_ids_of_the_whole(
         assert total == len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def test_a_long_document_is_cleaned_in_parts_as_a_whole_one_is(
+    preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pretrain_cli.data.reading import input_files
+
+    words = ["a ", "me@here.org ", "e\u0301", "\x07", "\r\n", "\n", "\r", "+49 30 1234567 ", "bad cab ", " 10.0.0.1\n"]
+    text = "".join(random.Random(2).choice(words) for _ in range(6000))
+    (tmp_path / "long.txt").write_bytes(text.encode())
+    steps = ("newlines", "control", "nfc", "personal-data")
+    whole, one = preparing(tmp_path / "long.txt", cleaning=steps, into="whole")
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 1000)
+    parts, two = preparing(tmp_path / "long.txt", cleaning=steps, into="parts")
+    assert row_bytes(one) == row_bytes(two) and whole.documents == parts.documents == 1
+    assert read_manifest(one).ledger.bytes == read_manifest(two).ledger.bytes
+
+
 def test_sources_are_weighted_and_counted(tmp_path: Path, byte_level: Path) -> None:
     a = write_jsonl(tmp_path / "a.jsonl", [f"Domain {i}. {PROSE}" for i in range(100)])
     b = write_jsonl(tmp_path / "b.jsonl", [f"General {i}. {PROSE}" for i in range(100)])
@@ -343,16 +360,16 @@ def test_input_that_changes_while_it_is_read_is_an_error(tmp_path: Path, byte_le
     assert not prepare(config, Artifacts(tmp_path / "out")).reused
 
 
-def test_a_warning_for_each_of_many_files_is_shown_for_some_and_kept_for_all(
-    preparing: Preparing, tmp_path: Path
-) -> None:
+def test_a_note_for_each_of_many_files_is_shown_for_some_and_kept_for_all(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     for number in range(9):
         (tmp_path / "old" / f"{number}.txt").write_bytes(f"{number}. Ein Übel, naïve Käufer. {PROSE}".encode("cp1252"))
-    result, artifacts = preparing(tmp_path / "old")
-    assert sum("isn't UTF-8" in text for text in result.warnings) == 5
-    assert any("and 4 more like these" in text for text in result.warnings)
+    heard, artifacts = Heard(), Artifacts(tmp_path / "artifacts")
+    result = prepare(small_config(tmp_path / "old"), artifacts, heard)
+    assert sum("isn't UTF-8" in text for text in heard.notes) == 5
+    assert any("and 4 more like these" in text for text in heard.notes)
     assert len(read_manifest(artifacts).notes) == 9
+    assert not any("UTF-8" in text for text in (*result.warnings, *heard.warnings))  # nothing is lost
 
 
 def test_a_second_prepare_into_the_folder_says_who_holds_it(preparing: Preparing, tmp_path: Path) -> None:
@@ -471,7 +488,7 @@ def test_shards_encoded_apart_give_the_rows_of_one_run(
             with pytest.raises(DataError, match="shards aren't finished"):
                 prepare(without_shard(config), apart, merge=True)
         with monkeypatch.context() as patch:
-            patch.setattr("pretrain_cli.data.prepare.hash_files", None)  # reads its own shards only
+            patch.setattr("pretrain_cli.data.prepare.find_inputs", None)  # reads its own shards only
             prepare(config, apart)
         assert not apart.manifest.exists()
     ran: list[object] = []
@@ -531,7 +548,7 @@ def test_a_failing_prepare_leaves_the_last_output_whole(preparing: Preparing, tm
     before, manifest = row_bytes(artifacts), artifacts.manifest.read_bytes()
     path.write_text(path.read_text() + "not json\n")
     with pytest.raises(DataError, match="line 51"):
-        preparing(path, sequence_length=64)
+        preparing(path, sequence_length=64, on_error="fail")
     assert row_bytes(artifacts) == before and artifacts.manifest.read_bytes() == manifest
 
 

@@ -116,6 +116,8 @@ def test_folders_and_globs_are_read_in_the_order_of_names(tmp_path: Path) -> Non
         (tmp_path / name).write_text(name)
     assert documents(tmp_path) == ["a.txt", "b.txt", "sub/c.md"]
     assert documents(tmp_path / "*.txt") == ["a.txt", "b.txt"]
+    assert documents(tmp_path / "*") == ["a.txt", "b.txt", "sub/c.md"]  # as an unquoted one, which the shell expands
+    assert documents(tmp_path / "**" / "*.*") == ["a.txt", "b.txt", "sub/c.md"]
 
 
 def test_an_fsspec_address_is_read_like_a_file() -> None:

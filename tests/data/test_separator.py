@@ -15,6 +15,7 @@ from pretrain_cli.errors import ConfigError
 from pretrain_cli.evaluation.texts import collect_texts
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.progress import Progress
+from pretrain_cli.storage import write_sealed_json
 from pretrain_cli.training.rows.prepared import check_prepared
 from tests.support.preparing import PROSE, Preparing, texts
 
@@ -101,7 +102,7 @@ def test_rows_separated_by_a_literal_backslash_n_are_prepared_again_and_the_chan
     prepare(config, artifacts)
     manifest = json.loads(artifacts.manifest.read_text())
     manifest["request"]["document_separator"] = r"\n\n"
-    artifacts.manifest.write_text(json.dumps(manifest))
+    write_sealed_json(artifacts.manifest, manifest)
     progress = Notes()
     assert not prepare(config, artifacts, progress).reused
     assert any(r"document_separator was '\\n\\n', is '\n\n'" in note for note in progress.notes), progress.notes

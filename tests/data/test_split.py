@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
+from pretrain_cli.data.choosing import split as rules
 from pretrain_cli.data.choosing import tokenizer_choice
-from pretrain_cli.data.choosing.split import HeldOut, hold_out, hold_out_amply
+from pretrain_cli.data.choosing.duplicates import drop_repeated, same_sides, same_text
+from pretrain_cli.data.choosing.split import Block
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.manifest import Manifest, read_manifest
 from tests.support.preparing import texts, write_jsonl
 
 FRACTION = 0.05
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which documents are held out whole, and how many bytes of the ends of others."""
+
+    whole: np.ndarray
+    tails: np.ndarray
+
+
+def hold_out(
+    sizes: np.ndarray, names: np.ndarray, kinds: np.ndarray, fraction: float, split: str, seed: int, lot: int = 70
+) -> HeldOut:
+    """The choice from documents that come ``lot`` at a time, with the copies of a text on one side."""
+
+    def blocks() -> Iterator[Block]:
+        for at in range(0, len(sizes), lot):
+            yield Block(at, sizes[at : at + lot], names[at : at + lot], kinds[at : at + lot])
+
+    states = np.zeros(len(sizes), np.uint8)
+    found = rules.hold_out(blocks, states, fraction, split, seed)
+    same_sides(blocks, states, found, Path(tempfile.gettempdir()))
+    tails = np.zeros(len(sizes), np.int64)
+    tails[list(found)] = list(found.values())
+    return HeldOut(states == rules.HELD, tails)
+
+
+def hold_out_amply(
+    sizes: np.ndarray, names: np.ndarray, kinds: np.ndarray, fraction: float, split: str, seed: int
+) -> HeldOut:
+    likely = hold_out(sizes, names, kinds, rules.ample_fraction(fraction), split, seed)
+    own = rules.may_end_early(sizes, fraction)
+    return HeldOut(likely.whole | rules.may_be_held(names, fraction, seed), np.where(own, own, likely.tails))
 
 
 def hashes(many: int, seed: int = 0) -> np.ndarray:
@@ -64,6 +104,13 @@ def test_kinds_with_few_small_documents_are_taken_together() -> None:
     sizes = [1000] * len(kinds)
     found = held(sizes, kinds)
     assert found.whole.sum() == 3 and len(set(np.array(kinds)[found.whole])) > 1
+
+
+def test_a_few_short_documents_beside_many_records_have_a_part_in_the_figures() -> None:
+    kinds, sizes = [0] * 9 + [1] * 200, [1700] * 9 + [40] * 200
+    found = [held(sizes, kinds, seed) for seed in range(20)]
+    assert sum(each.whole[:9].sum() == 1 for each in found) > 12  # before: none of them
+    assert all(0.02 < share(sizes, each, slice(9, None)) < 0.08 for each in found)
 
 
 def test_something_is_held_out_of_two_short_documents() -> None:
@@ -135,3 +182,78 @@ def test_a_mixed_folder_is_held_out_by_kind_and_said(mixed: Path, tmp_path: Path
 def test_data_of_before_says_how_it_was_split(mixed: Path, tmp_path: Path) -> None:
     _, manifest = prepared(mixed, tmp_path / "out", split="tail")
     assert manifest.settings.split == "tail" and manifest.held_out is not None
+
+
+def reference(
+    sizes: np.ndarray, names: np.ndarray, kinds: np.ndarray, fraction: float, split: str, seed: int
+) -> HeldOut:
+    """The same rules with all documents in memory, as ptk had them before it took some at a time."""
+    whole, tails = np.zeros(len(sizes), bool), np.zeros(len(sizes), np.int64)
+    budget = fraction * float(sizes.sum())
+
+    def last() -> tuple[np.ndarray, np.ndarray]:
+        whole, tails = np.cumsum(sizes[::-1])[::-1] <= budget, np.zeros(len(sizes), np.int64)
+        if not whole.any():
+            if sizes[-1] > rules.HELD_OUT_AT_MOST * budget:
+                tails[-1] = int(budget)
+            else:
+                whole[-1] = True
+        return whole, tails
+
+    if len(sizes) == 1:
+        tails[0] = int(budget)
+    elif split == "hash":
+        whole = rules._draw(names, seed) < fraction
+    elif split == "tail":
+        whole, tails = last()
+    else:
+        tails = rules._ends(sizes, fraction, budget)
+        small = np.flatnonzero(tails == 0)
+        draws = rules._draw(names[small], seed)
+        whole[small] = rules._of_each_kind(sizes[small], draws, kinds[small], fraction, bool(tails.any()))
+        if not whole.any() and not tails.any():
+            whole, tails = last()
+    if whole.all():
+        whole[0] = False
+    firsts = same_text(names)
+    copied = np.bincount(firsts, minlength=len(sizes))[firsts] > 1
+    tails[copied] = 0
+    trained = np.zeros(len(sizes), bool)
+    trained[firsts[~whole]] = True
+    return HeldOut(whole & ~trained[firsts], tails)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 2500), st.integers(1, 4), st.sampled_from(["spread", "hash", "tail"]), st.integers(0, 9**9),
+    st.sampled_from([1, 70, 999, 10**6]), st.sampled_from([0.0005, 0.05, 0.5]),
+)  # fmt: skip
+def test_some_documents_at_a_time_give_the_choice_of_all_at_once(
+    many: int, kinds: int, split: str, seed: int, lot: int, fraction: float
+) -> None:
+    if lot == 1:
+        many = min(many, 50)
+    rng = np.random.default_rng(seed)
+    sizes = (rng.pareto(1.0, many) * 500 + 1).astype(np.int64)
+    names = hashes(many, seed)[rng.integers(0, many, many)] if seed % 2 else hashes(many, seed)
+    of_kind = (rng.random(many) ** 4 * kinds).astype(np.int64)
+    found = hold_out(sizes, names, of_kind, fraction, split, seed, lot)
+    wanted = reference(sizes, names, of_kind, fraction, split, seed)
+    assert found.whole.tolist() == wanted.whole.tolist() and found.tails.tolist() == wanted.tails.tolist()
+
+
+def test_repeated_texts_are_found_on_disk_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pretrain_cli.data.choosing import partitions
+
+    monkeypatch.setattr(partitions, "RUN_RECORDS", 100)
+    names = hashes(3000)[np.random.default_rng(5).integers(0, 3000, 5000)]
+
+    def blocks() -> Iterator[Block]:
+        for at in range(0, 5000, 77):
+            own = names[at : at + 77]
+            yield Block(at, np.ones(len(own), np.int64), own, np.zeros(len(own), np.int64))
+
+    states = np.zeros(5000, np.uint8)
+    drop_repeated(blocks, states, 2, tmp_path)
+    assert np.array_equal(states == 0, same_text(names) == np.arange(5000))
+    assert not list(tmp_path.iterdir()), "what was spilled is gone"

@@ -14,9 +14,13 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import DataError, ModelError
+from pretrain_cli.evaluation.models import open_model
 from pretrain_cli.evaluation.run import evaluate, weights_at_hand
+from pretrain_cli.evaluation.scoring import score_text
+from pretrain_cli.evaluation.text_documents import Text, TextDocument
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import Progress
+from pretrain_cli.runs.verification import verify
 from pretrain_cli.storage import write_json
 from tests.support.tiny import SAMPLE, make_model
 
@@ -108,6 +112,31 @@ def test_the_report_is_strict_json_and_the_page_needs_no_network(tmp_path: Path,
     }  # fmt: skip
     page = result.page.read_text()
     assert "viewport" in page and "src=" not in page and "<link" not in page
+
+
+def test_a_report_on_other_texts_stands_beside_the_first(tmp_path: Path, model: Path) -> None:
+    first = evaluate_file(tmp_path, model, SAMPLE * 4, context=64, samples=0)
+    kept = first.report.read_bytes()
+    (tmp_path / "two words.txt").write_text(SAMPLE)
+    artifacts = Artifacts(tmp_path / "artifacts")
+    config = Config(evaluate=EvaluateConfig(on=(str(tmp_path / "two words.txt"),), context=64, samples=0))
+    other = evaluate(config, artifacts, models=[str(model)])
+    assert (other.report.name, other.page.name) == ("report-two-words.json", "report-two-words.html")
+    assert other.page.is_file() and json.loads(other.report.read_text())["models"][0]["texts"][0]["name"] == "two words"
+    sampled = evaluate_file(tmp_path, model, SAMPLE * 4, context=64, samples=0, sample=200)
+    assert sampled.report.name.endswith("-sample.json") and first.report.read_bytes() == kept
+    assert not verify(artifacts).differs
+    again = evaluate_file(tmp_path, model, SAMPLE * 4, context=64, samples=0)
+    assert again.report == first.report and first.report.read_bytes() != kept
+
+
+def test_the_speed_counts_each_token_once_however_windows_overlap(tmp_path: Path, model: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+    text = Text.measured("a", lambda: iter([TextDocument.whole("a", SAMPLE * 20)]))
+    opened = open_model(find_model(str(model), Artifacts(tmp_path)), Artifacts(tmp_path), "cpu", torch.float32, 64)
+    sums = score_text(opened, text, stride=None, batch_tokens=64, on_bytes=lambda *done: told.append(done))
+    _, tokens, processed = told[-1]
+    assert tokens == sums.token_counts.sum() and 1.7 * tokens < processed < 2.3 * tokens
 
 
 def test_a_sample_scores_about_as_many_bytes_as_asked_for(tmp_path: Path, model: Path) -> None:

@@ -14,8 +14,11 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.cli.export import _next
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.exporting.run import export
-from pretrain_cli.manifest import InputRecord, Manifest, SourceRecord, write_manifest
+from pretrain_cli.manifest import Manifest, write_manifest
+from pretrain_cli.manifest_records import InputRecord, SourceRecord
+from pretrain_cli.model.gguf_reading import convert_gguf
 from pretrain_cli.storage import write_json
+from pretrain_cli.tokenizer.chat import read_chat_template
 from tests.support.tiny import make_model
 
 
@@ -51,6 +54,26 @@ def test_an_ollama_export_has_a_modelfile_beside_the_weights(tmp_path: Path) -> 
     assert (result.path / "Modelfile").read_text().startswith(f"FROM ./{result.files[0].name}")
 
 
+def test_a_chat_template_goes_along_into_gguf_and_back(tmp_path: Path) -> None:
+    """Beside the tokenizer, or in its config as in older models; without one the prompt stays as it is."""
+    gguf = pytest.importorskip("gguf")
+    template = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
+    for name, file in {"beside": "chat_template.jinja", "inside": "tokenizer_config.json", "none": ""}.items():
+        folder = make_model(tmp_path / name)
+        if name == "beside":
+            (folder / file).write_text(template)
+        elif name == "inside":
+            write_json(folder / file, {**json.loads((folder / file).read_text()), "chat_template": template})
+        result = export(Artifacts(tmp_path / "artifacts"), to="ollama", run=str(folder))
+        fields = gguf.GGUFReader(result.files[0]).fields
+        assert fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_F16
+        found = fields["tokenizer.chat_template"].contents() if "tokenizer.chat_template" in fields else ""
+        assert found == (template if file else "")
+        assert ("TEMPLATE" in (result.path / "Modelfile").read_text()) == (not file)
+        back = read_chat_template(convert_gguf(result.files[0], Artifacts(tmp_path / "back")))
+        assert (back.text if back is not None else "") == found
+
+
 @pytest.mark.parametrize(
     ("shape", "record", "context"),
     [
@@ -70,7 +93,8 @@ def test_ollama_gets_the_context_that_the_model_has(
     write_json(config, {**json.loads(config.read_text()), **shape})
     write_json(run.record, {**record, "versions": {}})
     result = export(artifacts, to="ollama", run="First")
-    assert f"PARAMETER num_ctx {context}\n" in (result.path / "Modelfile").read_text()
+    written = (result.path / "Modelfile").read_text()
+    assert f"PARAMETER num_ctx {context}\n" in written and f"PARAMETER num_predict {min(context, 256)}\n" in written
     assert _next(result)[0] == f"ollama create first -f {result.path / 'Modelfile'}"
 
 
@@ -78,8 +102,9 @@ def test_a_checkpoint_is_exported_without_what_only_training_needs(tmp_path: Pat
     artifacts = Artifacts(tmp_path / "artifacts")
     run = artifacts.run("first")
     folder = make_model(run.checkpoint(3))
-    for name in ("trainer_state.json", "ptk.json", "manifest.json"):
+    for name in ("trainer_state.json", "ptk.json"):
         (folder / name).write_text("{}")
+    (folder / "manifest.json").write_text('{"step": 3, "files": {}}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     write_json(run.record, {"steps": 9, "versions": {}})
     result = export(artifacts, run="first", checkpoint="3")
@@ -142,6 +167,7 @@ def manifest(**fields: object) -> Manifest:
     tokens = dict.fromkeys(("encoded", "marks", "repeated", "made", "train", "validation"), 0)
     return Manifest.model_validate(
         {
+            "fingerprint": "",
             "settings": {"sequence_length": 64},
             "tokenizer": {"fingerprint": "", "vocab_size": 400},
             "train": {},
@@ -150,6 +176,15 @@ def manifest(**fields: object) -> Manifest:
             **fields,
         }
     )
+
+
+def test_only_files_that_gave_text_are_told() -> None:
+    one = (InputRecord(path="/home/someone/whale.txt", size=12, hash="ab"),)
+    assert manifest(inputs=one).told_inputs == "whale.txt"
+    kinds = {"pdf": {"files": 11, "bytes": 1}, "txt": {"files": 20, "bytes": 1}}
+    account = {"files": 33, "read": kinds, "skipped": [{"reason": "empty", "kind": "txt", "files": 2, "bytes": 0}]}
+    assert manifest(inputs=one * 33, input_files=account).told_inputs == "31 files (txt 20, pdf 11)"
+    assert manifest().told_inputs == ""
 
 
 def test_the_card_tells_what_the_records_say(tmp_path: Path) -> None:

@@ -109,6 +109,21 @@ def test_a_push_makes_a_private_repository_with_every_file_of_the_export(hub: Hu
     assert result.address.endswith("me/whale")
 
 
+def test_a_push_sends_nothing_that_lay_in_the_folder_before(hub: Hub, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "secrets.env").write_text("TOKEN=1")
+    (mine / "novel[1].txt").write_text("unpublished")
+    result = export(
+        Artifacts(tmp_path / "artifacts"),
+        to="gguf",
+        run=str(make_model(tmp_path / "tiny[1]")),
+        output=mine,
+        push_to_hub="me/whale",
+    )
+    assert hub.files.keys() == {file.name for file in result.files} == {"tiny[1]-f16.gguf"}
+
+
 def test_the_card_that_is_pushed_names_the_repository_and_passes_the_hubs_check(hub: Hub, tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "artifacts")
     run = artifacts.run("first")

@@ -10,14 +10,12 @@ import pytest
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import UsageError
 from pretrain_cli.exporting import owned
+from pretrain_cli.exporting.blend import blend
 from pretrain_cli.exporting.owned import check_ours, move_in
 from pretrain_cli.exporting.run import export
 from pretrain_cli.storage import move_file
+from tests.support.preparing import everything
 from tests.support.tiny import make_model
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -122,3 +120,53 @@ def test_folders_beside_an_export_that_only_sound_like_temporary_ones_are_kept(t
     for to in ("hf", "gguf", "hf"):
         export(Artifacts(tmp_path / "artifacts"), to=to, run=model, output=tmp_path / ("out" if to == "hf" else "g"))
     assert [(folder / "mine.txt").read_text() for folder in theirs] == ["mine"] * 3
+
+
+@pytest.mark.parametrize("kind", ["file", "link to a file", "link to a folder", "broken link", "pipe"])
+@pytest.mark.parametrize("to", ["hf", "gguf", "blend"])
+def test_a_name_that_is_not_a_folders_is_left_as_it_is(tmp_path: Path, model: str, to: str, kind: str) -> None:
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    if kind == "file":
+        out.write_text("thesis")
+    elif kind == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no pipes with names")
+        os.mkfifo(out)
+    else:
+        if kind == "link to a file":
+            mine.write_text("thesis")
+        elif kind == "link to a folder":
+            mine.mkdir()
+        out.symlink_to(mine)
+    before = out.lstat()
+    artifacts = Artifacts(tmp_path / "artifacts")
+    with pytest.raises(UsageError, match="not a folder: it would be lost") as caught:
+        if to == "blend":
+            blend(artifacts, first=model, second=model, output=out)
+        else:
+            export(artifacts, run=model, output=out, to=to)
+    after = out.lstat()
+    assert (after.st_mode, after.st_ino, after.st_mtime_ns) == (before.st_mode, before.st_ino, before.st_mtime_ns)
+    assert "--output DIR" in caught.value.hint and (kind != "link to a file" or mine.read_text() == "thesis")
+
+
+def test_the_file_that_names_the_latest_run_and_a_file_on_the_way_are_left_as_they_are(
+    tmp_path: Path, model: str
+) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts")
+    artifacts.root.mkdir()
+    artifacts.latest.write_text("a\n")
+    for out in (artifacts.latest, artifacts.latest / "inside"):
+        with pytest.raises(UsageError):
+            export(artifacts, run=model, output=out)
+    assert artifacts.latest.read_text() == "a\n"
+
+
+def test_what_appears_in_the_folder_while_the_model_is_opened_is_kept(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr("pretrain_cli.exporting.run.open_with_transformers", lambda _: out.write_text("thesis"))
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        export(Artifacts(tmp_path / "artifacts"), run=model, output=out)
+    assert out.read_text() == "thesis"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import random
 import re
@@ -21,23 +20,6 @@ from tests.faults.sweep import Sweep, untold
 
 DAMAGES = ("byte", "digit", "cut")
 """The middle byte has another bit; a digit near the middle is another one; the second half is gone."""
-
-
-VERIFIES = importlib.util.find_spec("pretrain_cli.cli.verify") is not None
-"""Whether there is ``ptk doctor --verify``, and with it the records of what a model consists of."""
-UNNOTICED = {
-    ("train --resume", "metrics.jsonl"): "a log: no weight depends on it",
-    ("export", "metrics.jsonl"): "the card shows other curves",
-    ("export", "curves.png"): "a picture, copied as it is",
-    ("export", "data/manifest.json"): "the card names no inputs",
-    ("runs", ""): "lists show what can be read",
-}
-"""(command, end of a file's name) → why a command may go on with other figures, and not say so."""
-
-
-def may_be_silent(verdict: Verdict) -> bool:
-    """Whether a command needn't notice this file."""
-    return any(verdict.reader.startswith(reader) and verdict.path.endswith(end) for reader, end in UNNOTICED)
 
 
 @dataclass(frozen=True)
@@ -89,8 +71,7 @@ def readers(texts: Path, root: Path) -> list[Reader]:
         Reader("runs show", ("runs", "show", "a", *at), _printed),
         Reader("runs compare", ("runs", "compare", "a", "a2", *at), _printed),
     ]
-    verify = Reader("doctor --verify", ("doctor", "--verify", *at), lambda *_: None)
-    return [*found, verify] if VERIFIES else found
+    return [*found, Reader("doctor --verify", ("doctor", "--verify", *at), lambda *_: None)]
 
 
 def _below(*parts: str) -> Callable[[Ended, Path], object]:
@@ -194,10 +175,13 @@ def table(verdicts: Sequence[Verdict]) -> str:
     for path in dict.fromkeys(kind_of(verdict.path) for verdict in verdicts):
         cells = []
         for name in names:
-            those = [v for v in verdicts if kind_of(v.path) == path and v.reader == name]
+            told = {v.damage: v.verdict.split(":")[0] for v in verdicts if kind_of(v.path) == path and v.reader == name}
+            noticed = {damage: verdict for damage, verdict in told.items() if verdict != "harmless"}
+            alike = len(set(told.values())) == 1
             cells.append(
-                ", ".join(f"{v.damage}: {v.verdict.split(':')[0]}" for v in those if v.verdict != "harmless") or "–"
-            )
+                next(iter(noticed.values())) if noticed and alike
+                else ", ".join(f"{verdict} ({damage})" for damage, verdict in noticed.items()) or "–"
+            )  # fmt: skip
         lines.append(f"| {path} | {' | '.join(cells)} |")
     counts = Counter(verdict.verdict.split(":")[0] for verdict in verdicts)
     return "\n".join([*lines, "", ", ".join(f"{kind}: {number:,}" for kind, number in counts.items())])

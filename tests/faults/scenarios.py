@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pretrain_cli.manifest import INPUT_LIST
 from tests.support.runs import CLOCKS
 
 Words = Sequence[str]
@@ -155,9 +156,13 @@ def _content(path: Path) -> str:
 
 
 TIMES = {
+    "xxh3",  # of the other values
+    "inputs_hashed_ns",
+    "inputs_stamp",  # empty while a file is too young to be known by its time
     "checksum",
     "seconds",
     "elapsed_s",
+    "began_s",
     "at",
     "started",
     "ended",
@@ -177,8 +182,12 @@ def _without_times(name: str, value: Any) -> Any:
     if name == "trainer_state.json":
         return value["global_step"]
     if name == "manifest.json" and "step" in value:  # of a checkpoint: the files themselves are compared
-        return {**value, "files": sorted(value["files"])}
-    return {key: _without_times(name, each) for key, each in value.items() if key not in TIMES | ABOUT_THE_START}
+        kept = {key: each for key, each in value.items() if key not in TIMES}
+        return {**kept, "files": sorted(value["files"])}
+    if name == "manifest.json" and isinstance(value.get("files"), dict):  # the list of inputs has times in it
+        value = {**value, "files": {key: each for key, each in value["files"].items() if key != INPUT_LIST}}
+    left_out = TIMES | ABOUT_THE_START | ({"files"} if name == "run.json" else set())  # those have times in them
+    return {key: _without_times(name, each) for key, each in value.items() if key not in left_out}
 
 
 def copy_start(start: Path, root: Path) -> None:

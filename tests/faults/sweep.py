@@ -199,7 +199,7 @@ def lose_unsynced(root: Path, start: Path, log: Path) -> None:
             durable[path] = size
         elif call in ("open", "write", "copy", "truncate"):
             written.add(path)
-        elif call == "rename":
+        elif call == "rename" and not (root / source.lstrip("/")).exists():  # the disturbed call is listed, not done
             for known in [known for known in written if known == source or known.startswith(source + "/")]:
                 moved = path + known.removeprefix(source)
                 written.add(moved)

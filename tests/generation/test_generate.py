@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pretrain_cli.artifacts import Artifacts
@@ -25,13 +29,15 @@ from pretrain_cli.generation.engines.row_products import (
     fastest_product,
     sensible_threads,
 )
-from pretrain_cli.generation.prompts import fit_prompt
+from pretrain_cli.generation.prompts import fit_prompt, prompt_ids
 from pretrain_cli.generation.results import GeneratedText
 from pretrain_cli.generation.run import generate
 from pretrain_cli.generation.sampling import DrawnToken, Sampler
 from pretrain_cli.generation.text_stream import TextStream
 from pretrain_cli.model.files import read_model_json, read_weights, weight_files
 from pretrain_cli.progress import Progress
+from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
+from pretrain_cli.tokenizer.middles import find_middle_tokens
 from tests.support.tiny import OTHER_SHAPES, SAMPLE, make_model, make_tokenizer
 
 torch.set_num_threads(1)
@@ -48,6 +54,38 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def write(model: Path, prompts: list[str], on_text=None, **settings: object) -> list[GeneratedText]:
     config = Config(generate=GenerateConfig(**{"max_tokens": 24, **settings}))
     return generate(config, Artifacts(model.parent), prompts=prompts, model=str(model), on_text=on_text).samples
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("num_attention_heads", 3, "don't go together"),
+        ("num_attention_heads", 8, "rows instead of"),
+        ("num_attention_heads", 0, "at least 1"),
+        ("num_attention_heads", "x", "'x'"),
+        ("num_attention_heads", None, "None"),
+        ("num_attention_heads", 2.5, "2.5"),
+        ("num_key_value_heads", -2, "-2"),
+        ("head_dim", 7, "don't go together"),
+        ("head_dim", -2, "at least 1"),
+        ("num_hidden_layers", 1, "1 layer"),
+        ("num_hidden_layers", 5, "lack"),
+        ("hidden_size", "wide", "'wide'"),
+        ("rope_parameters", {"rope_type": "llama3"}, "missing"),
+        ("max_position_embeddings", -1, "-1"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_weights_is_named(tmp_path: Path, key: str, value: object, told: str) -> None:
+    folder = make_model(tmp_path / "model")
+    settings = read_model_json(folder / "config.json")
+    if key == "hidden_size":
+        del settings["head_dim"]
+    (folder / "config.json").write_text(json.dumps(settings | {key: value}))
+    with pytest.raises(ModelError) as caught:
+        shape = llama_shape(read_model_json(folder / "config.json"))
+        assert shape is not None
+        LlamaShapedEngine(read_weights(weight_files(folder)), shape, "cpu", torch.float32)
+    assert told in caught.value.message and caught.value.hint
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
@@ -431,3 +469,41 @@ def test_nan_weights_are_a_model_error(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     with pytest.raises(ModelError):
         write(folder, ["x"])
+
+
+def test_a_middle_is_written_between_prompt_and_suffix(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "coder", vocab_size=420)
+    with pytest.raises(UsageError, match="no control tokens"):
+        write(base, ["def area(r):"], suffix="return area")
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<fim_prefix>", "<fim_suffix>", "<fim_middle>"])
+    tokenizer.save(str(base / "tokenizer.json"))
+    filled = write(base, ["def area(r):"], suffix="return area", greedy=True, max_tokens=8)[0]
+    typed = "<fim_prefix>def area(r):<fim_suffix>return area<fim_middle>"
+    assert filled.ids == write(base, [typed], greedy=True, max_tokens=8)[0].ids
+    assert (filled.prompt, filled.suffix) == ("def area(r):", "return area")
+    with pytest.raises(UsageError, match="--chat"):
+        write(base, ["def area(r):"], suffix="return area", chat=True)
+
+
+@given(st.integers(0, 90), st.integers(1, 90), st.integers(8, 64), st.integers(1, 40))
+def test_text_around_a_middle_is_cut_to_what_is_nearest_to_it(
+    prompts_tokenizer: tuple[Tokenizer, TokenizerInfo], before: int, after: int, context: int, room: int
+) -> None:
+    tokenizer, info = prompts_tokenizer
+    config = GenerateConfig(suffix="9" * after, max_tokens=room)
+    ids, warning = prompt_ids("7" * before, config, tokenizer, info, context, "coder")
+    tokens = find_middle_tokens(tokenizer)
+    assert tokens is not None and len(ids) < context
+    assert [index for index in ids if index >= tokens.prefix] == [tokens.prefix, tokens.suffix, tokens.middle]
+    seen = tokenizer.decode(ids)
+    assert (seen == "7" * before + "9" * after) is not bool(warning)
+
+
+@pytest.fixture(scope="module")
+def prompts_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, TokenizerInfo]:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = make_tokenizer(folder)
+    tokenizer.add_special_tokens(["<fim_prefix>", "<fim_suffix>", "<fim_middle>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer, read_tokenizer(folder)

@@ -63,8 +63,9 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
 
 def test_devices_that_are_not_there_are_config_errors() -> None:
     assert devices.choose_device("cpu").value == "cpu"
-    with pytest.raises(ConfigError):
-        devices.choose_device("toaster")
+    for name in ("toaster", "meta", "hpu"):
+        with pytest.raises(ConfigError, match="There is no device"):
+            devices.choose_device(name)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="cuda"):
             devices.choose_device("cuda")
@@ -83,6 +84,7 @@ def test_precision_on_a_cpu_follows_the_timing(monkeypatch, ratio: float, chosen
 def test_precision_on_a_gpu_follows_its_capability_without_emulation(monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: asked.append(including_emulation))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     assert devices.choose_precision("auto", "cuda").value == "fp32" and asked == [False]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
@@ -16,23 +15,12 @@ from pretrain_cli.evaluation.run import evaluate
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.probes import check_causal, head_is_plain, keeps_documents_apart
 from pretrain_cli.training.run import train
+from tests.support.families import build, saved
 from tests.support.runs import Heard, prepare_text, record_of, small
-from tests.support.tiny import SAMPLE, make_tokenizer
+from tests.support.tiny import SAMPLE
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.2,
-}  # fmt: skip
-OPT = {**SIZES, "ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2}
-MAMBA = {**SIZES, "state_size": 8, "expand": 2, "conv_kernel": 4, "time_step_rank": 4}
 APART = ["llama", "qwen3", "gpt2", "gpt_neox", "mistral", "gemma"]
 ACROSS = ["opt", "mamba", "bloom", "rwkv"]
-
-
-def build(family: str, **values: Any) -> PreTrainedModel:
-    torch.manual_seed(0)
-    settings = {"opt": OPT, "mamba": MAMBA, "rwkv": {**MAMBA, "attention_hidden_size": 32}}.get(family, SIZES)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**settings, **values}))
 
 
 @pytest.mark.parametrize("family", APART + ACROSS)
@@ -72,12 +60,12 @@ def test_a_head_with_a_bias_is_not_plain() -> None:
     assert head_is_plain(build("llama")) and not head_is_plain(build("gptj", rotary_dim=4))
 
 
-def saved(folder: Path, family: str, **values: Any) -> Path:
-    tokenizer = make_tokenizer(folder)
-    build(family, vocab_size=tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=1, **values).save_pretrained(
-        folder
-    )
-    return folder
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "gemma2", "cohere", "gptj"])
+def test_what_a_models_code_hands_on_tells_the_same_without_weights(family: str) -> None:
+    values = {"rotary_dim": 4} if family == "gptj" else {}
+    with torch.device("meta"):
+        outline = build(family, **values)
+    assert head_is_plain(outline) is head_is_plain(build(family, **values))
 
 
 @pytest.fixture

@@ -17,14 +17,15 @@ from pretrain_cli.cli.app import run
 from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config, TrainConfig
 from pretrain_cli.errors import DataError, ModelError, UsageError
+from pretrain_cli.model.accelerators import ACCELERATORS
 from pretrain_cli.model.build import scratch_model
 from pretrain_cli.model.sizes import named_shape
 from pretrain_cli.planning import probe
-from pretrain_cli.planning.accelerators import ACCELERATORS, TargetMachine, all_reduce_seconds, parse_machine
-from pretrain_cli.planning.estimate import Setup, count_model, memory_needed, ways_to_fit
+from pretrain_cli.planning.accelerators import TargetMachine, all_reduce_seconds, parse_machine
 from pretrain_cli.planning.run import plan_training
 from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.plan import make_plan
+from pretrain_cli.training.measuring.estimate import Setup, count_model, memory_needed, ways_to_fit
 from pretrain_cli.training.measuring.forecast import Duration, save_seconds, whole_duration
 from tests.support.tiny import make_model
 
@@ -70,12 +71,20 @@ def test_activations_counted_without_weights_are_those_of_a_real_forward_pass(pr
     assert counts.parameters == real.num_parameters() and hidden.requires_grad
 
 
+def test_a_model_of_one_layer_is_counted_too() -> None:
+    one, two = (count_model(model(layers).config, build, 64, False, "fp32") for layers in (1, 2))
+    assert one.activations_per_row + one.layer_per_row == pytest.approx(two.activations_per_row, rel=0.01)
+
+
 def test_a_machine_is_read_both_ways_and_an_unknown_one_names_the_nearest() -> None:
     assert parse_machine("h100x8") == parse_machine("8xH100") == TargetMachine(ACCELERATORS["h100"], 8)
     for name in ACCELERATORS:
         assert parse_machine(name) == TargetMachine(ACCELERATORS[name], 1)
         assert parse_machine(f"{name}x2") == parse_machine(f"2x{name}") == TargetMachine(ACCELERATORS[name], 2)
     assert parse_machine("a100-40").count == 1 and parse_machine("h100x64").nodes == 8
+    for count in ("0", "100001", "9" * 5000):
+        with pytest.raises(UsageError, match="can't be planned"):
+            parse_machine(f"h100x{count}")
     with pytest.raises(UsageError, match="h10") as caught:
         parse_machine("h10x8")
     assert "h100" in caught.value.hint
@@ -112,6 +121,22 @@ def test_the_time_counts_validations_and_checkpoints_as_training_makes_them() ->
     timed = whole(0.5, 1e6, max_minutes=2)
     assert timed.seconds == pytest.approx(120, abs=1) and timed.steps * 0.5 == timed.stepping
     assert timed.validating <= 0.1 * 120
+
+
+def test_the_time_of_a_resumed_run_counts_the_steps_that_are_left() -> None:
+    """What those before took is in ``start``; here without their validations and saves."""
+    facts = Facts(train_rows=9000, sequence_length=256, vocab_size=4096, flops=190e9, memory_bytes=8e9)
+
+    def whole(done_steps: int, **train: Any) -> Duration:
+        config = TrainConfig(batch_tokens=2048, **train)
+        plan = make_plan(facts, config, "tiny")
+        return whole_duration(plan, config, 0.5, 5.0 + 0.5 * done_steps, 1e6, 8, 500, done_steps)
+
+    fresh, resumed = whole(0, max_steps=100), whole(60, max_steps=100)
+    assert (resumed.steps, resumed.stepping) == (40, 20.0)
+    assert 0.9 * fresh.seconds < resumed.seconds <= fresh.seconds
+    assert whole(60, max_steps=100, max_minutes=10).steps == 40
+    assert whole(100, max_steps=100).saving == pytest.approx(2 * save_seconds(1e6))
 
 
 def test_a_plan_for_a_machine_that_is_not_here_has_time_energy_and_price(tmp_path, text, capfd) -> None:

@@ -11,9 +11,12 @@ import pytest
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.locking import lock
+from pretrain_cli.published import record_model
+from pretrain_cli.records import record_files
 from pretrain_cli.runs.comparison import compare_runs
 from pretrain_cli.runs.removal import remove_runs, runs_to_remove
 from pretrain_cli.runs.summary import list_runs, show_run
+from pretrain_cli.storage import write_sealed_json
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_runs_on_different_data_get_no_verdict(artifacts: Artifacts) -> None:
 
 
 def test_keeping_the_best_removes_the_others_and_latest_follows(artifacts: Artifacts) -> None:
-    doomed = [run.name for run in runs_to_remove(artifacts, keep_best=1)]
+    doomed = doomed_by_keeping(artifacts, 1)
     assert sorted(doomed) == ["first", "third"]
     assert remove_runs(artifacts, doomed) > 0
     assert artifacts.run_names() == ["second"]
@@ -104,7 +107,83 @@ def test_the_best_are_those_with_the_fewest_bits_per_byte(artifacts: Artifacts) 
     for name, bits in (("first", 1.0), ("second", 2.0), ("third", 1.5)):
         with open(artifacts.run(name).metrics, "w") as file:
             file.write(json.dumps({"step": 2, "validation_loss": 9 - bits, "validation_bits_per_byte": bits}) + "\n")
-    assert [run.name for run in runs_to_remove(artifacts, keep_best=1)] == ["third", "second"]
+    assert doomed_by_keeping(artifacts, 1) == ["third", "second"]
+
+
+def doomed_by_keeping(artifacts: Artifacts, best: int) -> list[str]:
+    return [run.name for run in runs_to_remove(artifacts, keep_best=best).runs]
+
+
+def measured(artifacts: Artifacts, name: str, bits: float, **record: object) -> None:
+    """A run whose training measured ``bits``."""
+    run = artifacts.run(name)
+    run.metrics.write_text(json.dumps({"step": 2, "validation_loss": bits, "validation_bits_per_byte": bits}) + "\n")
+    run.record.write_text(json.dumps({"status": "finished", "steps": 2, **record}))
+
+
+def evaluated(artifacts: Artifacts, name: str, bits: float) -> None:
+    folder = artifacts.run(name).evaluation
+    folder.mkdir()
+    texts = [{"name": "general", "bits_per_byte": 3.0}, {"name": "validation", "bits_per_byte": bits}]
+    (folder / "report.json").write_text(json.dumps({"models": [{"name": name, "texts": texts}]}))
+
+
+def test_runs_are_ranked_by_what_their_trainings_measured_whichever_of_them_were_evaluated(
+    artifacts: Artifacts,
+) -> None:
+    for name, bits in (("first", 2.388), ("second", 2.402), ("third", 2.5)):
+        measured(artifacts, name, bits)
+    evaluated(artifacts, "first", 2.444)  # on more text than the training had time for
+    assert doomed_by_keeping(artifacts, 1) == ["second", "third"]
+    found = compare_runs(artifacts, ["second", "first"])
+    assert found.verdict.startswith("first has the lowest bits per byte, 2.388: 0.014 below second.")
+    assert [run.evaluated_bits_per_byte for run in found.runs] == [None, 2.444]
+    assert "bits per byte, evaluated" in found.page.read_text("utf-8")
+
+
+def test_a_finished_run_is_ranked_by_the_model_it_kept_not_by_the_step_it_stopped_at(artifacts: Artifacts) -> None:
+    result = {
+        "run": "first", "status": "finished", "steps": 2, "tokens": 64, "train_loss": 1.0, "validation_loss": 1.5,
+        "validation_bits_per_byte": 1.5, "tokens_per_second": 1.0, "seconds": 1.0, "model": "m", "model_step": 1,
+    }  # fmt: skip
+    measured(artifacts, "first", 2.2, result=result)
+    measured(artifacts, "second", 2.0)
+    measured(artifacts, "third", 2.1)
+    assert doomed_by_keeping(artifacts, 1) == ["second", "third"]
+
+
+def test_a_named_run_and_the_best_to_keep_may_be_the_same(artifacts: Artifacts) -> None:
+    measured(artifacts, "first", 1.0)
+    with pytest.raises(UsageError, match="contradict"):
+        runs_to_remove(artifacts, ("first",), keep_best=1)
+
+
+def test_the_best_of_each_data_are_kept_and_it_is_said(artifacts: Artifacts) -> None:
+    for name, bits, data in (("first", 1.0, "one"), ("second", 3.0, "other"), ("third", 2.0, "one")):
+        measured(artifacts, name, bits, data_fingerprint=data)
+    removal = runs_to_remove(artifacts, keep_best=1)
+    assert [run.name for run in removal.runs] == ["third"]
+    assert removal.remarks == ("These runs were trained on 2 different data: the best of each are kept.",)
+
+
+def test_a_verdict_says_which_runs_are_unfinished_and_where_validations_differ(artifacts: Artifacts) -> None:
+    plan = {
+        "steps": None, "seconds": 60.0, "expected_steps": 640, "micro_batch": 1, "accumulation": 1, "batch_tokens": 64,
+        "optimizer": "adamw", "schedule": "wsd", "warmup_steps": 1, "save_every": None, "eval_every": None,
+        "logging_every": 1, "gradient_checkpointing": False, "learning_rate": 0.1, "matrix_learning_rate": 0.1,
+        "embedding_learning_rate": 0.1,
+    }  # fmt: skip
+    result = {
+        "run": "", "status": "finished", "steps": 2, "tokens": 64, "train_loss": 1.0, "validation_loss": 1.5,
+        "validation_bits_per_byte": 1.5, "tokens_per_second": 1.0, "seconds": 1.0, "model": "m",
+    }  # fmt: skip
+    measured(artifacts, "first", 1.5, result=result | {"validation_rows": 40})
+    measured(artifacts, "second", 1.5, result=result | {"validation_rows": 64})
+    measured(artifacts, "third", 1.4, status="interrupted", plan=plan)
+    verdict = compare_runs(artifacts, ["first", "second", "third"]).verdict
+    assert verdict.startswith("third has the lowest bits per byte, 1.400: 0.100 below first. ")
+    assert "third is unfinished: interrupted after 2 steps of about 640 planned." in verdict
+    assert "took different numbers of rows: first 40, second 64." in verdict
 
 
 def test_a_killed_run_is_called_killed_and_can_be_removed_one_that_trains_cannot(artifacts: Artifacts) -> None:
@@ -136,12 +215,10 @@ def test_a_damaged_report_leaves_the_bits_per_byte_of_the_training(artifacts: Ar
     with open(run.metrics, "w") as file:
         file.write(json.dumps({"step": 2, "validation_bits_per_byte": 1.5}) + "\n")
     run.evaluation.mkdir()
-    for report, bits in (('{"models": 1}', 1.5), ('{"models": [{"name": "first", "texts": []}]}', 1.5)):
+    for report in ('{"models": 1}', '{"models": [{"name": "first", "texts": []}]}'):
         (run.evaluation / "report.json").write_text(report)
-        assert show_run(artifacts, "first").summary.bits_per_byte == bits
-    texts = [{"name": "general", "bits_per_byte": 3.0}, {"name": "validation", "bits_per_byte": 1.25}]
-    (run.evaluation / "report.json").write_text(json.dumps({"models": [{"name": "first", "texts": texts}]}))
-    assert show_run(artifacts, "first").summary.bits_per_byte == 1.25
+        summary = show_run(artifacts, "first").summary
+        assert (summary.bits_per_byte, summary.evaluated_bits_per_byte) == (1.5, None)
 
 
 def test_a_removal_that_breaks_off_leaves_no_name_of_a_run_that_is_gone(
@@ -163,3 +240,76 @@ def test_a_damaged_config_of_a_run_is_an_error_that_names_it(artifacts: Artifact
     artifacts.run("first").config.write_text("[train")
     with pytest.raises(ModelError, match=r"first/config\.toml can't be read"):
         show_run(artifacts, "first")
+
+
+def test_a_damaged_run_is_named_in_lists_and_never_removed_for_its_figures(artifacts: Artifacts) -> None:
+    for name, bits in (("first", 2.4), ("second", 2.3), ("third", 2.5)):
+        measured(artifacts, name, bits)
+    best = artifacts.run("second")
+    write_sealed_json(best.record, {"status": "finished", "steps": 2})
+    best.record.write_text(best.record.read_text().replace('"steps": 2', '"steps": 3'))
+    assert doomed_by_keeping(artifacts, 1) == ["third"]
+    assert any("'second' is kept" in remark for remark in runs_to_remove(artifacts, keep_best=1).remarks)
+    told = {run.name: run.damage for run in list_runs(artifacts)}
+    assert "other bytes than ptk wrote" in told["second"] and not told["first"]
+    first = artifacts.run("first")
+    files = {name: each.model_dump() for name, each in record_files(first.path, ["metrics.jsonl"]).items()}
+    write_sealed_json(first.record, {"status": "finished", "steps": 2, "files": files})
+    first.metrics.write_text(first.metrics.read_text().replace("2.4", "1.4"))
+    assert "metrics.jsonl has other bytes" in next(run.damage for run in list_runs(artifacts) if run.name == "first")
+
+
+def test_a_folder_that_was_never_a_run_is_not_removed(artifacts: Artifacts) -> None:
+    folder = artifacts.runs / "mystuff"
+    folder.mkdir()
+    (folder / "f").write_text("thesis")
+    for remove in (lambda: runs_to_remove(artifacts, ("mystuff",)), lambda: remove_runs(artifacts, ["mystuff"])):
+        with pytest.raises(UsageError, match="is not a run: it has neither") as caught:
+            remove()
+        assert caught.value.hint
+    assert (folder / "f").read_text() == "thesis"
+
+
+def test_of_a_run_only_what_ptk_wrote_is_removed_and_the_rest_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
+    run, elsewhere = artifacts.run("first"), tmp_path / "elsewhere"
+    for name in ("model.safetensors", "tokenizer.json", "README.md"):
+        (run.model / name).write_text("ptk's")
+    record_model(run.model)
+    (run.model / "README.md").write_text("a card that somebody edited is still the run's")
+    step = run.checkpoint(2)
+    step.mkdir(parents=True)
+    (step / "model.safetensors").write_text("ptk's")
+    write_sealed_json(step / "manifest.json", {"step": 2, "files": {"model.safetensors": [5, "x"]}})
+    elsewhere.mkdir()
+    (elsewhere / "model.safetensors").write_text("mine")
+    mine = ["notes.txt", "model/extra.safetensors", "model/tokenizer_train.py", "checkpoints/step-000002/notes.txt"]
+    mine += ["checkpoints/step-000009/mine.txt", "plots/a.png", "evaluation/mine.html"]
+    for name in mine:
+        (run.path / name).parent.mkdir(exist_ok=True)
+        (run.path / name).write_text("mine")
+    (run.path / "plots" / "link").symlink_to(elsewhere)
+    run.adapter.symlink_to(elsewhere)
+    (kept,) = runs_to_remove(artifacts, ("first",)).remarks
+    assert "keeps what ptk didn't write: adapter, checkpoints/step-000002/notes.txt" in kept and "more" in kept
+    assert remove_runs(artifacts, ["first"]) > 0
+    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert left == set(mine), left
+    assert (elsewhere / "model.safetensors").read_text() == "mine" and run.adapter.is_symlink()
+    assert "first" not in artifacts.run_names()
+
+
+def test_a_record_that_lists_files_elsewhere_removes_none_of_them(artifacts: Artifacts, tmp_path: Path) -> None:
+    run, mine = artifacts.run("first"), tmp_path / "thesis.txt"
+    mine.write_text("mine")
+    (run.model / "notes.txt").write_text("mine")
+    files = {
+        str(name): record_files(tmp_path, ["thesis.txt"])["thesis.txt"].model_dump()
+        for name in ("../../../thesis.txt", mine)
+    }
+    write_sealed_json(run.model / ".ptk-files.json", {"version": 1, "files": files})
+    step = run.checkpoint(2)
+    step.mkdir(parents=True)
+    (step / "notes.txt").write_text("mine")
+    write_sealed_json(step / "manifest.json", {"step": 2, "files": {"../../../../thesis.txt": [4, "x"]}})
+    remove_runs(artifacts, ["first"])
+    assert mine.read_text() == "mine"

@@ -18,6 +18,7 @@ def ptk(folder: Path, *arguments: str, stdin: str | None = None, **variables: st
     return subprocess.run(
         [sys.executable, "-m", "pretrain_cli", *arguments],
         cwd=folder, input=stdin or "", capture_output=True, text=True, timeout=600, env={**ENVIRONMENT, **variables},
+        encoding=variables.get("PYTHONIOENCODING"),
     )  # fmt: skip
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.config.load import changed
+from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import PrepareResult
 from pretrain_cli.data.rows.unpacking import iterate_documents
 from pretrain_cli.manifest import read_manifest
@@ -53,6 +56,23 @@ def train_sentencepiece_style(folder: Path) -> Path:
     return folder / "tokenizer.json"
 
 
+def small_config(text: Path, length: int = 32) -> Config:
+    """Prepares a text in the shortest time: a small vocabulary, and one process."""
+    settings: dict[str, Any] = {
+        "data__inputs": (str(text),),
+        "data__sequence_length": length,
+        "data__workers": 1,
+        "tokenizer__vocab_size": 300,
+        "tokenizer__engine": "tokenizers",
+    }
+    return changed(Config(), **settings)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Path in ``folder`` → content, of every file in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def write_jsonl(path: Path, documents: list[str]) -> Path:
     """A file with a record for each document."""
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
@@ -65,7 +85,7 @@ def check_ledger(artifacts: Artifacts) -> None:
     assert documents.read == documents.kept + sum(documents.dropped.values())
     assert size.read == size.kept + sum(size.dropped.values()) + size.changed_by_cleaning
     assert tokens.made == tokens.train + tokens.validation + sum(tokens.dropped.values())
-    assert tokens.made == tokens.encoded + tokens.marks + tokens.repeated
+    assert tokens.made == tokens.encoded + tokens.marks + tokens.repeated + tokens.rearranged
 
 
 def texts(artifacts: Artifacts, split: Path | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.progress import Progress
 from pretrain_cli.run_record import RunRecord, read_run_record
-from pretrain_cli.storage import read_lines
+from pretrain_cli.storage import file_hash, read_lines
 
 torch.set_num_threads(1)
 
@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "train__gradient_accumulation": 1,
     "tracking__report_to": "none",
 }
-CLOCKS = ("elapsed_s", "tokens_per_second", "mfu", "memory_mb")
+CLOCKS = ("elapsed_s", "tokens_per_second", "mfu", "matmul_share", "memory_mb")
 
 
 class Heard(Progress):
@@ -72,7 +72,7 @@ def prepare_text(folder: Path, text: str, **values: Any) -> Artifacts:
     settings = {
         "data__inputs": [str(folder / "text.txt")],
         "data__sequence_length": 32,
-        "data__document_separator": "\n\n",
+        "data__document_separator": "\n\n" if "\n\n" in text else "",
         "data__workers": 1,
         "tokenizer__vocab_size": 400,
         "tokenizer__engine": "tokenizers",
@@ -104,3 +104,9 @@ def record_of(run: RunFolder) -> RunRecord:
     record = read_run_record(run)
     assert record is not None
     return record
+
+
+def hashes(folder: Path) -> dict[str, list[object]]:
+    """What a checkpoint's manifest says of the files as they are, whether they can be read or not."""
+    files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
+    return {str(entry.relative_to(folder)): [entry.stat().st_size, file_hash(entry)] for entry in files}

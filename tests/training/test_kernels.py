@@ -9,6 +9,7 @@ import pytest
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
+from pretrain_cli.model.varlen import NAME as VARLEN
 from pretrain_cli.training.choices.kernels import Hardware, Kernels, choose_kernels, hardware_of, liger_config
 from pretrain_cli.training.run import train
 from tests.support.runs import small
@@ -35,8 +36,8 @@ def test_a_new_gpu_with_everything_installed_takes_all() -> None:
 
 
 def test_each_is_left_out_for_a_reason_that_is_said() -> None:
-    assert chosen(TURING).attention.value == "sdpa" and "older than Ampere" in chosen(TURING).reasons["attention"]
-    assert chosen(BARE).attention.value == "sdpa" and "isn't installed" in chosen(BARE).reasons["attention"]
+    assert chosen(TURING).attention.value == VARLEN and "older than Ampere" in chosen(TURING).reasons["attention"]
+    assert chosen(BARE).attention.value == VARLEN and "isn't installed" in chosen(BARE).reasons["attention"]
     assert not chosen(BARE).liger.value and "extra `gpu`" in chosen(BARE).reasons["liger"]
     assert not chosen(HOPPER, model="mamba").liger.value
     slim = replace(HOPPER, compiler=False)

@@ -23,7 +23,7 @@ def test_chunked_loss_and_gradients_equal_those_of_whole_logits(monkeypatch, chu
     weight = torch.randn(97, 16, requires_grad=True)
     labels = torch.randint(0, 97, (50,))
     labels[::7] = IGNORED
-    total, penalty = chunked_cross_entropy(hidden, weight, labels, z_loss)
+    total, penalty, _ = chunked_cross_entropy(hidden, weight, labels, z_loss)
     (total * 0.3).backward()
     found = hidden.grad.clone(), weight.grad.clone()
     hidden.grad = weight.grad = None
@@ -42,7 +42,7 @@ def test_under_bf16_autocast_the_chunked_loss_stays_close() -> None:
     hidden, weight = torch.randn(40, 32, requires_grad=True), torch.randn(80, 32, requires_grad=True)
     labels = torch.randint(0, 80, (40,))
     with torch.autocast("cpu", torch.bfloat16):
-        total, _ = chunked_cross_entropy(hidden, weight, labels)
+        total, *_ = chunked_cross_entropy(hidden, weight, labels)
     total.backward()
     plain = F.cross_entropy(F.linear(hidden, weight), labels, reduction="sum")
     assert total.dtype == torch.float32 and total.item() == pytest.approx(plain.item(), rel=1e-2)
@@ -52,7 +52,7 @@ def test_under_bf16_autocast_the_chunked_loss_stays_close() -> None:
 def test_no_gradient_is_made_where_none_is_asked_for() -> None:
     hidden, weight = torch.randn(4, 8, requires_grad=True), torch.randn(9, 8, requires_grad=True)
     with torch.no_grad():
-        total, _ = chunked_cross_entropy(hidden, weight, torch.tensor([1, 2, IGNORED, 3]))
+        total, *_ = chunked_cross_entropy(hidden, weight, torch.tensor([1, 2, IGNORED, 3]))
     assert not total.requires_grad
 
 

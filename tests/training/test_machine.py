@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen3Config
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.model import devices
+from pretrain_cli.storage import read_json
 from pretrain_cli.training.choices import compilation as compiling
-from pretrain_cli.training.choices.compilation import choose_compile, compiled_body
+from pretrain_cli.training.choices.compilation import CompiledBody, choose_compile
+from pretrain_cli.training.choices.compile_memory import WARM_SHARE, CompileCost, compile_key, recall, remember
 from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import make_plan
@@ -152,12 +157,65 @@ def plan_of(**train: object):
 def test_compiling_waits_for_runs_that_pay_for_it(monkeypatch) -> None:
     monkeypatch.setattr(compiling.shutil, "which", lambda _: "/usr/bin/g++")
     machine, plan = Machine("cpu", "fp32"), plan_of(max_minutes=5)
-    assert choose_compile("auto", machine, plan, 300).value
-    assert not choose_compile("auto", machine, plan, 30).value
-    assert not choose_compile("auto", machine, plan_of(max_steps=5, gradient_checkpointing=True), 300).value
-    assert choose_compile(True, machine, plan, 1).value and not choose_compile(False, machine, plan, 9000).value
+    assert choose_compile("auto", machine, plan, 300).value.on
+    assert not choose_compile("auto", machine, plan, 30).value.on
+    assert not choose_compile("auto", machine, plan_of(max_steps=5, gradient_checkpointing=True), 300).value.on
+    assert choose_compile(True, machine, plan, 1).value.on and not choose_compile(False, machine, plan, 9000).value.on
     monkeypatch.setattr(compiling.shutil, "which", lambda _: None)
     assert "no compiler" in choose_compile("auto", machine, plan, 300).reason
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for the compiler's output."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def test_what_compiling_took_and_gave_decides_the_next_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling.shutil, "which", lambda _: "/usr/bin/g++")
+    machine, plan = Machine("cpu", "fp32"), plan_of(max_minutes=5)
+
+    def on(key: str, seconds: float) -> bool:
+        return choose_compile("auto", machine, plan, seconds, key=key).value.on
+
+    assert not on("a", 60)
+    remember("a", 30.0, 1.5)
+    assert recall("a") == CompileCost(WARM_SHARE * 30, 1.5, warm=True, known=True)
+    assert on("a", 60) and not on("a", 40)  # a third of 60 s against 15 s, with a margin
+    remember("a", 4.0, 1.5)
+    assert on("a", 20) and "measured here before" in choose_compile("auto", machine, plan, 20, key="a").reason
+    remember("b", 80.0, 0.98)
+    assert not on("b", 9000) and "no faster" in choose_compile("auto", machine, plan, 9000, key="b").reason
+    assert recall("c").first_s == 80.0  # another model's first time is taken to be as long as the longest here
+    shutil.rmtree(cache)
+    assert not recall("a").known
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"models": {"a": 3}}', '{"models": {"a": {"cold_s": "x", "gain": 1}}}'])
+def test_a_damaged_memory_of_compiling_is_none(cache: Path, content: str) -> None:
+    (cache / "ptk-compiled.json").write_text(content)
+    assert recall("a") == CompileCost()
+    remember("a", 1.0, 2.0)
+    assert recall("a").known
+
+
+def test_the_key_names_what_the_compiled_code_follows_from() -> None:
+    model = Qwen3Config(num_hidden_layers=2, hidden_size=64, vocab_size=1000)
+    wider = Qwen3Config(num_hidden_layers=2, hidden_size=128, vocab_size=1000)
+    cpu = Machine("cpu", "fp32")
+    keys = [
+        compile_key(model, cpu, 8, 256, masked=True),
+        compile_key(wider, cpu, 8, 256, masked=True),
+        compile_key(model, Machine("cpu", "bf16"), 8, 256, masked=True),
+        compile_key(model, cpu, 4, 256, masked=True),
+        compile_key(model, cpu, 8, 128, masked=True),
+        compile_key(model, cpu, 8, 256, masked=False),
+    ]
+    assert len(set(keys)) == len(keys)
+    again = Qwen3Config(num_hidden_layers=2, hidden_size=64, vocab_size=1000)
+    assert keys[0] == compile_key(again, cpu, 8, 256, masked=True)
 
 
 @pytest.mark.slow
@@ -169,9 +227,9 @@ def test_a_compiler_that_fails_costs_a_warning() -> None:
         base_model = staticmethod(lambda **inputs: inputs["x"] + 1)
 
     said: list[str] = []
-    body = compiled_body(Model, said.append)
-    body.__closure__[[*body.__code__.co_freevars].index("compiled")].cell_contents = broken
-    assert body(x=1) == 2 and body(x=2) == 3
+    body = CompiledBody(Model, said.append)
+    body._compiled = broken
+    assert body(x=1) == 2 and body(x=2) == 3 and body.failed
     assert len(said) == 1 and "no header" in said[0]
 
 
@@ -188,3 +246,15 @@ def test_a_compiled_run_resumes_to_the_same_weights(rows) -> None:
     train(small(), rows, resume="compiled-cut")
     assert course(rows.run("compiled")) == course(rows.run("compiled-cut"))
     assert weights_equal(rows.run("compiled"), rows.run("compiled-cut"))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_remembered_and_its_cache_is_kept(rows, cache: Path) -> None:
+    torch._dynamo.reset()
+    train(small(train__max_steps=12, train__compile=True), rows, run_name="remembered")
+    kept = read_json(cache / "ptk-compiled.json")["models"]
+    assert [*next(iter(kept.values()))] == ["cold_s", "gain"] and len(kept) == 1
+    torch._dynamo.reset()
+    train(small(train__max_steps=12, train__compile=True), rows, run_name="remembered-again")
+    (again,) = read_json(cache / "ptk-compiled.json")["models"].values()
+    assert again.keys() == {"cold_s", "warm_s", "gain"}

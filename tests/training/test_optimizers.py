@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.training.choices.recipe import Rates
-from pretrain_cli.training.step.optimizers import make_optimizer, orthogonalize, split_parameters
+from pretrain_cli.training.step.optimizers import MuonAdamW, make_optimizer, orthogonalize, split_parameters
 from pretrain_cli.training.step.schedules import make_scheduler, rate_factor
 from pretrain_cli.training.trainer import PackedTrainer
+from tests.support.families import build
 from tests.support.tiny import make_model
 
 RATES = Rates(main=1e-2, matrix=4e-2, embedding=1e-1)
@@ -47,6 +48,51 @@ def test_norms_and_embeddings_have_no_weight_decay(model) -> None:
     names = dict(model.named_parameters())
     for_trainers_own = PackedTrainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
     assert {id(names[name]) for name in for_trainers_own} == {id(parameter) for parameter in matrices}
+
+
+ROLES = {
+    "mixtral": {"experts.gate_up_proj", "experts.down_proj", "gate.weight", "q_proj.weight"},
+    "qwen2_moe": {"experts.gate_up_proj", "shared_expert.down_proj.weight", "shared_expert_gate.weight"},
+    "granitemoe": {"experts.down_proj"},
+    "mamba": {"in_proj.weight", "x_proj.weight"},
+    "gpt2": {"c_attn.weight", "c_fc.weight"},
+}
+NO_MATRICES = ("A_log", "bias", "norm", "conv1d", "wpe", "time_mix", ".D")
+
+
+@pytest.mark.parametrize("family", [*ROLES, "gpt_oss", "rwkv"])
+def test_what_multiplies_is_a_matrix_and_what_does_not_is_none(family: str) -> None:
+    """Experts are 3-D and matrices; their biases, tables of positions and a state's decay are 2-D and aren't."""
+    model = build(family)
+    matrices = {id(parameter) for parameter in split_parameters(model).matrices}
+    found = {name for name, parameter in model.named_parameters() if id(parameter) in matrices}
+    assert not [name for name in found if any(word in name for word in NO_MATRICES)]
+    for ending in ROLES.get(family, ()):
+        assert any(name.endswith(ending) for name in found)
+    decayed = {
+        id(parameter)
+        for group in make_optimizer(model, "adamw", TrainConfig(), RATES).param_groups
+        if group["weight_decay"]
+        for parameter in group["params"]
+    }
+    assert decayed == matrices
+
+
+def test_muon_moves_each_expert_as_if_it_were_a_matrix_of_its_own() -> None:
+    torch.manual_seed(0)
+    stacked = torch.nn.Parameter(torch.randn(4, 16, 8))
+    single = [torch.nn.Parameter(part.detach().clone()) for part in stacked]
+    optimizers = [
+        MuonAdamW([{"params": weights, "lr": 0.1, "muon": True, "weight_decay": 0.1}], betas=(0.9, 0.95))
+        for weights in ([stacked], single)
+    ]
+    for _ in range(3):
+        stacked.grad = torch.randn_like(stacked)
+        for one, part in zip(single, stacked.grad, strict=True):
+            one.grad = part.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(stacked, torch.stack(single))
 
 
 def test_an_untied_embedding_has_a_rate_of_its_own(tmp_path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pretrain_cli.config.model import TrainConfig
+from pretrain_cli.config.load import changed
+from pretrain_cli.config.model import Config, TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.plan import make_plan
@@ -50,15 +51,15 @@ def test_without_a_budget_one_is_chosen_and_said() -> None:
     assert base.steps == 9_000 * 256 // base.batch_tokens
 
 
-def test_little_text_ends_a_long_run_before_it_is_learnt_by_heart() -> None:
-    little = make_plan(facts(train_rows=60), TrainConfig(max_minutes=60))
+def test_little_text_ends_a_long_run_of_one_model_before_it_is_learnt_by_heart() -> None:
+    little = make_plan(facts(train_rows=60), TrainConfig(ensemble=0, max_minutes=60))
     assert little.steps == 3 * 60 * 256 // little.batch_tokens and little.seconds == 3600
     assert "3 passes" in little.reasons["budget"]
-    longer = make_plan(facts(), TrainConfig(max_minutes=60))
+    longer = make_plan(facts(), TrainConfig(ensemble=0, max_minutes=60))
     assert longer.steps == 4 * 9_000 * 256 // longer.batch_tokens
-    asked = make_plan(facts(train_rows=60), TrainConfig(max_minutes=60, epochs=20))
+    asked = make_plan(facts(train_rows=60), TrainConfig(ensemble=0, max_minutes=60, epochs=20))
     assert asked.steps == 20 * 60 * 256 // asked.batch_tokens
-    assert make_plan(facts(train_rows=10**7), TrainConfig(max_minutes=60)).steps is None
+    assert make_plan(facts(train_rows=10**7), TrainConfig(ensemble=0, max_minutes=60)).steps is None
 
 
 def test_a_text_of_few_tokens_takes_lower_rates_and_a_base_its_own() -> None:
@@ -102,3 +103,10 @@ def test_what_is_asked_for_is_kept() -> None:
 def test_batch_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ConfigError, match="batch_tokens"):
         make_plan(facts(), TrainConfig(max_steps=1, batch_tokens=4096, micro_batch=2, gradient_accumulation=2))
+
+
+def test_settings_that_multiply_to_more_than_can_be_set_are_refused() -> None:
+    with pytest.raises(ConfigError, match="make steps of"):
+        make_plan(facts(), TrainConfig(max_steps=1, micro_batch=64, gradient_accumulation=10**15))
+    with pytest.raises(ConfigError, match="embedding_learning_rate must be at most"):
+        changed(Config(), train__embedding_learning_rate=5000.0)

@@ -334,3 +334,37 @@ def test_under_torchrun_an_error_is_said_once_by_the_process_that_has_it(rows: A
     nothing = [*line, "train", "--artifacts", str(tmp_path / "nothing")]
     done = subprocess.run(nothing, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("Error: There is no prepared data") == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_the_launcher_alone_says_what_all_processes_wait_for(rows: Artifacts) -> None:
+    code, _, err = ptk(rows, "--run", "said-once", *COMMON, "--processes", "2", "--max-steps", "2", first="")
+    lines = err.splitlines()
+    assert code == 0 and "starting 2 processes" in lines
+    assert lines.count("loading the libraries") == 1, err
+    assert sum(line.startswith("W&B: ") for line in lines) <= 1, err
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"RANK": "abc"}, "The variable RANK is 'abc'"),
+        ({"WORLD_SIZE": "x"}, "The variable WORLD_SIZE is 'x'"),
+        ({"LOCAL_RANK": "1.5"}, "The variable LOCAL_RANK is '1.5'"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "process 2 of 2"),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "y"}, "The variable RANK is 'y'"),
+    ],
+)
+def test_a_launchers_variable_that_is_no_number_is_named(variables: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        processes.join_launcher(dict(variables))
+    assert told in caught.value.message and "one process" in caught.value.hint
+
+
+def test_variables_that_are_empty_or_somebody_elses_are_left_out() -> None:
+    environ = {"RANK": "", "LOCAL_RANK": "-1", "WORLD_SIZE": " "}
+    processes.join_launcher(environ)
+    assert not environ
+    environ = {"RANK": "captain", "WORLD_SIZE": "1"}
+    processes.join_launcher(environ, trains=False)
+    assert environ == {"WORLD_SIZE": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pytest
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import ConfigError, DataError, Interrupted, ModelError, UsageError
 from pretrain_cli.refusals import writing_to
+from pretrain_cli.storage import read_lines, write_sealed_json
 from pretrain_cli.training.keeping import checkpoints
 from pretrain_cli.training.processes.signals import SAME_SECONDS, StopRequests
 from pretrain_cli.training.run import train
@@ -45,9 +47,13 @@ def broken_off(rows: Artifacts, straight: RunFolder) -> RunFolder:
 
 def test_resume_gives_the_weights_and_metrics_of_the_undisturbed_run(rows, straight, broken_off) -> None:
     assert [line["step"] for line in course(broken_off)] == list(range(1, 8))
+    earlier, most = record_of(broken_off), 1 << 45
+    assert earlier.peak_memory_bytes > 0  # of the start that was cut off
+    write_sealed_json(broken_off.record, earlier.model_dump(mode="json") | {"peak_memory_bytes": most})
     heard = Heard()
     result = train(small(), rows, heard, resume="")
     assert result.run == broken_off.name and result.steps == 10
+    assert result.peak_memory_bytes == record_of(broken_off).peak_memory_bytes == most
     assert "resuming from step-000006" in heard.notes
     assert course(broken_off) == course(straight)
     assert weights_equal(broken_off, straight)
@@ -226,23 +232,26 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_again(rows, tmp_path, h
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(rows) -> None:
+@pytest.mark.parametrize("logged", [2, 5])
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(rows, logged: int) -> None:
+    """Written in the background, it may not be there when later steps are."""
     with pytest.raises(PowerCut):
-        train(small(train__max_steps=6, train__save_steps=4), rows, Heard(step_2=cut), run_name="too-early")
+        train(small(train__max_steps=6, train__save_steps=4), rows, Heard(step_2=cut), run_name=f"too-early-{logged}")
+    metrics = rows.run(f"too-early-{logged}").metrics
+    metrics.write_text("".join(json.dumps({"step": step, "loss": 5.0}) + "\n" for step in range(1, logged + 1)))
     heard = Heard()
-    assert train(small(), rows, heard, resume="too-early").steps == 6
+    assert train(small(), rows, heard, resume=f"too-early-{logged}").steps == 6
     assert "There is no checkpoint yet: the run starts from the beginning." in heard.notes
 
 
-@pytest.mark.parametrize("between", ["run.json", "config.toml"])
-def test_a_larger_budget_survives_a_kill_at_the_start_of_its_resume(rows, straight, monkeypatch, between: str) -> None:
+@pytest.mark.parametrize("write", ["run_record.write_sealed_json", "training.keeping.beginning.write_run_config"])
+def test_a_larger_budget_survives_a_kill_at_the_start_of_its_resume(rows, straight, monkeypatch, write: str) -> None:
     """Whichever of the two files was written last: repeated, the resume trains on."""
     run = rows.run("budget")
     shutil.rmtree(run.path, ignore_errors=True)
     shutil.copytree(straight.path, run.path)
-    write = "pretrain_cli.training.run.write_text" if between == "config.toml" else "pretrain_cli.run_record.write_json"
     with monkeypatch.context() as patched:
-        patched.setattr(write, lambda *_: cut())
+        patched.setattr(f"pretrain_cli.{write}", lambda *_: cut())
         with pytest.raises(PowerCut):
             train(small(train__max_steps=12), rows, resume=run.name)
     assert train(small(train__max_steps=12), rows, resume=run.name).steps == 12
@@ -267,7 +276,7 @@ def test_a_resume_removes_what_a_kill_kept_from_being_removed(rows, straight, br
 
 
 def test_a_full_disk_in_the_last_file_of_a_checkpoint_does_not_end_the_run(rows, straight, monkeypatch) -> None:
-    write = checkpoints.write_json
+    write = checkpoints.write_sealed_json
 
     def full(path: Path, values: dict[str, object]) -> None:
         if path.parent.name.startswith(".staging-000004"):
@@ -275,8 +284,23 @@ def test_a_full_disk_in_the_last_file_of_a_checkpoint_does_not_end_the_run(rows,
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, values)
 
-    monkeypatch.setattr(checkpoints, "write_json", full)
+    monkeypatch.setattr(checkpoints, "write_sealed_json", full)
     heard, run = Heard(), rows.run("one-refused")
     assert train(small(**STEPS, train__optimizer="adamw"), rows, heard, run_name=run.name).status == "finished"
     assert any("NO CHECKPOINT at step 4: No space left" in text for text in heard.warnings)
     assert weights_equal(run, straight)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_with_minutes_continues_its_schedule(rows: Artifacts) -> None:
+    config = small(train__max_minutes=0.4, train__save_steps=1, train__warmup_steps=0)
+    with pytest.raises(PowerCut):
+        train(config, rows, Heard(step_16=cut), run_name="timed")  # seconds of 24
+    before = read_lines(rows.run("timed").metrics)
+    saved = rows.run("timed").checkpoint_steps()[-1]
+    train(small(), rows, resume="timed", began=time.monotonic() - 20)  # its start took nearly the whole budget
+    after = [line for line in read_lines(rows.run("timed").metrics) if line["step"] > saved]
+    assert max(line["learning_rate"] for line in after) <= 1.01 * before[-1]["learning_rate"]
+    assert after[0]["learning_rate"] >= 0.7 * before[-1]["learning_rate"]
+    plan = record_of(rows.run("timed")).plan
+    assert plan is not None and plan.expected_steps > saved

@@ -92,7 +92,7 @@ def test_what_a_matrix_product_cannot_pay_for_is_not_timed() -> None:
 def test_a_forecast_that_was_wrong_is_corrected_after_the_first_tenth(rows, monkeypatch) -> None:
     monkeypatch.setattr(StepTimer, "__call__", lambda self, shape: StepCost(0.1, measured=True))
     heard = Heard()
-    result = train(small(train__max_steps=None, train__max_minutes=0.1), rows, heard, run_name="corrected")
+    result = train(small(train__max_steps=None, train__max_minutes=0.25), rows, heard, run_name="corrected")
     said = [note for note in heard.notes if note.startswith("corrected: about")]
     assert len(said) == 1 and said[0] in record_of(rows.run("corrected")).choices
     assert "steps, not 1:" in said[0] and result.steps > 1

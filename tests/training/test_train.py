@@ -203,3 +203,9 @@ def test_an_optimizer_whose_package_is_missing_is_named_and_leaves_no_folder(row
     with pytest.raises(MissingDependencyError, match="bitsandbytes"):
         train(small(train__max_steps=1, train__optimizer="adamw_8bit"), rows, run_name="refused")
     assert not rows.run("refused").path.exists()
+
+
+def test_a_name_that_differs_from_a_runs_by_capitals_alone_is_refused(done) -> None:
+    """macOS and Windows have one folder for both."""
+    with pytest.raises(UsageError, match="There is already a run named 'done'"):
+        train(small(train__max_steps=1), done[0], run_name="Done")

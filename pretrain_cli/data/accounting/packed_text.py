@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pretrain_cli.data.accounting.figures import Figures
 from pretrain_cli.data.choosing.selection import Selection
-from pretrain_cli.data.encoding.encoded import EncodedDocuments
 from pretrain_cli.data.encoding.shards import ShardCounts
 from pretrain_cli.data.rows.assembly import SplitCounts
 from pretrain_cli.data.rows.layout import RowSettings
@@ -17,18 +17,20 @@ class PackedText:
 
     Attributes:
         counts: of each shard.
-        encoded: all encoded documents.
+        figures: what the rows hold by source and by file.
         selection: which of them went where.
         rows: what shaped the rows.
         train, validation: what went into the rows.
+        rearranged: tokens that moving middles has added.
     """
 
     counts: list[ShardCounts]
-    encoded: EncodedDocuments
+    figures: Figures
     selection: Selection
     rows: RowSettings
     train: SplitCounts
     validation: SplitCounts
+    rearranged: int = 0
 
     @property
     def tokens(self) -> int:

@@ -16,26 +16,42 @@ class DocumentRanges:
 
     Attributes:
         documents: index among the kept documents.
-        entries: index in the table of all encoded documents.
+        shards: that hold the ids.
+        offsets: of the ranges' ids in their shards.
         first: of the document's ids, where the range begins.
         tokens: in the range; BOS and EOS aren't counted.
         sources: index of the document's source.
+        sizes: bytes of the range's text.
+        all_tokens, all_bytes, lost_bytes: of the whole document.
+        files: place of the document's file.
+        before: tokens of the document that are written in front of the range, in ranges of their own.
+        opens, closes: whether BOS, if there is one, comes before the range, and EOS after it.
     """
 
     documents: Ints
-    entries: Ints
+    shards: npt.NDArray[np.int32]
+    offsets: Ints
     first: Ints
     tokens: Ints
-    sources: Ints
+    sources: npt.NDArray[np.int16]
+    sizes: Ints
+    all_tokens: Ints
+    all_bytes: Ints
+    lost_bytes: Ints
+    files: npt.NDArray[np.int32]
+    before: Ints
+    opens: npt.NDArray[np.bool_]
+    closes: npt.NDArray[np.bool_]
 
-    @staticmethod
-    def of(table: npt.NDArray[np.void], entries: Ints, documents: Ints) -> DocumentRanges:
-        """All ids of some documents."""
-        first = np.broadcast_to(np.int64(0), len(entries))
-        return DocumentRanges(documents, entries, first, table["tokens"][entries], table["source"][entries])
+    def __len__(self) -> int:
+        return len(self.documents)
 
-    def and_others(self, others: DocumentRanges) -> tuple[DocumentRanges, Ints]:
-        """Both together, by document; and which of them comes when."""
-        columns = {name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in vars(self)}
-        order = np.argsort(columns["documents"], kind="stable")
-        return DocumentRanges(**{name: column[order] for name, column in columns.items()}), order
+    def where(self, chosen: npt.NDArray[np.bool_] | Ints) -> DocumentRanges:
+        """Some of them."""
+        return DocumentRanges(**{name: column[chosen] for name, column in vars(self).items()})
+
+    def and_then(self, others: DocumentRanges) -> DocumentRanges:
+        """These, then ``others``."""
+        return DocumentRanges(
+            **{name: np.concatenate([column, getattr(others, name)]) for name, column in vars(self).items()}
+        )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pretrain_cli.data.choosing.ranges import DocumentRanges
 from pretrain_cli.data.encoding.encoded import EncodedDocuments, Ints
 from pretrain_cli.data.encoding.vocabulary_bytes import byte_names, is_byte_level, token_bytes
 from pretrain_cli.tokenizer.load import TokenizerInfo
@@ -18,28 +17,34 @@ IDS_SEARCHED = 4096
 LINE, WORD, CHARACTER, INSIDE = 3, 2, 1, 0
 
 
-def cut_tails(
-    train: DocumentRanges, tails: Ints, encoded: EncodedDocuments, info: TokenizerInfo
-) -> tuple[DocumentRanges, DocumentRanges, Ints]:
-    """(train, validation, bytes of each end): of each entry of ``train`` the last ``tails`` bytes, about.
+@dataclass(frozen=True)
+class Cut:
+    """Where a document is cut: tokens that stay for training, and bytes of the end that is held out."""
 
-    An entry that has no place to be cut stays whole.
+    tokens: int
+    end_bytes: int
+
+
+def cut_tails(tails: dict[int, int], encoded: EncodedDocuments, info: TokenizerInfo) -> dict[int, Cut]:
+    """Place of a document → where it is cut, so that about the last ``tails`` bytes of it are held out.
+
+    A document that has no place to be cut isn't in it.
     """
-    if not tails.any():  # reading the vocabulary takes a moment
-        return train, DocumentRanges(*(column[:0] for column in vars(train).values())), tails[:0]
-    sizes, starts = token_bytes(info.file), _starts(info)
-    tokens, first, ends = train.tokens.copy(), np.zeros(len(train.tokens), np.int64), []
-    for entry in np.flatnonzero(tails):
-        ids = _stored_ids(encoded, int(train.entries[entry]))
-        cut = _cut_place(ids, sizes, float(tails[entry]), starts)
-        if 0 < cut < len(ids):
-            tokens[entry], first[entry] = cut, cut
-            ends.append(sum(int(sizes[ids[at : at + IDS_AT_ONCE]].sum()) for at in range(cut, len(ids), IDS_AT_ONCE)))
-    held = np.flatnonzero(first)
-    validation = DocumentRanges(
-        train.documents[held], train.entries[held], first[held], train.tokens[held] - first[held], train.sources[held]
-    )
-    return replace(train, tokens=tokens), validation, np.array(ends, np.int64)
+    if not tails:  # reading the vocabulary takes a moment
+        return {}
+    sizes, starts, cuts = token_bytes(info.file), _starts(info), dict[int, Cut]()
+    for shard in encoded.shards():
+        for place in sorted(place for place in tails if shard.span.start <= place < shard.span.stop):
+            at = place - shard.first
+            dtype = np.dtype(encoded.dtype)
+            ids = _StoredIds(
+                encoded.ids_file(shard.shard), dtype, int(shard.offsets[at]), int(shard.table["tokens"][at])
+            )
+            cut = _cut_place(ids, sizes, float(tails[place]), starts)
+            if 0 < cut < len(ids):
+                blocks = (ids[start : start + IDS_AT_ONCE] for start in range(cut, len(ids), IDS_AT_ONCE))
+                cuts[place] = Cut(cut, sum(int(sizes[block].sum()) for block in blocks))
+    return cuts
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,6 @@ class _StoredIds:
         start, stop, _ = wanted.indices(self.many)
         offset = (self.first + start) * self.dtype.itemsize
         return np.fromfile(self.file, self.dtype, max(0, stop - start), offset=offset)
-
-
-def _stored_ids(encoded: EncodedDocuments, entry: int) -> _StoredIds:
-    """The ids of one document."""
-    shard = int(np.searchsorted(np.cumsum(encoded.shard_sizes), entry, side="right"))
-    tokens = encoded.table["tokens"]
-    before = int(tokens[sum(encoded.shard_sizes[:shard]) : entry].sum())
-    return _StoredIds(encoded.ids_file(shard), np.dtype(encoded.dtype), before, int(tokens[entry]))
 
 
 def _cut_place(ids: _StoredIds, sizes: Ints, budget: float, starts: npt.NDArray[np.int8]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,18 +12,23 @@ from pydantic import JsonValue
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.base import find_base
 from pretrain_cli.config.model import Config
-from pretrain_cli.data.choosing.tokenizer_sample import TokenizerSample, draw_sample
+from pretrain_cli.data.choosing.tokenizer_sample import draw_sample, nothing_left
+from pretrain_cli.data.choosing.vocabulary import extend_vocabulary, read_extension
 from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
 from pretrain_cli.data.fingerprint import fingerprint
-from pretrain_cli.data.reading.input_files import InputFile
+from pretrain_cli.data.ours import copy_prepared
+from pretrain_cli.data.reading.sources import Sources
 from pretrain_cli.errors import DataError
-from pretrain_cli.formatting import byte_size, count_of, exact
-from pretrain_cli.manifest import TokenizerRecord, read_manifest
+from pretrain_cli.formatting import byte_size
+from pretrain_cli.manifest import read_manifest
+from pretrain_cli.manifest_records import RoundTripRecord, TokenizerRecord
 from pretrain_cli.progress import Progress
 from pretrain_cli.storage import publish_folder
 from pretrain_cli.tokenizer.copy import copy_tokenizer
-from pretrain_cli.tokenizer.load import TokenizerInfo, read_tokenizer
+from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_tokenizer
 from pretrain_cli.tokenizer.long_words import longest_word
+from pretrain_cli.tokenizer.middles import NAMES
+from pretrain_cli.tokenizer.round_trip import round_trip
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
 
 SHAPES_THE_SAMPLE = (
@@ -35,13 +40,15 @@ SHAPES_THE_SAMPLE = (
 def tokenizer_key(request: Mapping[str, JsonValue]) -> str:
     """Names what the tokenizer depends on; ``request`` is all that shapes the output."""
     own = {name: value for name, value in request.items() if name.startswith("tokenizer")} | {"base": request["base"]}
-    if not (request["tokenizer.path"] or request["base"]):
+    if request.get("tokenizer.extend_vocab") or not (request["tokenizer.path"] or request["base"]):
         own |= {"inputs": request["inputs"], "read": [request[name] for name in SHAPES_THE_SAMPLE]}
+        if "fim_rate" in request:
+            own["more"] = list(NAMES)
     return fingerprint(own)
 
 
 def find_tokenizer(
-    config: Config, artifacts: Artifacts, work: Path, key: str, files: list[InputFile], progress: Progress
+    config: Config, artifacts: Artifacts, work: Path, key: str, sources: Sources, progress: Progress
 ) -> TokenizerInfo:
     """The tokenizer in ``work``: the last prepare's where ``key`` is the same, else made anew.
 
@@ -53,9 +60,9 @@ def find_tokenizer(
             staging = work / "tokenizer.new"
             shutil.rmtree(staging, ignore_errors=True)
             if _is_prepared(artifacts, key):
-                shutil.copytree(artifacts.tokenizer, staging)
+                copy_prepared(artifacts, staging)
             else:
-                _make(config, artifacts, staging, files, progress)
+                _make(config, artifacts, staging, sources, progress)
             publish_folder(staging, folder)
     return read_tokenizer(folder)
 
@@ -68,19 +75,21 @@ def _is_prepared(artifacts: Artifacts, key: str) -> bool:
         return False
 
 
-def _make(config: Config, artifacts: Artifacts, folder: Path, files: list[InputFile], progress: Progress) -> None:
+def _make(config: Config, artifacts: Artifacts, folder: Path, sources: Sources, progress: Progress) -> None:
     if config.tokenizer.path:
         copy_tokenizer(config.tokenizer.path, folder)
     elif config.model.base:
         copy_tokenizer(find_base(config.model.base, artifacts), folder)
+        if config.tokenizer.extend_vocab:
+            extend_vocabulary(config, folder, sources, progress)
     else:
         progress.stage("training the tokenizer")
-        sample = draw_sample(files, config)
+        sample = draw_sample(sources.files, config, folder.parent)
         size = config.tokenizer.vocab_size
         if not sample.texts:
-            raise _nothing_left(sample)
+            raise nothing_left(sample)
         chosen = choose_vocab_size(sample.total_bytes) if size == "auto" else size
-        train_tokenizer(sample.texts, chosen, folder)
+        train_tokenizer(sample.texts, chosen, folder, NAMES if config.data.fim_rate else ())
         progress.end_stage()
         made = read_tokenizer(folder).vocab_size
         if made < chosen:
@@ -94,15 +103,16 @@ def _make(config: Config, artifacts: Artifacts, folder: Path, files: list[InputF
             )
 
 
-def _nothing_left(sample: TokenizerSample) -> DataError:
-    if not sample.dropped:
-        return DataError("No text is left to train a tokenizer on.", "Give more text.")
-    steps = ", ".join(f"{name} {exact(number)}" for name, number in sample.dropped.items())
-    total = count_of(sum(sample.dropped.values()), "text")
-    return DataError(f"No text is left: cleaning drops all {total} ({steps}).", "Leave that step out of data.cleaning.")
+def measure_round_trip(config: Config, info: TokenizerInfo, sample: Sequence[str]) -> RoundTripRecord:
+    """What is lost of the input's ``sample`` when it becomes ids and text again."""
+    tokenizer = open_tokenizer(info.file)
+    tokenizer.encode_special_tokens = not config.data.parse_special_tokens
+    return round_trip(tokenizer, sample)
 
 
-def tokenizer_record(config: Config, info: TokenizerInfo, engine: str, key: str) -> TokenizerRecord:
+def tokenizer_record(
+    config: Config, info: TokenizerInfo, engine: str, key: str, back: RoundTripRecord
+) -> TokenizerRecord:
     """What the manifest says of the tokenizer."""
     path, base = config.tokenizer.path, config.model.base
     return TokenizerRecord(
@@ -112,4 +122,6 @@ def tokenizer_record(config: Config, info: TokenizerInfo, engine: str, key: str)
         source=f"from {path}" if path else f"from {base}" if base else "trained here",
         key=key,
         longest_word=longest_word(read_spec(info.file)),
+        round_trip=back,
+        extension=read_extension(info.folder),
     )

@@ -1,4 +1,4 @@
-"""Finds documents that nearly repeat an earlier one, by MinHash signatures (`rensa`) compared in bands (LSH)."""
+"""Makes MinHash signatures (`rensa`), by which documents that nearly repeat others are found."""
 
 from __future__ import annotations
 
@@ -28,23 +28,3 @@ def signature(text: str) -> Signatures:
     sketch = RMinHash(num_perm=PERMUTATIONS, seed=42)
     sketch.update(sorted(shingles))
     return np.array(sketch.digest(), np.uint32)
-
-
-def near_duplicates(signatures: Signatures, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """[n]: True where a kept document is like an earlier one that stays (estimated Jaccard of 0.8 or more).
-
-    Candidates share one of 16 bands of 8 values; memory is 16 keys a document.
-    """
-    found = np.zeros(len(keep), bool)
-    buckets: dict[bytes, int] = {}
-    width = PERMUTATIONS // BANDS
-    for index in np.flatnonzero(keep).tolist():
-        own = signatures[index]
-        keys = [bytes([band]) + own[band * width : (band + 1) * width].tobytes() for band in range(BANDS)]
-        candidates = {buckets[key] for key in keys if key in buckets}
-        if any(float((signatures[other] == own).mean()) >= THRESHOLD for other in candidates):
-            found[index] = True
-            continue
-        for key in keys:
-            buckets.setdefault(key, index)
-    return found

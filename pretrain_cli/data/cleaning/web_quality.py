@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 Outcome = tuple[str, str]
 """(text, ""): kept, perhaps changed. (text, reason): dropped."""
@@ -32,11 +32,22 @@ def gopher_quality(text: str) -> Outcome:
         return text, "gopher_bullets"
     if sum(line.endswith(("...", "…")) for line in lines) > 0.3 * len(lines):
         return text, "gopher_ellipses"
-    if sum(any(c.isalpha() for c in word) for word in words) < 0.8 * len(words):
+    if not _mostly_alphabetic(words):
         return text, "gopher_alphabetic"
-    if len(STOP_WORDS & {word.lower().strip(".,;:!?") for word in words}) < 2:
+    if len(STOP_WORDS.intersection(words)) < 2 and len(STOP_WORDS & set(map(_plain, words))) < 2:
         return text, "gopher_stop_words"
     return text, ""
+
+
+def _mostly_alphabetic(words: Sequence[str]) -> bool:
+    """Whether 80% of the words hold a letter; those of letters alone, found first, are enough in most texts."""
+    wanted = 0.8 * len(words)
+    whole = sum(map(str.isalpha, words))
+    return whole >= wanted or whole + sum(any(map(str.isalpha, w)) for w in words if not w.isalpha()) >= wanted
+
+
+def _plain(word: str) -> str:
+    return word.lower().strip(".,;:!?")
 
 
 def gopher_repetition(text: str) -> Outcome:
@@ -49,16 +60,26 @@ def gopher_repetition(text: str) -> Outcome:
         if sum(len(passage) * (times - 1) for passage, times in counts.items()) > 0.2 * len(text):
             return text, f"gopher_repeated_{name}_characters"
     words = text.split()
+    longest, most = max(map(len, words), default=0), len(words)
     for n, share in TOP_GRAMS:
+        if most * n * longest <= share * len(text):  # no n-gram comes more often than a part of it
+            continue
         grams = Counter(zip(*(words[start:] for start in range(n)), strict=False))
         if grams:
-            gram, times = grams.most_common(1)[0]
-            if times > 1 and times * sum(map(len, gram)) > share * len(text):
+            gram, most = grams.most_common(1)[0]
+            if most > 1 and most * sum(map(len, gram)) > share * len(text):
                 return text, f"gopher_top_{n}_gram"
     for n, share in REPEATED_GRAMS:
+        if most < 2 or not _repeats(words, n):  # then no longer n-gram does
+            break
         if _repeated_characters(words, n) > share * len(text):
             return text, f"gopher_repeated_{n}_grams"
     return text, ""
+
+
+def _repeats(words: Sequence[str], n: int) -> bool:
+    grams = set(zip(*(words[start:] for start in range(n)), strict=False))
+    return len(grams) < len(words) - n + 1
 
 
 def _repeated_characters(words: Sequence[str], n: int) -> int:
@@ -87,8 +108,10 @@ def c4(text: str) -> Outcome:
         return text, "c4_lorem_ipsum"
     if "{" in text:
         return text, "c4_brace"
-    kept = "\n".join(line for line in map(_without_citations, text.splitlines()) if _is_c4_line(line))
-    if len(SENTENCE_END.findall(kept)) < 5:
+    lines = map(_without_citations if "[" in text else str.strip, text.splitlines())
+    suspect = "javascript" in lower or any(policy in lower for policy in POLICIES)
+    kept = "\n".join(line for line in lines if _is_c4_line(line, suspect))
+    if sum(1 for _ in islice(SENTENCE_END.finditer(kept), 5)) < 5:
         return text, "c4_few_sentences"
     return kept, ""
 
@@ -97,9 +120,11 @@ def _without_citations(line: str) -> str:
     return CITATION.sub("", line).strip()
 
 
-def _is_c4_line(line: str) -> bool:
+def _is_c4_line(line: str, suspect: bool) -> bool:
     if not line.endswith((".", "!", "?", '"', "”")) or line.endswith("...") or len(line.split()) < 3:
         return False
+    if not suspect:
+        return True
     lower = line.lower()
     return "javascript" not in lower and not any(policy in lower for policy in POLICIES)
 

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from pretrain_cli.config.model import DataConfig
 from pretrain_cli.data.encoding.executors import encode_shards
-from pretrain_cli.data.encoding.shard_files import finished_shard
-from pretrain_cli.data.encoding.shard_plan import choose_shards, plan_shards
-from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
+from pretrain_cli.data.encoding.shard_plan import ShardPlan, choose_shards, plan_shards
+from pretrain_cli.data.encoding.shard_store import ShardStore
+from pretrain_cli.data.encoding.shards import ShardCounts, ShardSettings
 from pretrain_cli.data.fingerprint import fingerprint
-from pretrain_cli.data.reading.input_files import InputFile
+from pretrain_cli.data.ours import clear_work
+from pretrain_cli.data.reading.file_table import FileTable
 from pretrain_cli.data.reading.inputs import check_unchanged
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import exact
 from pretrain_cli.progress import Progress
+from pretrain_cli.remote import RemoteFolder
 from pretrain_cli.tokenizer.load import TokenizerInfo
 
 
 def encode_text(
     data: DataConfig,
-    files: list[InputFile],
+    files: FileTable,
     settings: ShardSettings,
     tokenizer: TokenizerInfo,
     work: Path,
     progress: Progress,
     *,
     merge: bool,
-) -> tuple[Path, list[ShardCounts]]:
-    """(folder of the shards' files, counts of each shard): all shards, or those that ``data.shard`` names.
+    remote: str = "",
+) -> tuple[ShardStore, ShardPlan, list[ShardCounts]]:
+    """(store of the shards' files, plan, counts of each shard): all shards, or those that ``data.shard`` names.
 
     Args:
         data: says which shards, and who encodes them.
@@ -39,30 +42,40 @@ def encode_text(
         work: folder for what isn't complete; files of other shards in it are removed.
         progress: is told how far it is.
         merge: all shards must be finished already.
+        remote: address of the artifact folder that machines share which share no disk; empty where they do.
 
     Raises:
         DataError: a bad record or file, a file that changed meanwhile, or with ``merge`` a shard that isn't finished.
     """
     folder = work / f"shards-{_key(files, settings, tokenizer)[:16]}"
     if not data.shard:
-        _remove_all_but(work, folder, tokenizer.folder)
+        clear_work(work, folder, tokenizer.folder)
     folder.mkdir(exist_ok=True)
-    shards = choose_shards(plan_shards(files), data.shard)
+    there = RemoteFolder(f"{remote}/data/.work/{folder.name}", progress) if remote else None
+    store, plan = ShardStore(folder, there), plan_shards(files)
+    chosen = choose_shards(len(plan), data.shard)
     if merge:
-        _check_finished(shards, folder)
-    counts = encode_shards(shards, settings, folder, data.workers, progress, data.executor)
+        _check_finished(chosen, store)
+    counts = encode_shards(plan, chosen, settings, store, data, progress)
     check_unchanged(files)
-    return folder, counts
+    store.look()
+    return store, plan, counts
 
 
-def _key(files: list[InputFile], settings: ShardSettings, tokenizer: TokenizerInfo) -> str:
+def _key(files: FileTable, settings: ShardSettings, tokenizer: TokenizerInfo) -> str:
     """Names all that the shards' files follow from."""
     encoder = settings.encoder
     return fingerprint(
         {
-            "layout": 4,
-            "files": [file.to_dict() for file in files],
-            "settings": [settings.dtype, settings.separator, settings.column, settings.encoding, settings.on_error],
+            "layout": 8,
+            "files": files.stamp(with_changes=False),
+            "settings": [
+                settings.dtype,
+                settings.separator,
+                settings.column,
+                settings.encoding,
+                asdict(settings.strict),
+            ],
             "cleaning": [*settings.cleaning, "near" if settings.near_dedup else ""],
             "limit": settings.max_record_bytes,
             "encoder": [encoder.engine, encoder.cut, encoder.parse_special_tokens],
@@ -71,16 +84,11 @@ def _key(files: list[InputFile], settings: ShardSettings, tokenizer: TokenizerIn
     )
 
 
-def _remove_all_but(work: Path, *kept: Path) -> None:
-    for other in list(work.iterdir()):
-        if other not in kept:
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _check_finished(shards: list[Shard], folder: Path) -> None:
-    missing = [shard.index for shard in shards if finished_shard(folder, shard.index) is None]
+def _check_finished(chosen: range, store: ShardStore) -> None:
+    finished = store.finished(chosen)
+    missing = [index for index in chosen if index not in finished]
     if missing:
         raise DataError(
-            f"{exact(len(missing))} of {exact(len(shards))} shards aren't finished; the first is {missing[0]}.",
+            f"{exact(len(missing))} of {exact(len(chosen))} shards aren't finished; the first is {missing[0]}.",
             "Encode them with --shard, or run ptk prepare without --merge, which does what is left.",
         )

@@ -1,9 +1,8 @@
-"""Opens all encoded documents: a table with an entry each, and their ids in the shards' files."""
+"""Opens all encoded documents, a shard at a time: a table with an entry each, and their ids in the shards' files."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,78 +10,99 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain_cli.data.cleaning.near_duplicates import Signatures
-from pretrain_cli.data.encoding.shard_files import shard_file
-from pretrain_cli.data.encoding.shard_plan import plan_shards
-from pretrain_cli.data.encoding.shards import DOCUMENT, ShardCounts
-from pretrain_cli.data.reading.input_files import InputFile, number_kinds
+from pretrain_cli.data.encoding.shard_plan import ShardPlan
+from pretrain_cli.data.encoding.shard_store import ShardStore
+from pretrain_cli.data.encoding.shards import ShardCounts
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class EncodedDocuments:
-    """All documents that gave tokens, in reading order.
+class ShardDocuments:
+    """The documents of a shard that gave tokens, in reading order.
 
     Attributes:
-        table: ``DOCUMENT`` [n].
-        shard_sizes: documents in each shard.
-        folder: of the shards' files.
-        dtype: of the ids there.
-        spans: (file, documents) of each span that was read, in order.
+        shard: its number.
+        first: place of its first document among all.
+        table: ``DOCUMENT`` [m].
+        offsets: where each document's ids begin in the shard's file [m].
+        files: place of the file that each document comes from [m].
+        kinds: number of each document's source and kind of file [m].
     """
 
+    shard: int
+    first: int
     table: npt.NDArray[np.void]
-    shard_sizes: list[int]
-    folder: Path
+    offsets: Ints
+    files: npt.NDArray[np.int32]
+    kinds: npt.NDArray[np.int32]
+
+    @property
+    def span(self) -> slice:
+        """The documents' places among all."""
+        return slice(self.first, self.first + len(self.table))
+
+
+@dataclass(frozen=True)
+class EncodedDocuments:
+    """All documents that gave tokens. One shard's are in memory at a time.
+
+    Attributes:
+        counts: of each shard.
+        store: of the shards' files.
+        dtype: of the ids there.
+        plan: of the shards.
+        file_kinds: number of each file's source and kind [files].
+        many: documents.
+    """
+
+    counts: Sequence[ShardCounts]
+    store: ShardStore
     dtype: str
-    spans: Sequence[tuple[InputFile, int]]
+    plan: ShardPlan
+    file_kinds: npt.NDArray[np.int32]
+    many: int
 
-    @functools.cached_property
-    def span_numbers(self) -> npt.NDArray[np.int32]:
-        """The place in ``spans`` that each document comes from [n]."""
-        many = [documents for _, documents in self.spans]
-        return np.repeat(np.arange(len(many), dtype=np.int32), many)
+    def shards(self, every: int = 1) -> Iterator[ShardDocuments]:
+        """The shards in order, or one of ``every`` few."""
+        first = 0
+        for index, count in enumerate(self.counts):
+            if index % every:
+                first += count.kept_documents
+                continue
+            table = np.load(self.store.path(index, "documents.npy"))
+            spans = self.plan.spans_of(index)
+            files = np.frombuffer(self.plan.span_files, np.int32)[spans.start : spans.stop]
+            files = np.repeat(files, count.span_documents)
+            offsets = np.cumsum(table["tokens"]) - table["tokens"]
+            yield ShardDocuments(index, first, table, offsets, files, self.file_kinds[files])
+            first += len(table)
 
-    @functools.cached_property
-    def kinds(self) -> Ints:
-        """The number of each document's source and kind of file [n]."""
-        return np.array(number_kinds(file for file, _ in self.spans), np.int64)[self.span_numbers]
+    def file_documents(self) -> Ints:
+        """How many of the documents each file gave [files]."""
+        found = np.zeros(len(self.plan.files), np.int64)
+        for index, count in enumerate(self.counts):
+            spans = self.plan.spans_of(index)
+            files = np.frombuffer(self.plan.span_files, np.int32)[spans.start : spans.stop]
+            np.add.at(found, files, count.span_documents)
+        return found
 
     def ids_file(self, shard: int) -> Path:
-        return shard_file(self.folder, shard, "ids")
+        return self.store.path(shard, "ids")
 
-    def signatures(self) -> Signatures:
-        """The MinHash signature of each document [n, 128], where near duplicates are sought."""
-        files = (shard_file(self.folder, shard, "signatures.npy") for shard in range(len(self.shard_sizes)))
-        return np.concatenate([np.load(file) for file in files])
-
-    @functools.cached_property
-    def places(self) -> tuple[npt.NDArray[np.int32], Ints]:
-        """(shard [n], offset [n]): where each document's ids begin."""
-        sizes = self.shard_sizes
-        ends = np.cumsum(self.table["tokens"])
-        before = np.concatenate([[0], ends])[np.cumsum(sizes) - sizes]
-        shard = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        ends -= self.table["tokens"]
-        ends -= before[shard]
-        return shard, ends
+    def signatures(self, shard: int) -> Signatures:
+        """The MinHash signature of each document of a shard [m, 128], where near duplicates are sought."""
+        return np.asarray(np.load(self.store.path(shard, "signatures.npy"), mmap_mode="r"))
 
 
-def open_encoded(folder: Path, counts: Sequence[ShardCounts], files: list[InputFile], dtype: str) -> EncodedDocuments:
-    """The documents of all shards. Besides the whole table, one shard's is in memory at a time.
+def open_encoded(store: ShardStore, counts: Sequence[ShardCounts], plan: ShardPlan, dtype: str) -> EncodedDocuments:
+    """The documents of all shards.
 
     Args:
-        folder: of the shards' files.
+        store: of the shards' files.
         counts: of each shard.
-        files: the input that the shards were planned from.
+        plan: of the shards.
         dtype: of the ids.
     """
-    tables = [shard_file(folder, index, "documents.npy") for index in range(len(counts))]
-    sizes = [len(np.load(file, mmap_mode="r")) for file in tables]
-    table, at = np.empty(sum(sizes), DOCUMENT), 0
-    for file, size in zip(tables, sizes, strict=True):
-        table[at : at + size] = np.load(file)
-        at += size
-    spans = [span.file for shard in plan_shards(files) for span in shard.spans]
-    documents = [number for count in counts for number in count.span_documents]
-    return EncodedDocuments(table, sizes, folder, dtype, list(zip(spans, documents, strict=True)))
+    many = sum(count.kept_documents for count in counts)
+    return EncodedDocuments(counts, store, dtype, plan, plan.files.kind_numbers(), many)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pretrain_cli.data.encoding.fast_engine import FastEngine, Ids, load_fast
 from pretrain_cli.data.encoding.vocabulary_bytes import lacks_bytes, token_bytes
+from pretrain_cli.errors import panics_told
 
 BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
 BEFORE_SPACE_OR_LINE = re.compile(BEFORE_SPACE.pattern + r"|(?<=\S\n)(?=[^\W\d_])")
@@ -58,7 +59,8 @@ class Encoder:
         if self._fast is None:
             return self._encode_exact(texts)
         try:
-            return self._fast.encode(texts, self.settings.parse_special_tokens)
+            with panics_told():
+                return self._fast.encode(texts, self.settings.parse_special_tokens)
         except Exception:  # a byte without a token: fastokens refuses it, tokenizers leaves it out
             if len(texts) == 1:
                 return self._encode_exact(texts)
@@ -74,7 +76,8 @@ class Encoder:
         return np.fromiter((len(text.encode()) for text in texts), np.int64, len(texts)) - np.diff(written)
 
     def _encode_exact(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
-        encoded = self._exact.encode_batch_fast(list(texts), add_special_tokens=False)
+        with panics_told():
+            encoded = self._exact.encode_batch_fast(list(texts), add_special_tokens=False)
         lists = [np.array(entry.ids, np.uint32) for entry in encoded]
         offsets = np.zeros(len(lists) + 1, np.int64)
         np.cumsum([len(ids) for ids in lists], out=offsets[1:])

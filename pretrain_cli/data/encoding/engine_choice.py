@@ -14,10 +14,10 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding.encoder import CUTS, Encoder, EncoderSettings
 from pretrain_cli.data.encoding.fast_engine import load_fast
 from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
-from pretrain_cli.data.reading.documents import Document, DocumentBatch
-from pretrain_cli.data.reading.input_files import InputFile
+from pretrain_cli.data.reading.documents import texts_of
+from pretrain_cli.data.reading.file_table import FileTable
 from pretrain_cli.data.reading.read import read_all
-from pretrain_cli.errors import DataError, first_line
+from pretrain_cli.errors import first_line
 
 CHECKED_FILES = 8
 CHECK_CHARACTERS = 1 << 18
@@ -108,22 +108,18 @@ def _find_cut(encoder: Encoder, file: Path, sample: Sequence[str]) -> str:
     return ""
 
 
-def check_sample(files: list[InputFile], config: Config) -> list[str]:
+def check_sample(files: FileTable, config: Config) -> list[str]:
     """The beginnings of up to eight files spread over the input: what the fast engine is checked on."""
     chosen = files[:: max(1, len(files) // CHECKED_FILES)][:CHECKED_FILES]
     sample: list[str] = []
     for file in chosen:
         used = 0
-        try:
-            for record in read_all([file], config.data):
-                texts = record.texts if isinstance(record, DocumentBatch) else []
-                for text in [record.text] if isinstance(record, Document) else texts:
-                    sample.append(text[:CHECK_CHARACTERS])
-                    used += len(sample[-1])
-                    if used > CHECK_BYTES // len(chosen):
-                        break
+        for record in read_all(file, config.data, strict=False):
+            for text in texts_of(record):
+                sample.append(text[:CHECK_CHARACTERS])
+                used += len(sample[-1])
                 if used > CHECK_BYTES // len(chosen):
                     break
-        except DataError:
-            continue
+            if used > CHECK_BYTES // len(chosen):
+                break
     return sample

@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO
@@ -20,15 +20,27 @@ from pretrain_cli.data.cleaning.steps import Cleaner
 from pretrain_cli.data.encoding.encoder import PIECE_CHARACTERS, Encoder
 from pretrain_cli.data.encoding.id_writer import IdWriter, Position
 from pretrain_cli.data.encoding.shards import DOCUMENT, ShardCounts, ShardSettings
-from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Document, DocumentBatch, Record, Rejected, bad_record
-from pretrain_cli.data.reading.input_files import Span
+from pretrain_cli.data.reading.documents import (
+    HARMLESS_REASONS,
+    UNREADABLE_MEMBER,
+    Document,
+    DocumentBatch,
+    Record,
+    Rejected,
+    bad_record,
+)
+from pretrain_cli.data.reading.folders import EXAMPLES, NO_ENDING
+from pretrain_cli.data.reading.input_files import Span, kind_of
 from pretrain_cli.data.reading.read import read
-from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.settings import ReadSettings, add_numbers
+from pretrain_cli.data.reading.small_files import read_simple
 from pretrain_cli.errors import DataError
 from pretrain_cli.heap import give_back_large_blocks
 from pretrain_cli.interruptible import Stopped
 
 BATCH_CHARACTERS = 1 << 19
+SMALL_AT_ONCE = 512
+"""Small files taken together."""
 
 
 class ShardEncoder:
@@ -61,40 +73,96 @@ class ShardEncoder:
             if kind is None:
                 self._flush()
                 self._writer.drain()
+                self.counts.cleaning = self.cleaner.taken
                 self.counts.tokens = sum(int(tokens.sum()) for _, tokens, _ in self._writer.made)
         finally:
             self._writer.close()
+
+    def read_spans(self, spans: Sequence[Span]) -> None:
+        """Take all records of ``spans``, in order; small plain text files many at a time.
+
+        Raises:
+            DataError: a bad record or file, where the settings' ``strict`` makes it an error.
+        """
+        one_document = not self.settings.separator and self.settings.encoding == "auto"
+        simple: list[tuple[Span, str, bytes]] = []
+        for span in spans:
+            content = read_simple(span) if one_document else None
+            if content is not None:
+                simple.append((span, *content))
+            if simple and (content is None or len(simple) >= SMALL_AT_ONCE):
+                self._take_simple(simple)
+                simple = []
+            if content is None:
+                self.read_span(span)
+        if simple:
+            self._take_simple(simple)
+
+    def _take_simple(self, files: Sequence[tuple[Span, str, bytes]]) -> None:
+        """Take files that are a document each."""
+        if self.stop.is_set():
+            raise Stopped
+        for source, group in itertools.groupby(files, key=lambda file: file[0].file.source):
+            spans, texts, encoded = map(list, zip(*group, strict=True))
+            if self._judges_documents:
+                for text in texts:
+                    before = len(self._sizes)
+                    self._take_one(text, source)
+                    self.counts.span_documents.append(len(self._sizes) - before)
+            else:
+                self._take_batch(DocumentBatch(texts, encoded, ""), source)
+                self.counts.span_documents.extend(itertools.repeat(1, len(spans)))
 
     def read_span(self, span: Span) -> None:
         """Take all records of ``span``.
 
         Raises:
-            DataError: a bad record or file, where ``on_error`` is "fail".
+            DataError: a bad record or file, where the settings' ``strict`` makes it an error.
         """
         own = self.settings
         reading = ReadSettings(own.separator, own.column, own.encoding, own.max_record_bytes)
-        before, rows_before = self.counts.documents_in, len(self._sizes)
+        before, rows_before, rejected_before = self.counts.documents_in, len(self._sizes), len(self.rejected)
         try:
             records = read(span, reading)
-            for record in _join_parts(records, reading) if self._judges_documents else records:
+            whole = self.settings.near_dedup or not self.cleaner.by_lines
+            for record in _join_parts(records, reading) if whole else records:
                 if self.stop.is_set():
                     raise Stopped
                 self._take(record, span)
         except DataError as error:
-            if self.settings.on_error == "fail":
+            if self.settings.strict.files:
                 raise
             size = self._abandon()
             if self.counts.documents_in == before:  # nothing of it was used: all of it is left out
                 rest = max(0, span.file.size - size)
                 self.counts.bytes_in += rest
                 size += rest
+            else:
+                self.counts.losses.append(f"{error.message} What comes before is used, the rest is left out.")
             self.counts.documents_in += 1
-            self._reject(Rejected(span.file.path, 0, 0, size, "unreadable_file", error.message), size)
+            self._reject(Rejected(span.file.name, 0, 0, size, "unreadable_file", error.message), size)
         for reason, size in reading.skipped_bytes.items():
             self.counts.bytes_in += size
             self.counts.drop(reason, size, documents=0)
         self.counts.notes += reading.notes
+        self.counts.separated = [old + new for old, new in zip(self.counts.separated, reading.separated, strict=True)]
+        if self.counts.documents_in == before + 1 and len(self.rejected) == rejected_before + 1:
+            self._count_without_text(span, self.rejected[-1])
+        for column, found in reading.columns.items():
+            add_numbers(self.counts.columns, column, [1, *found])
         self.counts.span_documents.append(len(self._sizes) - rows_before)
+
+    def _count_without_text(self, span: Span, rejected: Rejected) -> None:
+        """Count a file of which nothing was used, where the whole of it was rejected."""
+        file = span.file
+        if rejected.line or span.start or 0 <= span.end < file.size:
+            return
+        key = f"{rejected.reason} {kind_of(file.name) or NO_ENDING}"
+        files, size, examples = self.counts.without_text.get(key, (0, 0, []))
+        shown = [*examples, file.name][:EXAMPLES]
+        if rejected.reason == "unreadable_file":
+            self.counts.first_failures.setdefault(rejected.reason, rejected.detail)
+        self.counts.without_text[key] = (files + 1, size + max(0, file.size), shown)
 
     def table(self) -> npt.NDArray[np.void]:
         """The documents in reading order, each a ``DOCUMENT``. Call it after the end of the ``with`` block."""
@@ -109,29 +177,30 @@ class ShardEncoder:
     def _take(self, record: Record, span: Span) -> None:
         if isinstance(record, Rejected):
             record.line += _lines_before(span)
-            if self.settings.on_error == "fail" and record.reason not in HARMLESS_REASONS:
+            if self.settings.strict.records and record.reason not in HARMLESS_REASONS:
                 raise bad_record(record)
+            self._abandon_into(record)
             self.counts.bytes_in += record.size
             self.counts.documents_in += 1
             self._reject(record, record.size)
         elif isinstance(record, DocumentBatch):
-            self._take_batch(record, span)
+            self._take_batch(record, span.file.source)
         elif self._open is not None or not record.final:
             self._take_part(record, span)
         else:
-            self._take_one(record.text, span)
+            self._take_one(record.text, span.file.source)
 
-    def _take_batch(self, batch: DocumentBatch, span: Span) -> None:
+    def _take_batch(self, batch: DocumentBatch, source: int) -> None:
         if self._judges_documents:
             for text in batch.texts:
-                self._take_one(text, span)
+                self._take_one(text, source)
             return
         batch = self._without_blank(batch)
         if not batch.texts:
             return
         first, many = len(self._sizes), len(batch.texts)
         self._sizes.extend(map(len, batch.encoded))
-        self._sources.extend(itertools.repeat(span.file.source, many))
+        self._sources.extend(itertools.repeat(source, many))
         self._hashes.append(b"".join(map(xxhash.xxh3_128_digest, batch.encoded)))
         size = sum(self._sizes[first:])
         self.counts.bytes_in += size
@@ -161,7 +230,7 @@ class ShardEncoder:
         self.counts.drop("only_whitespace", size, many)
         return DocumentBatch(texts, encoded, batch.path)
 
-    def _take_one(self, text: str, span: Span) -> None:
+    def _take_one(self, text: str, source: int) -> None:
         encoded = text.encode()
         size = len(encoded)
         self.counts.documents_in += 1
@@ -169,7 +238,7 @@ class ShardEncoder:
         if text.isspace():
             self.counts.drop("only_whitespace", size)
             return
-        cleaned, reason = self.cleaner.apply(text)
+        cleaned, reason = self.cleaner.apply(text, size)
         if reason:
             self.counts.drop(reason, size)
             return
@@ -177,15 +246,15 @@ class ShardEncoder:
             encoded = cleaned.encode()
             self.counts.changed_bytes += size - len(encoded)
             size = len(encoded)
-        self._begin(span, size, xxhash.xxh3_128_digest(encoded))
+        self._begin(source, size, xxhash.xxh3_128_digest(encoded))
         self.counts.kept_bytes += size
         if self.settings.near_dedup:
             self.signatures.append(signature(cleaned))
         self._add(cleaned, len(self._sizes) - 1)
 
-    def _begin(self, span: Span, size: int, digest: bytes) -> None:
+    def _begin(self, source: int, size: int, digest: bytes) -> None:
         self._sizes.append(size)
-        self._sources.append(span.file.source)
+        self._sources.append(source)
         self._hashes.append(digest)
         self.counts.kept_documents += 1
 
@@ -201,27 +270,42 @@ class ShardEncoder:
         """Of a document too long to hold, encode what comes before the last possible cut; the rest waits."""
         if self._open is None:
             self._flush()
-            self._begin(span, 0, b"")
+            self._begin(span.file.source, 0, b"")
             give_back_large_blocks()
             self._open = _LongDocument(self._writer.position())
         long = self._open
-        encoded = record.text.encode()
+        text = self._clean_lines(long, record) if self.cleaner.steps else record.text
+        encoded = text.encode()
         long.digest.update(encoded)
-        long.size += len(encoded)
-        long.blank = long.blank and (record.text.isspace() or not record.text)
+        long.kept += len(encoded)
+        long.size += len(encoded) if text is record.text else len(record.text.encode())
+        long.was_blank = long.was_blank and (record.text.isspace() or not record.text)
+        long.blank = long.blank and (text.isspace() or not text)
         index = len(self._sizes) - 1
         if record.final:
-            self._add("".join([*long.waiting, record.text]), index)
+            self._add("".join([*long.waiting, text]), index)
             self._flush()
             self._finish_long(long)
             return
         # Only the new part is searched for a cut: what waits has none.
-        cut = self.encoder.last_cut(record.text)
+        cut = self.encoder.last_cut(text)
         if cut:
-            self._add("".join([*long.waiting, record.text[:cut]]), index)
-            long.waiting = [record.text[cut + self.encoder.skips :]]
+            self._add("".join([*long.waiting, text[:cut]]), index)
+            long.waiting = [text[cut + self.encoder.skips :]]
         else:
-            long.waiting.append(record.text)
+            long.waiting.append(text)
+
+    def _clean_lines(self, long: _LongDocument, record: Document) -> str:
+        """The lines that end in this part, cleaned; the rest waits. A line longer than a record is cut at a space."""
+        long.uncleaned.append(record.text)
+        too_long = sum(map(len, long.uncleaned)) > self.settings.max_record_bytes
+        if not (record.final or too_long or "\n" in record.text):
+            return ""
+        text = "".join(long.uncleaned)
+        end = len(text) if record.final else text.rfind("\n") + 1 or text.rfind(" ") + 1 or len(text)
+        long.uncleaned = [text[end:]]
+        ready = text[:end]
+        return self.cleaner.apply(ready, len(ready.encode()))[0]
 
     def _finish_long(self, long: _LongDocument) -> None:
         self._open = None
@@ -229,10 +313,11 @@ class ShardEncoder:
         self.counts.bytes_in += long.size
         if long.blank:
             self._rewind(long)
-            self.counts.drop("only_whitespace", long.size)
+            self.counts.drop("only_whitespace" if long.was_blank else "emptied_by_cleaning", long.size)
             return
-        self._sizes[-1], self._hashes[-1] = long.size, long.digest.digest()
-        self.counts.kept_bytes += long.size
+        self._sizes[-1], self._hashes[-1] = long.kept, long.digest.digest()
+        self.counts.kept_bytes += long.kept
+        self.counts.changed_bytes += long.size - long.kept
 
     def _rewind(self, long: _LongDocument) -> None:
         self._texts, self._owners, self._characters = [], array("q"), 0
@@ -250,6 +335,12 @@ class ShardEncoder:
         self.counts.bytes_in += long.size
         return long.size
 
+    def _abandon_into(self, record: Rejected) -> None:
+        """Where a file in an archive breaks off within a long document, that is rejected with the rest of the file."""
+        if record.reason == UNREADABLE_MEMBER and (size := self._abandon()):
+            self.counts.bytes_in -= size
+            record.size = max(record.size, size)
+
     def _reject(self, record: Rejected, size: int) -> None:
         self.counts.drop(record.reason, size)
         self.counts.rejected[record.reason] = self.counts.rejected.get(record.reason, 0) + 1
@@ -263,11 +354,25 @@ class ShardEncoder:
 
 @dataclass
 class _LongDocument:
+    """A document that comes in parts.
+
+    Attributes:
+        begins: where its ids begin.
+        digest: of its text, cleaned.
+        size, kept: bytes so far, as read and cleaned.
+        was_blank, blank: nothing but white space has come so far, as read and cleaned.
+        waiting: cleaned text that may not be cut from what comes next.
+        uncleaned: the beginning of a line.
+    """
+
     begins: Position
     digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     size: int = 0
+    kept: int = 0
+    was_blank: bool = True
     blank: bool = True
     waiting: list[str] = field(default_factory=list)
+    uncleaned: list[str] = field(default_factory=list)
 
 
 def _join_parts(records: Iterator[Record], settings: ReadSettings) -> Iterator[Record]:
@@ -279,6 +384,9 @@ def _join_parts(records: Iterator[Record], settings: ReadSettings) -> Iterator[R
     size, skipping = 0, False
     for record in records:
         if not isinstance(record, Document):
+            if isinstance(record, Rejected) and record.reason == UNREADABLE_MEMBER:  # the end of what is held
+                record.size = max(record.size, size)
+                held, size, skipping = [], 0, False
             yield record
             continue
         many = len(record.text.encode())

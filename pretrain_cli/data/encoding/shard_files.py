@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,9 @@ from pretrain_cli.data.encoding.encoder import Encoder
 from pretrain_cli.data.encoding.shard_encoder import ShardEncoder
 from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
 from pretrain_cli.refusals import writing_to
+
+ENDINGS = ("ids", "documents.npy", "signatures.npy", "rejected")
+"""Of a shard's files, but for its record."""
 
 
 def shard_file(folder: Path, index: int, ending: str) -> Path:
@@ -37,26 +39,28 @@ def encode_shard(
     next record with ``Stopped``.
 
     Raises:
-        DataError: a bad record or file, where ``on_error`` is "fail".
+        DataError: a bad record or file, where the settings' ``strict`` makes it an error.
     """
     with writing_to(folder):
         with (
             open(shard_file(folder, shard.index, "ids"), "wb") as sink,
             ShardEncoder(settings, encoder or Encoder(settings.encoder), sink, stop) as encoding,
         ):
-            for span in shard.spans:
-                encoding.read_span(span)
-        np.save(shard_file(folder, shard.index, "documents.npy"), encoding.table())
+            encoding.read_spans(shard.spans)
+        table = encoding.table()
+        np.save(shard_file(folder, shard.index, "documents.npy"), table)
+        encoding.counts.lossy_documents = int((table["lost_bytes"] > 0).sum())
+        encoding.counts.lost_bytes = int(table["lost_bytes"].sum())
         if settings.near_dedup:
             signatures = np.array(encoding.signatures, np.uint32).reshape(-1, PERMUTATIONS)
             np.save(shard_file(folder, shard.index, "signatures.npy"), signatures)
         if encoding.rejected:
             lines = (json.dumps(redact_all(asdict(entry)), ensure_ascii=False) for entry in encoding.rejected)
             rejected = shard_file(folder, shard.index, "rejected")
-            rejected.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            rejected.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
         unfinished = shard_file(folder, shard.index, "json.new")
         record = {"counts": redact_all(asdict(encoding.counts)), "sizes": _sizes(folder, shard.index)}
-        unfinished.write_text(json.dumps(record))
+        unfinished.write_text(json.dumps(record), encoding="utf-8")
         os.replace(unfinished, shard_file(folder, shard.index, "json"))
     return encoding.counts
 
@@ -68,7 +72,7 @@ def finished_shard(folder: Path, index: int) -> ShardCounts | None:
     """
     path = shard_file(folder, index, "json")
     try:
-        record = json.loads(path.read_text()) if path.is_file() else None
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError:
         return None
     return ShardCounts(**record["counts"]) if record and record["sizes"] == _sizes(folder, index) else None
@@ -76,15 +80,5 @@ def finished_shard(folder: Path, index: int) -> ShardCounts | None:
 
 def _sizes(folder: Path, index: int) -> dict[str, int]:
     """Name → bytes, of the files that a shard's ``json`` vouches for."""
-    files = (shard_file(folder, index, ending) for ending in ("ids", "documents.npy", "signatures.npy", "rejected"))
+    files = (shard_file(folder, index, ending) for ending in ENDINGS)
     return {file.name: file.stat().st_size for file in files if file.is_file()}
-
-
-def collect_rejected(folder: Path, shards: int, path: Path) -> None:
-    """Write the bad records of all shards, in order, to one file."""
-    with open(path, "wb") as out:
-        for index in range(shards):
-            rejected = shard_file(folder, index, "rejected")
-            if rejected.is_file():
-                with open(rejected, "rb") as lines:
-                    shutil.copyfileobj(lines, out, 1 << 20)

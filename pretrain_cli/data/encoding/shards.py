@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pretrain_cli.data.encoding.encoder import EncoderSettings
+from pretrain_cli.data.reading.bad_records import Strictness
 from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.settings import MAX_RECORD_BYTES
 
@@ -36,7 +37,7 @@ class ShardSettings:
     separator: str
     column: str
     encoding: str
-    on_error: str
+    strict: Strictness
     cleaning: tuple[str, ...]
     near_dedup: bool = False
     max_record_bytes: int = MAX_RECORD_BYTES
@@ -46,7 +47,12 @@ class ShardSettings:
 class ShardCounts:
     """What was read, kept and left out. Bytes are of UTF-8 text; ``rejected`` counts bad records by reason.
 
-    ``span_documents`` are the kept documents of each span.
+    ``span_documents`` are the kept documents of each span; ``columns`` the text columns that were chosen: name →
+    files, records looked at in them, of those with a text there, with null. ``separated``: plain text files with the
+    document separator in them, and without. ``without_text``: files that gave none, "reason kind" → files, bytes as
+    stored, paths of the first. ``first_failures``: reason → what is wrong with the first such file. ``losses``: a
+    sentence for each file of which only a part was used. ``lost_bytes`` have no token, in ``lossy_documents``.
+    ``cleaning``: step → processor seconds, bytes that went in.
     """
 
     bytes_in: int = 0
@@ -58,8 +64,16 @@ class ShardCounts:
     dropped_bytes: dict[str, int] = field(default_factory=dict)
     changed_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
     rejected: dict[str, int] = field(default_factory=dict)
     span_documents: list[int] = field(default_factory=list)
+    columns: dict[str, list[int]] = field(default_factory=dict)
+    separated: list[int] = field(default_factory=lambda: [0, 0])
+    without_text: dict[str, tuple[int, int, list[str]]] = field(default_factory=dict)
+    first_failures: dict[str, str] = field(default_factory=dict)
+    lossy_documents: int = 0
+    lost_bytes: int = 0
+    cleaning: dict[str, list[float]] = field(default_factory=dict)
 
     def drop(self, reason: str, size: int, documents: int = 1) -> None:
         self.dropped_bytes[reason] = self.dropped_bytes.get(reason, 0) + size

@@ -45,22 +45,27 @@ def byte_names() -> list[str]:
     return [chr(byte) if byte in visible else chr(next(others)) for byte in range(256)]
 
 
-def token_bytes(file: Path) -> npt.NDArray[np.int64]:
-    """The UTF-8 bytes each id stands for, [vocabulary]; specials 0. Exact for byte-level and byte-fallback BPE."""
+def token_contents(file: Path) -> list[bytes]:
+    """The UTF-8 bytes each id stands for; specials none. Exact for byte-level and byte-fallback BPE."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    byte_level = is_byte_level(file)
-    sizes = np.zeros(max(vocabulary.values()) + 1, np.int64)
+    added = tokenizer.get_added_tokens_decoder()
+    byte_of = {name: byte for byte, name in enumerate(byte_names())} if is_byte_level(file) else {}
+    contents = [b""] * (max(vocabulary.values()) + 1)
     for token, index in vocabulary.items():
-        if index in special:
-            continue
-        if byte_level:
-            sizes[index] = len(token)
+        if index in added:
+            contents[index] = b"" if added[index].special else token.encode()
+        elif byte_of:
+            contents[index] = bytes(byte_of[name] for name in token if name in byte_of)
         elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
-            sizes[index] = 1
+            contents[index] = bytes([int(token[3:5], 16)])
         else:
-            sizes[index] = len(token.replace("▁", " ").encode())
-    return sizes
+            contents[index] = token.replace("▁", " ").encode()
+    return contents
+
+
+def token_bytes(file: Path) -> npt.NDArray[np.int64]:
+    """How many bytes each id stands for, see `token_contents`: [vocabulary]."""
+    return np.array([len(content) for content in token_contents(file)], np.int64)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from pretrain_cli.errors import DataError
 
-HARMLESS_REASONS = {"empty", "only_whitespace"}
+HARMLESS_REASONS = {"empty", "only_whitespace", "text_is_null"}
 """Reasons to reject a record that are not an error, whatever ``data.on_error`` says."""
+UNREADABLE_MEMBER = "unreadable_member"
+"""The reason of a file in an archive, of which the others are read."""
+UNREADABLE_HINT = "Check whether the file is complete. To leave out such files and list them: --on-error skip"
 
 
 @dataclass(slots=True)
@@ -64,6 +67,13 @@ def make_batch(texts: list[str], path: str) -> DocumentBatch | None:
     return DocumentBatch(texts, list(map(str.encode, texts)), path) if texts else None
 
 
+def texts_of(record: Record) -> list[str]:
+    """The texts in a record; a rejected one has none."""
+    if isinstance(record, DocumentBatch):
+        return record.texts
+    return [record.text] if isinstance(record, Document) else []
+
+
 def place(record: Document | Rejected) -> str:
     """Where a record is, for an error message: ``file.jsonl, line 3, byte 41``."""
     line = f", line {record.line:,}" if record.line else ""
@@ -71,7 +81,9 @@ def place(record: Document | Rejected) -> str:
 
 
 def bad_record(record: Rejected) -> DataError:
-    """The error of a record that gives no text."""
+    """The error of a record that gives no text, or of a file that can't be read."""
+    if record.reason in ("unreadable_file", UNREADABLE_MEMBER):
+        return DataError(record.detail, UNREADABLE_HINT)
     detail = f": {record.detail}" if record.detail else ""
     return DataError(
         f"{place(record)}: {record.reason.replace('_', ' ')}{detail}.",

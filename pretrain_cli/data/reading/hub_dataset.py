@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import IO
 
 from pretrain_cli.base import HUB_TIMEOUT_S
 from pretrain_cli.data.reading.documents import Record
@@ -11,8 +13,11 @@ from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.data.reading.text_column import choose_column, text_of
 from pretrain_cli.errors import DataError, first_line
 
+SAMPLED_ROWS = 100
+"""Each comes over the network."""
 
-def read_hub(span: Span, settings: ReadSettings) -> Iterator[Record]:
+
+def read_hub(nothing: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
     """``hf://datasets/owner/name[:split]``, an address without a file name."""
     from datasets import load_dataset
 
@@ -24,9 +29,12 @@ def read_hub(span: Span, settings: ReadSettings) -> Iterator[Record]:
         raise DataError(
             f"{span.file.path} can't be opened: {first_line(error)}.", "Check its name and its split."
         ) from error
-    column = settings.column
+    column, rows = settings.column, iter(rows)
+    if column == "auto":
+        sample = list(itertools.islice(rows, SAMPLED_ROWS))
+        column = settings.take_column(choose_column(sample, span.file.path))
+        rows = itertools.chain(sample, rows)
     for number, row in enumerate(rows, 1):
-        column = choose_column(row, span.file.path) if column == "auto" else column
         yield text_of(row, column, span.file.path, number, 0, 0)
 
 

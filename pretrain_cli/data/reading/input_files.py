@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
+
+from pretrain_cli.file_systems import fsspec_module
 
 STDIN = "-"
+PIPE = -2
+"""The size of a pipe, which gives its bytes once."""
 COMPRESSED_ENDINGS = ("gz", "bz2", "xz", "zst", "lzma", "zstd")
+TAR_ENDINGS = {"tgz": "gzip", "tbz2": "bz2", "tbz": "bz2", "txz": "xz", "tzst": "zstd"}
+"""Short endings of compressed tar archives → compression."""
+TIMES_COMPRESSED = 3.0
+"""How much longer text mostly is than its compressed file."""
 BLOCK_BYTES = 1 << 19
 """Text is read about this many bytes at a time."""
 READ_BYTES = 1 << 24
 """A whole file is read this many bytes at a time: some streams take the memory for what they are asked for at once."""
 
 
-@dataclass(frozen=True)
-class InputFile:
+class InputFile(NamedTuple):
     """One file (or URL) to read. ``size`` is in bytes as stored, -1 where it can't be known.
 
     ``modified_ns``: of a URL, a number that follows from whatever its file system says about its version.
+    ``shown``: what it is called in messages, if not by its path: a copy of standard input, or a file in an archive.
     """
 
     path: str
@@ -30,9 +38,17 @@ class InputFile:
     format: str
     compression: str = ""
     source: int = 0
+    shown: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self.shown or self.path
+
+    @property
+    def likely_bytes(self) -> float:
+        """About as many bytes of text as it holds; 0 where its size can't be known."""
+        return max(0, self.size) * (TIMES_COMPRESSED if self.compression else 1.0)
 
 
 @dataclass(frozen=True)
@@ -55,13 +71,16 @@ def kind_of(path: str) -> str:
     name = place.rstrip("/").rpartition("/")[2].lower()
     if "." in name and name.rpartition(".")[2] in COMPRESSED_ENDINGS:
         name = name.rpartition(".")[0]
-    return name.rpartition(".")[2] if "." in name else ""
+    kind = name.lstrip(".").rpartition(".")[2] if "." in name.lstrip(".") else ""
+    return "tar" if kind in TAR_ENDINGS else kind
 
 
-def number_kinds(files: Iterable[InputFile]) -> list[int]:
-    """A number for each file, the same for those of one source and kind."""
-    numbers: dict[tuple[int, str], int] = {}
-    return [numbers.setdefault((file.source, kind_of(file.path)), len(numbers)) for file in files]
+def plain_ending(name: str) -> str:
+    """What follows the last dot of a file's own name where that alone is its kind; empty where more must be seen."""
+    stem, _, ending = name.rpartition(".")
+    low = ending.lower()
+    plain = stem.strip(".") and low not in COMPRESSED_ENDINGS and low not in TAR_ENDINGS and "?" not in name
+    return low if plain else ""
 
 
 def is_url(path: str) -> bool:
@@ -70,25 +89,32 @@ def is_url(path: str) -> bool:
 
 def open_bytes(file: InputFile) -> IO[bytes]:
     """The file's bytes, decompressed as they are read."""
-    if file.compression == "zstd":
+    if file.compression and file.compression != "zstd" and file.path != STDIN and not is_url(file.path):
+        # Given a path, it closes the file in the end; given an open file, it leaves that open.
+        return cast("IO[bytes]", _module_of(file.compression).open(file.path))
+    return decompress(_open_raw(file), file.compression)
+
+
+def decompress(stream: IO[bytes], compression: str) -> IO[bytes]:
+    """A stream's bytes, decompressed as they are read."""
+    if compression == "zstd":
         import zstandard
 
-        reader = zstandard.ZstdDecompressor().stream_reader(_open_raw(file), read_across_frames=True)
+        # `zstd --long` needs up to 2 GB, as each file says; without the limit named here it refuses from 128 MB on.
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(stream, read_across_frames=True)
         return cast("IO[bytes]", io.BufferedReader(reader, 1 << 20))
-    if file.compression:
-        module = import_module({"xz": "lzma"}.get(file.compression, file.compression))
-        # Given a path, it closes the file in the end; given an open file, it leaves that open.
-        source = _open_raw(file) if file.path == STDIN or is_url(file.path) else file.path
-        return cast("IO[bytes]", module.open(source))
-    return _open_raw(file)
+    return cast("IO[bytes]", _module_of(compression).open(stream)) if compression else stream
+
+
+def _module_of(compression: str) -> Any:
+    return import_module({"xz": "lzma"}.get(compression, compression))
 
 
 def _open_raw(file: InputFile) -> IO[bytes]:
     if file.path == STDIN:
         return sys.stdin.buffer
     if is_url(file.path):
-        import fsspec
-
+        fsspec = fsspec_module()
         # fsspec's own files can't read a number of lines at a time.
         return io.BufferedReader(fsspec.open(file.path, "rb").open(), BLOCK_BYTES)
     return open(file.path, "rb")
@@ -100,9 +126,46 @@ def can_seek(file: InputFile) -> bool:
         return False
     if not file.path.startswith(("http://", "https://")):
         return True
-    import fsspec
+    return bool(fsspec_module().core.url_to_fs(file.path)[0].info(file.path).get("partial"))
 
-    return bool(fsspec.core.url_to_fs(file.path)[0].info(file.path).get("partial"))
+
+def with_head(stream: IO[bytes], size: int) -> tuple[bytes, IO[bytes]]:
+    """The next ``size`` bytes, fewer only at the end, and a stream that begins with them again.
+
+    An error of a damaged stream comes after the bytes before it, when they are read from the new stream.
+    """
+    blocks: list[bytes] = []
+    failure: Exception | None = None
+    read = cast("Callable[[int], bytes]", getattr(stream, "read1", stream.read))
+    try:
+        while size > 0 and (block := read(min(size, READ_BYTES))):
+            blocks.append(block)
+            size -= len(block)
+    except Exception as error:  # each compression has errors of its own
+        failure = error
+    head = b"".join(blocks)
+    return head, cast("IO[bytes]", io.BufferedReader(_Rejoined(head, stream, failure), BLOCK_BYTES))
+
+
+class _Rejoined(io.RawIOBase):
+    """A head that was read already, and the stream that it was read from."""
+
+    def __init__(self, head: bytes, rest: IO[bytes], failure: Exception | None) -> None:
+        self._head, self._rest, self._failure = memoryview(head), rest, failure
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._head:
+            block = bytes(self._head[: len(buffer)])
+            self._head = self._head[len(block) :]
+        elif self._failure is not None:
+            raise self._failure
+        else:
+            block = self._rest.read1(len(buffer)) if hasattr(self._rest, "read1") else self._rest.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
 
 
 def read_fully(stream: IO[bytes], size: int) -> bytes:

@@ -10,106 +10,153 @@ from pathlib import Path
 import xxhash
 
 from pretrain_cli.addresses import is_redacted
+from pretrain_cli.data.reading.file_table import FileTable
+from pretrain_cli.data.reading.folders import Account, walk_folder
 from pretrain_cli.data.reading.formats import COMPRESSIONS, ENDINGS, format_of
-from pretrain_cli.data.reading.input_files import STDIN, InputFile, is_url
+from pretrain_cli.data.reading.input_files import PIPE, STDIN, InputFile, is_url
+from pretrain_cli.data.reading.pipes import check_kind, is_pipe
 from pretrain_cli.errors import DataError, MissingDependencyError
+from pretrain_cli.file_systems import fsspec_module
 from pretrain_cli.storage import user_path
 
-HOW_TO_OPEN = "http(s): pip install 'pretrain-cli[http]'; s3: pip install s3fs; gs: pip install gcsfs."
+HOW_TO_OPEN = "http(s): pip install 'pretrain-cli[http]'; gs: pip install gcsfs; s3 needs no package."
 VERSION_KEYS = (
     *("ETag", "etag", "LastModified", "last_modified", "last_commit", "mtime", "modified", "created", "md5Hash"),
 )
 """What file systems call the version of a file; an fsspec ``info`` has one or none of them."""
 
 
-def find_files(paths: Sequence[str], source: int = 0) -> list[InputFile]:
+def find_files(paths: Sequence[str], source: int = 0, account: Account | None = None, strict: bool = True) -> FileTable:
     """Every file that ``paths`` name, in the order given; a folder's files in the order of their names.
+
+    Args:
+        paths: as typed.
+        source: number of the source that they are of.
+        account: is told of each file that is read or left out.
+        strict: whether what may not be read in a folder is an error; otherwise it is left out.
 
     Raises:
         DataError: a path doesn't exist, or a folder holds no text.
         MissingDependencyError: an address needs a package that isn't installed.
     """
-    found: list[InputFile] = []
-    seen: set[str] = set()
+    account = Account() if account is None else account
+    account.named |= {name for path in paths if not is_url(path) for name in _named(path)}
+    found = FileTable()
     for path in paths:
-        for file in _expand(path, source):
-            if file.path not in seen:
-                seen.add(file.path)
-                found.append(file)
+        files = _expand(path, source, account, strict)
+        if found:
+            found.extend(files)
+        else:
+            found = files
+    if len(paths) > 1:
+        found = _each_once(found)
+    account.take_all(found)
     return found
 
 
-def check_unchanged(files: Sequence[InputFile]) -> None:
+def _each_once(files: FileTable) -> FileTable:
+    first_of: dict[str, int] = {}
+    for place in range(len(files)):
+        first_of.setdefault(files.path(place), place)
+    firsts = first_of.values()
+    return files if len(firsts) == len(files) else files.chosen(firsts)
+
+
+def check_unchanged(files: FileTable) -> None:
     """Compare the files on this machine with what they were when they were found.
 
     Raises:
         DataError: a file has been written to since, so that what was read is neither the old nor the new text.
     """
-    for file in files:
-        if file.path == STDIN or is_url(file.path) or not file.modified_ns:
+    for place, (size, modified_ns) in enumerate(zip(files.sizes, files.modified_ns, strict=True)):
+        path = files.path(place)
+        if path == STDIN or is_url(path) or not modified_ns:
             continue
         try:
-            now = Path(file.path).stat()
+            now = os.stat(path)
         except OSError as error:
             raise DataError(
-                f"{file.path} is gone: {error.strerror}.", "Run the command again once the input is complete."
+                f"{path} is gone: {error.strerror}.", "Run the command again once the input is complete."
             ) from error
-        if (now.st_size, now.st_mtime_ns) != (file.size, file.modified_ns):
+        if (now.st_size, now.st_mtime_ns) != (size, modified_ns):
             raise DataError(
-                f"{file.path} changed while it was being read.", "Run the command again once the input is complete."
+                f"{path} changed while it was being read.", "Run the command again once the input is complete."
             )
 
 
-def _expand(path: str, source: int) -> list[InputFile]:
+def _named(path: str) -> list[str]:
+    """The files on this machine that a path names, which isn't a folder."""
+    local = str(user_path(path.removeprefix("file://")))
+    return glob.glob(local, recursive=True) if glob.has_magic(local) else [local]
+
+
+def _expand(path: str, source: int, account: Account, strict: bool) -> FileTable:
     if path == STDIN:
-        return [InputFile(STDIN, -1, 0, "text", source=source)]
+        return FileTable([InputFile(STDIN, -1, 0, "text", source=source)])
     if path.startswith("hf://datasets/") and not format_of(path)[0] and not glob.has_magic(path):
-        return [InputFile(path, -1, 0, "hub", source=source)]
+        return FileTable([InputFile(path, -1, 0, "hub", source=source)])
     if is_url(path):
-        return _expand_url(path, source)
+        return FileTable(_expand_url(path, source, account))
     local = user_path(path.removeprefix("file://"))
     if local.is_dir():
-        return _folder(local, source)
+        return _folder(local, source, account, strict)
     if local.exists():
-        return [_describe(local, source)]
-    matches = sorted(glob.glob(str(local), recursive=True))
-    if matches:
-        files = [file for match in matches for file in (_folder_or_file(Path(match), source))]
-        if files:
-            return files
+        return _described([local], source)
+    found = FileTable()
+    for match in map(Path, sorted(glob.glob(str(local), recursive=True))):
+        if not match.is_dir():
+            found.extend(_described([match], source))
+        elif "**" not in path:  # which matches what is in them too
+            found.extend(_folder(match, source, account, strict))
+    if found:
+        return found
     raise DataError(f"{path} doesn't exist.", "Check the path. Put a glob in quotes if the shell doesn't expand it.")
 
 
-def _folder_or_file(path: Path, source: int) -> list[InputFile]:
-    if path.is_dir():
-        return []
-    return [_describe(path, source)]
-
-
-def _folder(folder: Path, source: int) -> list[InputFile]:
-    """The readable files under ``folder``, sorted by name, without hidden files and unknown formats."""
-    files = [
-        _describe(entry, source)
-        for entry in sorted(folder.rglob("*"))
-        if entry.is_file() and not entry.name.startswith(".") and format_of(entry.name)[0]
-    ]
+def _folder(folder: Path, source: int, account: Account, strict: bool) -> FileTable:
+    """The readable files under ``folder``, sorted by name."""
+    files = walk_folder(folder, account, strict, source)
     if not files:
+        left = account.told_skipped()
         raise DataError(
-            f"{folder} holds no text file.",
+            f"{folder} holds no text that can be read{f': {left}' if left else ''}.",
             f"Formats that can be read: {' '.join(ENDINGS)}, also with {' '.join(COMPRESSIONS)}.",
         )
     return files
 
 
-def _describe(path: Path, source: int) -> InputFile:
-    try:
-        status = path.stat()
-        if not os.access(path, os.R_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}.", "Check its permissions.") from error
-    format, compression = format_of(path.name)
-    return InputFile(str(path), status.st_size, status.st_mtime_ns, format or "text", compression, source)
+def _described(paths: Sequence[Path], source: int) -> FileTable:
+    """Files that are named."""
+    table = FileTable()
+    for path in paths:
+        try:
+            status = path.stat()
+            if not os.access(path, os.R_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise DataError(f"{path} can't be read: {error.strerror}.", "Check its permissions.") from error
+        format, compression = format_of(path.name)
+        check_kind(path, status.st_mode)
+        pipe = is_pipe(status.st_mode)
+        size, modified_ns = (PIPE, 0) if pipe else (status.st_size, status.st_mtime_ns)
+        file = InputFile(str(path), size, modified_ns, format or "text", compression, source)
+        table.append(file, 0 if pipe else status.st_ctime_ns)
+    return table
+
+
+def _read_of_folder(found: Mapping[str, Mapping[str, object]], account: Account) -> list[str]:
+    """The files of a folder at an address that are read; ``account`` gets the others."""
+    read = []
+    for name in sorted(found):
+        parts = name.split("/")
+        hidden = any(part.startswith(".") for part in parts[-2:])
+        if format_of(name)[0] and not hidden and not parts[-1].startswith("~$"):
+            read.append(name)
+        else:
+            size = found[name].get("size")
+            account.skip("hidden_file" if hidden else "unknown_ending", name, size if isinstance(size, int) else 0)
+    account.folders += 1
+    return read
 
 
 def _version_number(info: Mapping[str, object]) -> int:
@@ -117,19 +164,18 @@ def _version_number(info: Mapping[str, object]) -> int:
     return int(xxhash.xxh3_64_intdigest("|".join(versions).encode()) >> 1) if versions else 0
 
 
-def _expand_url(path: str, source: int) -> list[InputFile]:
+def _expand_url(path: str, source: int, account: Account) -> list[InputFile]:
     if is_redacted(path):
         raise DataError(
             f"{path} is an address without its user, password or query, as ptk writes it down.",
             "Give the whole address.",
         )
-    import fsspec
-
+    fsspec = fsspec_module()
     protocol = path.split("://", 1)[0]
     try:
         system, _, matches = fsspec.get_fs_token_paths(path)
         if len(matches) == 1 and system.isdir(matches[0]):
-            matches = sorted(name for name in system.find(matches[0]) if format_of(name)[0])
+            matches = _read_of_folder(system.find(matches[0], detail=True), account)
         if not matches:
             raise FileNotFoundError(path)
         described = []

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO
 
 from pretrain_cli.data.reading import input_files
 from pretrain_cli.data.reading.documents import Document, Record, Rejected, make_batch
-from pretrain_cli.data.reading.input_files import Span, open_bytes
+from pretrain_cli.data.reading.input_files import Span, with_head
+from pretrain_cli.data.reading.json_records import read_json, read_jsonl
+from pretrain_cli.data.reading.json_sniffing import JSON_KINDS, kind_of_json, starts_like_html, starts_like_json
+from pretrain_cli.data.reading.rich_text import read_rich_text
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.data.reading.text_blocks import decode_stream
+from pretrain_cli.data.reading.text_column import SAMPLED_BYTES
 
 
-def read_text(span: Span, settings: ReadSettings) -> Iterator[Record]:
-    """The document, or the documents between separators. One longer than a block comes in parts."""
-    path = span.file.path
-    with open_bytes(span.file) as stream:
-        decoded = decode_stream(stream, settings.encoding, path)
-        if decoded is None:
-            yield Rejected(path, 0, 0, 0, "empty")
+def read_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
+    """The document, or the documents between separators. One longer than a block comes in parts.
+
+    A text that is JSON or a page of HTML is read as that, unless a separator is given: no one wants its braces or tags
+    in a model.
+    """
+    path = span.file.name
+    if not settings.separator and starts_like_html(stream):
+        settings.notes.append(f"{path} holds HTML: its main text is read.")
+        yield from read_rich_text(stream, replace(span, file=span.file._replace(format="html")), settings)
+        return
+    if not settings.separator and starts_like_json(stream):
+        head, stream = with_head(stream, SAMPLED_BYTES)
+        if kind := kind_of_json(head, len(head) < SAMPLED_BYTES):
+            settings.notes.append(f"{path} holds {JSON_KINDS[kind]}: each record is a document.")
+            yield from (read_jsonl if kind == "jsonl" else read_json)(stream, span, settings)
             return
-        encoding, blocks = decoded
-        if encoding.guessed:
-            settings.notes.append(f"{path} isn't UTF-8: read as {encoding.name}.")
-        settings.skip("byte_order_mark", encoding.mark_bytes)
-        if settings.separator:
-            yield from _separated(blocks, path, settings)
-        else:
-            yield from _one_document(blocks, path, encoding.mark_bytes)
+    decoded = decode_stream(stream, settings.encoding, path)
+    if decoded is None:
+        yield Rejected(path, 0, 0, 0, "empty")
+        return
+    encoding, blocks = decoded
+    settings.say_guess(path, encoding)
+    settings.skip("byte_order_mark", encoding.mark_bytes)
+    if settings.separator:
+        yield from _separated(blocks, path, settings)
+    else:
+        yield from _one_document(blocks, path, encoding.mark_bytes)
 
 
 def _one_document(blocks: Iterator[str], path: str, offset: int) -> Iterator[Record]:
@@ -40,10 +58,11 @@ def _one_document(blocks: Iterator[str], path: str, offset: int) -> Iterator[Rec
 
 def _separated(blocks: Iterator[str], path: str, settings: ReadSettings) -> Iterator[Record]:
     separator, held, in_parts = settings.separator, "", False
-    size = len(separator.encode())
+    size, found = len(separator.encode()), 0
     for block in blocks:
         *texts, held = (held + block).split(separator)
         settings.skip("document_separator", size * len(texts))
+        found += len(texts)
         if texts and in_parts:
             yield Document(texts.pop(0), path)
             in_parts = False
@@ -54,5 +73,6 @@ def _separated(blocks: Iterator[str], path: str, settings: ReadSettings) -> Iter
             cut = len(held) - len(separator) + 1
             yield Document(held[:cut], path, final=False)
             held, in_parts = held[cut:], True
+    settings.separated[0 if found else 1] += 1
     if held or in_parts:
         yield Document(held, path)

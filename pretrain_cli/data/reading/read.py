@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Iterator
+from typing import IO
 
 from pretrain_cli.config.model import DataConfig
-from pretrain_cli.data.reading.documents import Record
-from pretrain_cli.data.reading.formats import FORMATS
-from pretrain_cli.data.reading.input_files import InputFile, Span
+from pretrain_cli.data.reading.archives import read_archive
+from pretrain_cli.data.reading.documents import UNREADABLE_HINT, Record, Rejected
+from pretrain_cli.data.reading.formats import FORMATS, Reader, format_of
+from pretrain_cli.data.reading.input_files import InputFile, Span, open_bytes
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, first_line
 
-OTHER_ERRORS = {"LZMAError", "ZstdError", "ArrowException", "error"}
+OTHER_ERRORS = {"LZMAError", "ZstdError", "ArrowException", "TarError", "BadZipFile", "error"}
 """What compression libraries and pyarrow raise for damaged files, by name, so that they needn't be imported."""
 
 
@@ -22,9 +25,13 @@ def read(span: Span, settings: ReadSettings) -> Iterator[Record]:
     Raises:
         DataError: the file can't be opened, is cut short, isn't text, or has no text column.
     """
-    reader = FORMATS[span.file.format].read
+    yield from _with_errors(_read(span, settings), span)
+
+
+def _with_errors(records: Iterator[Record], span: Span) -> Iterator[Record]:
+    """The records; what libraries raise for a damaged file becomes a `DataError`."""
     try:
-        yield from reader(span, settings)
+        yield from records
     except DataError:
         raise
     except (EOFError, OSError, ValueError, OverflowError, MemoryError) as error:  # a damaged length asks for terabytes
@@ -37,18 +44,41 @@ def read(span: Span, settings: ReadSettings) -> Iterator[Record]:
         raise
 
 
-def read_all(files: Iterable[InputFile], data: DataConfig) -> Iterator[Record]:
-    """The records of all files, without the files that can't be read if ``data.on_error`` is "skip"."""
-    for file in files:
-        try:
-            yield from read(Span(file), ReadSettings.of(data))
-        except DataError:
-            if data.on_error == "fail":
-                raise
+def _read(span: Span, settings: ReadSettings) -> Iterator[Record]:
+    reader = FORMATS[span.file.format].read
+    if span.file.format == "hub" and reader:
+        yield from reader(io.BytesIO(), span, settings)
+        return
+    with open_bytes(span.file) as stream:
+        if reader:
+            yield from reader(stream, span, settings)
+        else:
+            yield from read_archive(stream, span, settings, _member_reader)
+
+
+def _member_reader(name: str) -> tuple[Reader | None, str, str]:
+    """(reader, format, compression) of a file in an archive; archives in archives aren't read."""
+    format, compression = format_of(name)
+    own = FORMATS[format].read if format else None
+    if own is None:
+        return None, format, compression
+
+    def read_member(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
+        return _with_errors(own(stream, span, settings), span)
+
+    return read_member, format, compression
+
+
+def read_all(file: InputFile, data: DataConfig, *, strict: bool) -> Iterator[Record]:
+    """The records of a file; the last one says that the rest can't be read, which is an error if ``strict``."""
+    try:
+        yield from read(Span(file), ReadSettings.of(data))
+    except DataError as error:
+        if strict:
+            raise
+        yield Rejected(file.name, 0, 0, max(0, file.size), "unreadable_file", error.message)
 
 
 def _unreadable(span: Span, error: Exception) -> DataError:
     reason = getattr(error, "strerror", None) or first_line(error)
-    return DataError(
-        f"{span.file.path} can't be read: {reason}.", "Check whether the file is complete, or leave it out."
-    )
+    return DataError(f"{span.file.name} can't be read: {reason}.", UNREADABLE_HINT)

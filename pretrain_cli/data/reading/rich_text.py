@@ -7,18 +7,20 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import IO
 
-from pretrain_cli.data.reading.documents import Document, Record, Rejected
-from pretrain_cli.data.reading.input_files import Span, open_bytes, read_at_most
+from pretrain_cli.data.reading.documents import UNREADABLE_HINT, Document, Record, Rejected
+from pretrain_cli.data.reading.input_files import Span, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
-from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
+from pretrain_cli.errors import DataError, MissingDependencyError, PtkError, first_line
+
+LOGGERS = ("pypdf", "trafilatura", "htmldate", "courlan", "docx", "ebooklib")
 
 
-def read_rich_text(span: Span, settings: ReadSettings) -> Iterator[Record]:
+def read_rich_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
     """The file as one document."""
-    path = span.file.path
-    with open_bytes(span.file) as stream:
-        raw = read_at_most(stream, settings.max_record_bytes)
+    path = span.file.name
+    raw = read_at_most(stream, settings.max_record_bytes)
     if raw is None or _unpacked(raw, span.file.format) > settings.max_record_bytes:
         yield settings.too_long(path, 0, 0, len(raw) if raw is not None else settings.max_record_bytes)
         return
@@ -42,9 +44,10 @@ def _unpacked(raw: bytes, format: str) -> int:
 
 @contextmanager
 def _extracting(path: str, package: str) -> Iterator[None]:
-    logger = logging.getLogger(package.removeprefix("python-"))
-    if not logger.handlers:  # without one, Python writes what it logs about a damaged file to stderr
-        logger.addHandler(logging.NullHandler())
+    for name in LOGGERS:  # what they say of a damaged file is for their developers: the error below says what matters
+        logging.getLogger(name).propagate = False
+        if not logging.getLogger(name).handlers:  # without one, Python writes it to stderr
+            logging.getLogger(name).addHandler(logging.NullHandler())
     try:
         yield
     except ImportError as error:
@@ -54,9 +57,7 @@ def _extracting(path: str, package: str) -> Iterator[None]:
     except PtkError:
         raise
     except Exception as error:  # a damaged file makes these libraries raise nearly anything
-        raise DataError(
-            f"{path} can't be read: {error!r}.", "Check whether the file is complete, or leave it out."
-        ) from error
+        raise DataError(f"{path} can't be read: {first_line(error)}.", UNREADABLE_HINT) from error
 
 
 def html(raw: bytes, path: str) -> str:

@@ -11,9 +11,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from pretrain_cli.data.rows.reader import open_rows
+from pretrain_cli.data.rows.reader import Rows, open_rows
 
 IGNORED = -100
+LENGTHS = "cu_seq_lens"
+"""Of a batch: int32 [n + 1], where each document of all its rows begins, and the end of the last one, which is repeated
+until n + 1 is a power of two: a compiled model then sees few shapes."""
+LEAST_LENGTHS = 64
 T = TypeVar("T")
 
 
@@ -24,11 +28,13 @@ class PackedDataset(Dataset[dict[str, torch.Tensor]]):
         folder: a split's rows.
         mask_documents: also give ``position_ids`` that restart at each document piece, from which transformers
             builds a block-diagonal mask, and leave the first token of each piece out of the loss.
+        lengths: also give where the pieces begin, for attention without a mask; only with ``mask_documents``.
+        rows: opened already; None: those in ``folder`` are opened.
     """
 
-    def __init__(self, folder: Path, mask_documents: bool) -> None:
-        self.folder, self.mask_documents = Path(folder), mask_documents
-        self.rows = open_rows(self.folder)
+    def __init__(self, folder: Path, mask_documents: bool, lengths: bool = False, rows: Rows | None = None) -> None:
+        self.folder, self.mask_documents, self.lengths = Path(folder), mask_documents, lengths
+        self.rows = open_rows(self.folder) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,7 +59,27 @@ class PackedDataset(Dataset[dict[str, torch.Tensor]]):
         batch = {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
         if positions is not None:
             batch["position_ids"] = torch.from_numpy(positions)
+            if self.lengths:
+                batch[LENGTHS] = document_starts(batch["position_ids"])
         return batch
+
+
+def document_starts(position_ids: torch.Tensor) -> torch.Tensor:
+    """Where each document begins, see `LENGTHS`, of ``position_ids`` int64 [B, L] that restart at each."""
+    flat = position_ids.reshape(-1).numpy()
+    starts = np.flatnonzero(flat == 0)
+    size = max(LEAST_LENGTHS, 1 << len(starts).bit_length())
+    found = np.full(size, len(flat), dtype=np.int32)
+    found[: len(starts)] = starts
+    return torch.from_numpy(found)
+
+
+def rows_of(batch: dict[str, torch.Tensor], start: int, count: int) -> dict[str, torch.Tensor]:
+    """``count`` rows of a batch from row ``start`` on."""
+    part = {name: tensor[start : start + count] for name, tensor in batch.items() if name != LENGTHS}
+    if LENGTHS in batch:
+        part[LENGTHS] = document_starts(part["position_ids"])
+    return part
 
 
 def _piece_starts(ends: npt.NDArray[np.integer], length: int) -> npt.NDArray[np.integer]:

@@ -6,7 +6,7 @@ A packing gets the documents in groups, a very long one in several, and gives ba
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 OPEN_ROWS = 4096
+GROUP_TOKENS = 1 << 21
+"""What is planned at once, or so many rows as make sense where they are long."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Concat:
         counts = np.bincount(firsts[done] // self.length, minlength=full // self.length)
         return RowPlan(counts.astype(np.int64), ids[owner][done], piece_starts[done], piece_lengths[done])
 
+    def open_documents(self) -> Ints:
+        """The documents of which something waits for a row."""
+        return np.array([document for document, _, _ in self._held], np.int64)
+
     def finish(self) -> RowPlan:
         """An empty plan: what doesn't fill a row is the tail."""
         none = np.empty(0, np.int64)
@@ -126,6 +132,10 @@ class BestFit:
         kept = pieces.where(stays)
         self._pieces = Pieces(renumbered[kept.rows], kept.documents, kept.starts, kept.lengths)
         return pieces.where(~stays).plan()
+
+    def open_documents(self) -> Ints:
+        """The documents of which something is in an open row."""
+        return self._pieces.documents
 
     def finish(self) -> RowPlan:
         """The rows still open."""
@@ -212,22 +222,37 @@ def _join(first: RowPlan, second: RowPlan) -> RowPlan:
 PACKINGS: dict[str, type[Concat] | type[BestFit]] = {"concat": Concat, "best-fit": BestFit}
 
 
-def group_documents(sizes: Ints, tokens: int, length: int) -> Iterator[DocumentGroup]:
+def group_tokens(length: int) -> int:
+    """Tokens of a group that is packed into rows of ``length``."""
+    return max(GROUP_TOKENS, 64 * length)
+
+
+def group_documents(sizes: Iterable[Ints], tokens: int, length: int) -> Iterator[DocumentGroup]:
     """All documents, in order, in groups of about ``tokens`` tokens: bounds what is planned at once.
 
     A document with more comes in several groups, each but the last a whole number of rows of ``length``.
+
+    Args:
+        sizes: tokens of each document, some documents at a time. Where one lot ends changes nothing.
+        tokens: in a group.
+        length: of a row.
     """
     most = max(length, tokens // length * length)
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < len(sizes):
-        if sizes[start] > most:
-            for first in range(0, int(sizes[start]), most):
-                size = min(most, int(sizes[start]) - first)
-                yield DocumentGroup(np.array([start]), np.array([first]), np.array([size]))
-            start += 1
-            continue
-        before = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-        yield DocumentGroup(np.arange(start, stop), np.zeros(stop - start, np.int64), sizes[start:stop])
-        start = stop
+    first, held, coming = 0, np.empty(0, np.int64), iter(sizes)
+    more = True
+    while more or len(held):
+        while more and int(held.sum()) <= most:
+            lot = next(coming, None)
+            more = lot is not None
+            held = np.concatenate([held, lot]) if lot is not None else held
+        if not len(held):
+            return
+        if held[0] > most:
+            for start in range(0, int(held[0]), most):
+                size = min(most, int(held[0]) - start)
+                yield DocumentGroup(np.array([first]), np.array([start]), np.array([size]))
+            stop = 1
+        else:
+            stop = int(np.searchsorted(np.cumsum(held), most, side="right"))
+            yield DocumentGroup(first + np.arange(stop), np.zeros(stop, np.int64), held[:stop])
+        first, held = first + stop, held[stop:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +14,41 @@ from pretrain_cli.data.rows.schema import PIECE_TYPES
 from pretrain_cli.errors import DataError
 
 Integers = npt.NDArray[np.integer]
+Block = dict[str, Integers]
+"""A record batch: its columns, and where the pieces of each row begin ("offsets")."""
 
 
 class Rows:
-    """Packed rows as numpy views over memory-mapped Arrow buffers; opening costs nothing and copies nothing."""
+    """Packed rows as numpy views over memory-mapped Arrow buffers; opening costs nothing and copies nothing.
+
+    ``file_rows`` are those of each file.
+    """
+
+    file_rows: tuple[int, ...]
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._blocks: list[dict[str, Integers]] = []
-        for path in _data_files(self.folder):
-            reader = pa.ipc.open_stream(pa.memory_map(str(path)))  # left open: the views point into it
-            schema = reader.schema
-            self._blocks.extend(_views(batch) for batch in reader)
+        self._blocks: list[Block | None] = []
+        file_rows = []
+        for entry in data_files(self.folder):
+            blocks, schema = open_blocks(self.folder / entry["filename"])
+            self._blocks.extend(blocks)
+            file_rows.append(sum(len(block["input_ids"]) for block in blocks))
+        self.file_rows = tuple(file_rows)
+        self._take_shape(schema, self._block(0) if self._blocks else None)
+        self._length = sum(file_rows)
+
+    def _take_shape(self, schema: pa.Schema, block: Block | None) -> None:
+        """Row length and type, and the rows of a block, which all but the last have."""
         ids_type = schema.field("input_ids").type
         self.sequence_length: int = ids_type.list_size
         self.dtype = np.dtype(str(ids_type.value_type))
-        self._block_rows = len(self._blocks[0]["input_ids"]) if self._blocks else 1
-        sizes = [len(block["input_ids"]) for block in self._blocks]
-        self._length = sum(sizes)
+        self._block_rows = len(block["input_ids"]) if block is not None else 1
+
+    def _block(self, number: int) -> Block:
+        found = self._blocks[number]
+        assert found is not None
+        return found
 
     def __reduce__(self) -> tuple[type[Rows], tuple[Path]]:
         return Rows, (self.folder,)
@@ -50,28 +68,30 @@ class Rows:
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= self._length):
             raise IndexError(f"row {wanted.max():,} of {self._length:,}")
         if len(self._blocks) == 1:
-            return np.asarray(self._blocks[0]["input_ids"][wanted])
+            return np.asarray(self._block(0)["input_ids"][wanted])
         out = np.empty((len(wanted), self.sequence_length), self.dtype)
         blocks, places = np.divmod(wanted, self._block_rows)
         for index, (block, place) in enumerate(zip(blocks.tolist(), places.tolist(), strict=True)):
-            out[index] = self._blocks[block]["input_ids"][place]
+            out[index] = self._block(block)["input_ids"][place]
         return out
 
     def pieces(self, index: int, name: str = "piece_lengths") -> Integers:
         """One piece column of row ``index``: [pieces of the row]."""
         block, place = divmod(index if index >= 0 else index + self._length, self._block_rows)
-        views = self._blocks[block]
+        views = self._block(block)
         first, last = views["offsets"][place], views["offsets"][place + 1]
         return views[name][first:last]
 
     def column(self, name: str) -> Integers:
         """A piece column of all rows, flat, in row order."""
-        columns = [block[name][block["offsets"][0] : block["offsets"][-1]] for block in self._blocks]
+        blocks = map(self._block, range(len(self._blocks)))
+        columns = [block[name][block["offsets"][0] : block["offsets"][-1]] for block in blocks]
         return np.concatenate(columns) if columns else np.empty(0, np.int64)
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Pieces in each row: [rows]."""
-        columns = [np.diff(block["offsets"]).astype(np.int64) for block in self._blocks]
+        blocks = map(self._block, range(len(self._blocks)))
+        columns = [np.diff(block["offsets"]).astype(np.int64) for block in blocks]
         return np.concatenate(columns) if columns else np.empty(0, np.int64)
 
 
@@ -94,15 +114,26 @@ class _Gather:
         return self._rows.gather(index)
 
 
-def _data_files(folder: Path) -> list[Path]:
+def open_blocks(path: Path) -> tuple[list[Block], pa.Schema]:
+    """The blocks of a file, which is mapped, and what is in them."""
+    reader = pa.ipc.open_stream(pa.memory_map(str(path)))  # left open: the views point into it
+    return [_views(batch) for batch in reader], reader.schema
+
+
+def data_files(folder: Path) -> list[dict[str, Any]]:
+    """Name ("filename") and rows ("rows", if it was made by a ptk that counted them) of each file of rows, in order.
+
+    Raises:
+        DataError: there are none.
+    """
     try:
-        state = json.loads((folder / "state.json").read_text())
-        return [folder / entry["filename"] for entry in state["_data_files"]]
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return [{**entry, "filename": entry["filename"]} for entry in state["_data_files"]]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"No packed rows in {folder}.", "Prepare some first: ptk prepare data.txt") from error
 
 
-def _views(batch: pa.RecordBatch) -> dict[str, Integers]:
+def _views(batch: pa.RecordBatch) -> Block:
     ids = batch.column(0)
     views = {"input_ids": _view(ids.flatten()).reshape(len(batch), -1)}
     for position, name in enumerate(PIECE_TYPES, 1):

@@ -36,6 +36,7 @@ class RowWriter:
         self._held_rows = 0
         self.files: dict[str, FileRecord] = {}
         self._files: list[Path] = []
+        self._file_rows: list[int] = []
         self._written: list[HashedFile] = []
         self._sink: Any = None
         self._writer: Any = None
@@ -87,10 +88,12 @@ class RowWriter:
         ]
         self._writer.write_batch(pa.RecordBatch.from_arrays([ids, *pieces], schema=schema))
         self.rows += len(batch.input_ids)
+        self._file_rows[-1] += len(batch.input_ids)
 
     def _open(self) -> None:
         path = self.folder / f"unfinished-{len(self._files):05d}"
         self._files.append(path)
+        self._file_rows.append(0)
         self._written.append(HashedFile(path))
         self._sink = pa.PythonFile(self._written[-1], mode="w")
         self._writer = pa.ipc.new_stream(self._sink, row_schema(self.sequence_length, self.dtype))
@@ -113,7 +116,9 @@ class RowWriter:
             name: FileRecord(size=file.size, hash=file.hash) for name, file in zip(names, self._written, strict=True)
         }
         state: dict[str, object] = {
-            "_data_files": [{"filename": name} for name in names],
+            "_data_files": [
+                {"filename": name, "rows": rows} for name, rows in zip(names, self._file_rows, strict=True)
+            ],
             "_fingerprint": "ptk",
             "_format_columns": None,
             "_format_kwargs": {},
@@ -121,9 +126,9 @@ class RowWriter:
             "_output_all_columns": False,
             "_split": None,
         }
-        (self.folder / "state.json").write_text(json.dumps(state, indent=2))
+        (self.folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         info = {"features": row_features(self.sequence_length, self.dtype.name)}
-        (self.folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
+        (self.folder / "dataset_info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
         self.files |= record_files(self.folder, ("state.json", "dataset_info.json"))
 
 

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import GenerateConfig
-from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.errors import MissingDependencyError, ModelError, UsageError
 from pretrain_cli.formatting import exact
-from pretrain_cli.generation.prompts import check_prompt, encode_prompt, fit_prompt
+from pretrain_cli.generation.prompts import check_prompt, prompt_ids
 from pretrain_cli.generation.results import ALTERNATIVES, GeneratedText, OnText, TokenProbability
 from pretrain_cli.generation.text_stream import BROKEN
 from pretrain_cli.model.files import weight_files
@@ -81,9 +81,15 @@ class LlamaCppWriter:
     def _prompt(self, prompt: str, config: GenerateConfig, warn: Callable[[str], None]) -> list[int] | str:
         if self.reader is None:
             check_prompt(prompt)
+            if config.suffix:
+                raise UsageError(
+                    "To fill in a middle, llama.cpp needs a tokenizer.json beside the .gguf file.",
+                    "Give the folder of the model instead.",
+                )
             return prompt
-        ids = encode_prompt(prompt, self.reader.tokenizer, self.reader.info)
-        ids, warning = fit_prompt(ids, self.reader.context, config.max_tokens, self.reader.info.bos_id)
+        ids, warning = prompt_ids(
+            prompt, config, self.reader.tokenizer, self.reader.info, self.reader.context, self.name
+        )
         if warning:
             warn(warning)
         return ids

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pretrain_cli.cores import map_in_order, worker_count
 from pretrain_cli.errors import ModelError
+from pretrain_cli.formatting import count_of
 from pretrain_cli.generation.engines.attention import (
     Group,
     Ragged,
@@ -47,48 +48,88 @@ class Layer:
     down: Projection
 
 
-class LlamaShapedEngine:
-    """A `LogitsEngine`: a model's weights, and the key-value cache of the batch that is being written."""
+def _check_fit(weights: dict[str, Tensor], shape: LlamaShape) -> None:
+    """Raise ModelError where the weights have other layers or heads than config.json says."""
+    beyond = next((name for name in weights if name.startswith(f"model.layers.{shape.layers}.")), "")
+    if beyond:
+        raise ModelError(f"config.json says {count_of(shape.layers, 'layer')}, but there is {beyond}.", USE_ANOTHER)
+    heads = {"q_proj": shape.heads, "k_proj": shape.kv_heads, "v_proj": shape.kv_heads}
+    for name, tensor in weights.items():
+        kind = name.split(".")[-2] if "." in name else ""
+        wanted = shape.head_dim if kind in ("q_norm", "k_norm") else heads.get(kind, 0) * shape.head_dim
+        if wanted and tensor.shape[0] != wanted:
+            raise ModelError(
+                f"config.json doesn't fit the weights: {name} has {tensor.shape[0]:,} rows instead of {wanted:,}.",
+                USE_ANOTHER,
+            )
 
-    def __init__(self, weights: dict[str, Tensor], shape: LlamaShape, device: str, dtype: torch.dtype) -> None:
+
+class LlamaShapedEngine:
+    """A `LogitsEngine`: a model's weights, and the key-value cache of the batch that is being written.
+
+    Args:
+        weights: by name.
+        shape: of the model.
+        device: that computes.
+        dtype: that it computes in.
+        rounded: on a CPU in fp32, the product with copies of the weights in fewer bits, by which all tokens but the
+            first are written; the prompt is read with the weights themselves. None: no copies.
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, Tensor],
+        shape: LlamaShape,
+        device: str,
+        dtype: torch.dtype,
+        rounded: RowProduct | None = None,
+    ) -> None:
         self.shape, self.device, self.dtype = shape, torch.device(device), dtype
         self.context = shape.context
+        _check_fit(weights, shape)
         self.embedding = self._take(weights, "model.embed_tokens.weight")
         self.norm = self._take(weights, "model.norm.weight")
         # fp32 on a CPU takes the fastest product; elsewhere all batches have one shape, so that rounding is the same.
-        self.rounds = self.device.type == "cpu" and dtype == torch.float32
-        self.threads = sensible_threads(self.embedding) if self.rounds else torch.get_num_threads()
+        self.fp32_on_cpu = self.device.type == "cpu" and dtype == torch.float32
+        self.rounded = rounded
+        self.rounds = self.fp32_on_cpu and rounded is None
+        self.threads = sensible_threads(self.embedding) if self.fp32_on_cpu else torch.get_num_threads()
         self.row_product: RowProduct | None = None
         self.in_parts = False
         self.layers = [self._layer(weights, index) for index in range(shape.layers)]
-        head = (
-            self.embedding if shape.tied or "lm_head.weight" not in weights else self._take(weights, "lm_head.weight")
-        )
-        self.head = self._map((head,), None)
-        self.vocab_size = head.shape[0]
+        self.head = self._map((self._head(weights),), None)
+        self.vocab_size = len(self.embedding)
         self.inverse_frequency = shape.inverse_frequency.to(self.device)
         self.cos: Tensor | None = None
         self.sin: Tensor | None = None
         self.layer_keys = self.layer_values = [torch.empty(0)] * shape.layers
         self.texts: list[list[int]] = []
 
+    def _head(self, weights: dict[str, Tensor]) -> Tensor:
+        """As transformers chooses it: a tied head that has other values than the embedding isn't tied."""
+        own = weights.get("lm_head.weight")
+        if self.shape.tied and (own is None or torch.equal(own, weights["model.embed_tokens.weight"])):
+            return self.embedding
+        return self._take(weights, "lm_head.weight")
+
     def _take(self, weights: dict[str, Tensor], name: str) -> Tensor:
         if name not in weights:
-            raise ModelError(f"The weights lack '{name}', which config.json promises.", USE_ANOTHER)
+            raise ModelError(f"The weights lack {name}, which config.json promises.", USE_ANOTHER)
         return weights[name].to(self.device, self.dtype)
 
     def _projection(self, weights: dict[str, Tensor], *names: str) -> Projection:
         stacked = [self._take(weights, f"{name}.weight") for name in names]
-        biases = [self._take(weights, f"{name}.bias") for name in names if f"{name}.bias" in weights]
+        biased = [name for name in names if name.rpartition(".")[2] in self.shape.biased]
+        biases = [self._take(weights, f"{name}.bias") for name in biased]
         return self._map(tuple(stacked), torch.cat(biases) if biases else None)
 
     def _map(self, weights: tuple[Tensor, ...], bias: Tensor | None) -> Projection:
-        return Projection(weights, bias, 0 if self.rounds else MOST_ROWS)
+        return Projection(weights, bias, 0 if self.fp32_on_cpu else MOST_ROWS)
 
     def _layer(self, weights: dict[str, Tensor], index: int) -> Layer:
         at = f"model.layers.{index}."
         attention, mlp = at + "self_attn.", at + "mlp."
-        has_norms = f"{attention}q_norm.weight" in weights
+        has_norms = self.shape.norms_heads
         return Layer(
             input_norm=self._take(weights, at + "input_layernorm.weight"),
             qkv=self._projection(weights, attention + "q_proj", attention + "k_proj", attention + "v_proj"),
@@ -164,6 +205,10 @@ class LlamaShapedEngine:
 
     def _is_laid_out(self, rows: list[int]) -> bool:
         """Whether the next token takes the product of one row; lays the weights out for it where that pays."""
+        if self.rounded is not None:
+            if self.row_product is None:
+                self._lay_out()
+            return True
         if not self.rounds or len(rows) > 1:
             return False
         tokens_left = self.layer_keys[0].shape[2] - len(self.texts[rows[0]])
@@ -176,7 +221,7 @@ class LlamaShapedEngine:
         wide = [*(layer.gate_up for layer in self.layers), self.head]
         projections = [*wide, *(each for layer in self.layers for each in (layer.qkv, layer.out, layer.down))]
         room = 2 * sum(each.n_bytes for each in projections)
-        product = fastest_product(wide, available_bytes() > room)
+        product = self.rounded or fastest_product(wide, available_bytes() > room)
         threads = torch.get_num_threads()
         for _ in map_in_order(lambda each: each.lay_out(product, threads), projections, worker_count(self.device)):
             pass
@@ -200,8 +245,8 @@ class LlamaShapedEngine:
         assert self.cos is not None and self.sin is not None
         turn = self.cos[positions][:, None], self.sin[positions][:, None]
         activate = ACTIVATIONS[self.shape.activation]
-        groups: list[Group | Ragged] = [*equal_groups(rows, starts, together=self.rounds)]
-        if self.rounds and len(groups) > 1:
+        groups: list[Group | Ragged] = [*equal_groups(rows, starts, together=self.fp32_on_cpu)]
+        if self.fp32_on_cpu and len(groups) > 1:
             groups = [ragged_batch(rows, starts, everyone=len(rows) == len(self.texts))]
         x = self.embedding[ids]
         for index, layer in enumerate(self.layers):
@@ -244,7 +289,7 @@ class LlamaShapedEngine:
             keys, values = keys[group.rows], values[group.rows]
         keys.narrow(2, group.start, length).copy_(k)
         values.narrow(2, group.start, length).copy_(v)
-        if length == 1 and len(q) == 1 and self.rounds:
+        if length == 1 and len(q) == 1 and self.fp32_on_cpu:
             return attention_of_one(q, keys.narrow(2, 0, end), values.narrow(2, 0, end))
         return F.scaled_dot_product_attention(
             q,
@@ -267,7 +312,7 @@ class LlamaShapedEngine:
         )
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.rounds and x.numel() == x.shape[-1]:  # torch's own takes 30 µs for one row
+        if self.fp32_on_cpu and x.numel() == x.shape[-1]:  # torch's own takes 30 µs for one row
             row = x.reshape(-1)
             mean_square = float(row.dot(row)) / len(row)
             return x * (weight / math.sqrt(mean_square + self.shape.eps))

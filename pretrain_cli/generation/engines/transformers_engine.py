@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain_cli.model.continuing import reader_of
+from pretrain_cli.model.limits import DEFAULT_CONTEXT, position_limit
 from pretrain_cli.model.load import load_model
-
-DEFAULT_CONTEXT = 2048
-"""Tokens for a model that names no limit."""
 
 
 class TransformersEngine:
@@ -22,18 +21,16 @@ class TransformersEngine:
         self.model: Any = load_model(location, device=device, dtype=dtype).eval()
         self.device = torch.device(device)
         self.threads = torch.get_num_threads()
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        self.context = limit if isinstance(limit, int) and limit > 1 else DEFAULT_CONTEXT
+        self.read = reader_of(self.model)
+        self.context = position_limit(self.model) or DEFAULT_CONTEXT
         self.vocab_size = int(self.model.get_input_embeddings().weight.shape[0])
 
     @torch.inference_mode()
     def start(self, prompts: list[list[int]], max_new: int) -> Tensor:
-        """Read ``prompts``, each into its own cache."""
-        outputs = [
-            self.model(input_ids=torch.tensor([prompt], device=self.device), use_cache=True) for prompt in prompts
-        ]
-        self.caches = [output.past_key_values for output in outputs]
-        return torch.cat([output.logits[:, -1].float() for output in outputs])
+        """Read ``prompts``, each into its own memory."""
+        found = [self.read(torch.tensor([prompt], device=self.device)) for prompt in prompts]
+        self.memories = [memory for _, memory in found]
+        return torch.stack([logits.float() for logits, _ in found])
 
     @torch.inference_mode()
     def step(self, rows: list[int], tokens: list[int]) -> Tensor:
@@ -41,10 +38,9 @@ class TransformersEngine:
         logits = []
         for row, token in zip(rows, tokens, strict=True):
             ids = torch.tensor([[token]], device=self.device)
-            output = self.model(input_ids=ids, past_key_values=self.caches[row], use_cache=True)
-            self.caches[row] = output.past_key_values
-            logits.append(output.logits[:, -1].float())
-        return torch.cat(logits)
+            row_logits, self.memories[row] = self.read(ids, self.memories[row])
+            logits.append(row_logits.float())
+        return torch.stack(logits)
 
     @torch.inference_mode()
     def reread(self, ids: list[int]) -> Tensor:

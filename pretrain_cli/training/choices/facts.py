@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pretrain_cli.model.sizes import Shape
+from pretrain_cli.training.choices.method import FULL, Method
+
+
+class Peaks(Protocol):
+    """What one device holds at most: the arithmetic of `ptk plan`."""
+
+    def bytes_of(self, shape: Shape | None, rows: int, accumulation: int, checkpointing: bool) -> float:
+        """Of a model of ``shape`` (None: the base) with ``rows`` rows at once."""
+
+    def ways(self, shape: Shape | None, rows: int, checkpointing: bool, available: float) -> list[str]:
+        """Changes with which it would fit ``available`` bytes."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +33,11 @@ class Facts:
         used_s: seconds of a budget of minutes that are not for steps: used already, or kept for the end.
         base_parameters: weights of the base; 0 from scratch.
         base_hidden, base_layers: its shape; 0 from scratch.
+        method: how the base is trained.
+        trained_parameters: weights that move; of a base, all of them or those of the adapter.
+        peaks: what a GPU would hold; None on a CPU, which takes rough figures, as the swap is there.
+        short_optimizer: takes AdamW's place where that doesn't fit; empty where it does.
+        held_bytes: weights, gradients and optimizer of a base by that method, on one process; 0: in fp32 by AdamW.
     """
 
     train_rows: int
@@ -33,6 +52,11 @@ class Facts:
     base_parameters: int = 0
     base_hidden: int = 0
     base_layers: int = 0
+    method: Method = FULL
+    trained_parameters: int = 0
+    held_bytes: float = 0.0
+    short_optimizer: str = ""
+    peaks: Peaks | None = field(default=None, compare=False)
 
     @property
     def text_tokens(self) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -17,19 +18,26 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
 from pretrain_cli.model.devices import ASKED, Choice
+from pretrain_cli.model.varlen import NAME as VARLEN
+from pretrain_cli.model.varlen import register
+from pretrain_cli.optional import fault_of
 
 AMPERE, ADA = (8, 0), (8, 9)
 FP8_PAYS_PARAMETERS = 1e9
 """Products smaller than those of a 1B model lose more to scaling than fp8 gains (torchao's float8 documentation)."""
 LIGER_MODELS = ("llama", "mistral", "mixtral", "gemma", "gemma2", "qwen2", "qwen3", "phi3", "olmo2", "granite")
 FP8_MULTIPLE = 16
+FLASH = "flash_attention_2"
+"""transformers' name of the package flash-attn."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the choices follow from: a device's kind and CUDA capability, and which libraries are installed.
+    """What the choices follow from: a device's kind and CUDA capability, and which libraries can be used.
 
-    ``compiler``: whether there is a C compiler, with which Triton builds what starts its kernels.
+    ``kind`` is "rocm" for AMD's GPUs, which torch calls cuda: their capability means something else. ``compiler``:
+    whether there is a C compiler, with which Triton builds what starts its kernels. ``varlen``: whether torch's own
+    attention over documents of any length is there. ``faults``: package → why it can't be used.
     """
 
     kind: str = "cpu"
@@ -38,6 +46,29 @@ class Hardware:
     liger: bool = False
     torchao: bool = False
     compiler: bool = True
+    varlen: bool = False
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+    def why_not(self, package: str) -> str:
+        """Why a library can't be used, as the end of a sentence."""
+        return self.faults.get(package, "isn't installed")
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What is attended to.
+
+    Attributes:
+        masked: documents in a row don't see each other.
+        half: in 16 bits.
+        lengths: the model hands on where documents begin, and attends to all of them before a token.
+        compiled: by torch.compile, for which transformers makes a mask of rows that need none.
+    """
+
+    masked: bool = False
+    half: bool = True
+    lengths: bool = True
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +80,11 @@ class Kernels:
     fp8: Choice[bool]
 
     @property
+    def takes_lengths(self) -> bool:
+        """Whether the attention is told where documents begin, and makes no mask."""
+        return self.attention.value in (FLASH, VARLEN)
+
+    @property
     def reasons(self) -> dict[str, str]:
         """Name → reason, of those worth a line."""
         named = {"attention": self.attention.reason, "liger": self.liger.reason, "fp8": self.fp8.reason}
@@ -58,13 +94,18 @@ class Kernels:
 def hardware_of(device: str) -> Hardware:
     """The facts of ``device`` here."""
     kind = torch.device(device).type
+    if kind != "cuda" or torch.version.hip is not None:
+        return Hardware(kind="rocm" if kind == "cuda" else kind, compiler=c_compiler())
+    faults = {package: fault_of(package) for package in ("flash_attn", "liger_kernel", "torchao")}
     return Hardware(
         kind=kind,
-        capability=torch.cuda.get_device_capability() if kind == "cuda" else (0, 0),
-        flash_attention=importlib.util.find_spec("flash_attn") is not None,
-        liger=importlib.util.find_spec("liger_kernel") is not None,
-        torchao=importlib.util.find_spec("torchao") is not None,
+        capability=torch.cuda.get_device_capability(device),
+        flash_attention=not faults["flash_attn"],
+        liger=not faults["liger_kernel"],
+        torchao=not faults["torchao"],
         compiler=c_compiler(),
+        varlen=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
+        faults=faults,
     )
 
 
@@ -73,7 +114,9 @@ def c_compiler() -> bool:
     return bool(os.environ.get("CC")) or any(shutil.which(name) for name in ("gcc", "clang"))
 
 
-def choose_kernels(hardware: Hardware, train: TrainConfig, model_type: str, parameters: float) -> Kernels:
+def choose_kernels(
+    hardware: Hardware, train: TrainConfig, model_type: str, parameters: float, attended: Attended | None = None
+) -> Kernels:
     """Choose what ``train`` leaves at auto.
 
     Args:
@@ -81,32 +124,72 @@ def choose_kernels(hardware: Hardware, train: TrainConfig, model_type: str, para
         train: what is asked for.
         model_type: transformers' name of the architecture.
         parameters: of the model.
+        attended: what it attends to; None: rows of one document each, in 16 bits.
 
     Raises:
         ConfigError: something is asked for that this device can't do.
         MissingDependencyError: something is asked for whose library isn't installed.
     """
-    return Kernels(_attention(hardware, train), _liger(hardware, train, model_type), _fp8(hardware, train, parameters))
+    attention = _attention(hardware, train, attended or Attended())
+    return Kernels(attention, _liger(hardware, train, model_type), _fp8(hardware, train, parameters))
 
 
-def _attention(hardware: Hardware, train: TrainConfig) -> Choice[str]:
+def _attention(hardware: Hardware, train: TrainConfig, attended: Attended) -> Choice[str]:
+    choice = _fastest(hardware, train, attended)
+    needs_mask = attended.masked or not attended.lengths
+    if choice.value != "sdpa" or train.attention == "sdpa" or needs_mask:
+        return choice
+    # Of rows with one document each, transformers makes a mask where the model is compiled; elsewhere it looks at them
+    # first, for which a GPU's queue has to end. Ours is told that there is nothing to mask.
+    return Choice(VARLEN, choice.reason) if attended.compiled or hardware.kind != "cpu" else choice
+
+
+def _fastest(hardware: Hardware, train: TrainConfig, attended: Attended) -> Choice[str]:
     able = hardware.kind == "cuda" and hardware.capability >= AMPERE
     if train.attention == "flash" and not able:
         raise ConfigError("Flash attention needs an NVIDIA GPU of the Ampere generation or newer.", "Use auto.")
     if train.attention == "flash" and not hardware.flash_attention:
-        raise MissingDependencyError("Flash attention needs the package flash-attn.", "pip install flash-attn")
+        raise _lacks(hardware, "Flash attention needs", "flash-attn", "flash_attn", "pip install flash-attn")
     if train.attention in ("sdpa", "eager"):
         return Choice(train.attention, "")
-    if able and hardware.flash_attention:
-        return Choice("flash_attention_2", "flash")
-    lacking = "flash-attn isn't installed" if able else "the GPU is older than Ampere"
-    return Choice("sdpa", f"torch's own: {lacking}" if hardware.kind == "cuda" else "")
+    if hardware.kind != "cuda":
+        return Choice("sdpa", "")
+    if not able:
+        return Choice("sdpa", "torch's own: the GPU is older than Ampere")
+    mixes = attended.masked and not attended.lengths
+    if not attended.half or mixes:
+        lacking = "flash attention computes in 16 bits" if not attended.half else "this model needs a mask"
+        if train.attention == "flash":
+            raise ConfigError(f"Flash attention can't be used: {lacking}.", "Use auto.")
+        return Choice("sdpa", f"torch's own: {lacking}")
+    if hardware.flash_attention:
+        return Choice(FLASH, "flash")
+    if attended.masked and hardware.varlen:
+        own = "torch's own over documents of any length, without a mask"
+        return Choice(VARLEN, f"{own}{_broken(hardware, 'flash-attn', 'flash_attn')}")
+    return Choice("sdpa", f"torch's own: flash-attn {hardware.why_not('flash_attn')}")
+
+
+def _broken(hardware: Hardware, name: str, package: str) -> str:
+    """A library that is installed and fails; empty where it isn't installed, which is nothing new to the user."""
+    why = hardware.why_not(package)
+    return f"; {name} {why}" if "imported" in why else ""
+
+
+def _lacks(hardware: Hardware, what: str, name: str, package: str, install: str) -> MissingDependencyError:
+    why = hardware.why_not(package)
+    if "imported" in why:
+        return MissingDependencyError(
+            f"{what} the package {name}, which {why}.", f"Install one that fits this torch and driver: {install}"
+        )
+    return MissingDependencyError(f"{what} the package {name}.", install)
 
 
 def _liger(hardware: Hardware, train: TrainConfig, model_type: str) -> Choice[bool]:
     known = model_type in LIGER_MODELS
     if train.liger is True and not hardware.liger:
-        raise MissingDependencyError("Liger's kernels aren't installed.", "pip install 'pretrain-cli[gpu]'")
+        install = "pip install 'pretrain-cli[gpu]'"
+        raise _lacks(hardware, "Liger's kernels need", "liger-kernel", "liger_kernel", install)
     if train.liger is True and (hardware.kind != "cuda" or not known):
         raise ConfigError(f"Liger's kernels need a GPU and know no '{model_type}' on '{hardware.kind}'.", "Use auto.")
     if train.liger is True and not hardware.compiler:
@@ -114,7 +197,9 @@ def _liger(hardware: Hardware, train: TrainConfig, model_type: str) -> Choice[bo
     taken = train.liger is not False and hardware.kind == "cuda" and hardware.liger and known and hardware.compiler
     if hardware.kind != "cuda":
         return Choice(taken, "")
-    lacking = f"it doesn't know '{model_type}'" if hardware.liger else "not installed (extra `gpu`)"
+    absent = f"liger-kernel {hardware.why_not('liger_kernel')}"
+    absent = absent if "imported" in absent else "not installed (extra `gpu`)"
+    lacking = f"it doesn't know '{model_type}'" if hardware.liger else absent
     lacking = lacking if hardware.compiler else "there is no C compiler (gcc) for its kernels"
     return Choice(taken, "on" if taken else "off: " + _why(train.liger, lacking))
 
@@ -124,12 +209,12 @@ def _fp8(hardware: Hardware, train: TrainConfig, parameters: float) -> Choice[bo
     if train.fp8 is True and not able:
         raise ConfigError("fp8 needs an NVIDIA GPU of the Ada or Hopper generation or newer.", "Use auto.")
     if train.fp8 is True and not hardware.torchao:
-        raise MissingDependencyError("fp8 needs the package torchao.", "pip install torchao")
+        raise _lacks(hardware, "fp8 needs", "torchao", "torchao", "pip install torchao")
     large = parameters >= FP8_PAYS_PARAMETERS
     taken = train.fp8 is True or (train.fp8 == "auto" and able and hardware.torchao and large)
     if not able:
         return Choice(taken, "")
-    lacking = "the model is smaller than 1B" if not large else "torchao isn't installed"
+    lacking = "the model is smaller than 1B" if not large else f"torchao {hardware.why_not('torchao')}"
     return Choice(taken, "on" if taken else "off: " + _why(train.fp8, lacking))
 
 
@@ -137,8 +222,20 @@ def _why(setting: bool | str, reason: str) -> str:
     return reason if setting == "auto" else ASKED
 
 
+def makes_mask(hardware: Hardware, train: TrainConfig, attended: Attended) -> bool:
+    """Whether the attention that would be chosen holds a mask of each row."""
+    return attended.masked and _attention(hardware, train, attended).value not in (FLASH, VARLEN)
+
+
+def without_lengths(kernels: Kernels, why: str) -> Kernels:
+    """The same without torch's attention over documents of any length, which doesn't work here."""
+    return replace(kernels, attention=Choice("sdpa", f"torch's own, with a mask: {why}"))
+
+
 def apply_kernels(model: PreTrainedModel, kernels: Kernels) -> None:
     """Attention and fp8 on the model itself; Liger's kernels are Trainer's to switch on."""
+    if kernels.attention.value == VARLEN:
+        register()
     if kernels.attention.value != "sdpa":
         model.set_attn_implementation(kernels.attention.value)
     if kernels.fp8.value:

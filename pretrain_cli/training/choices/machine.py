@@ -12,8 +12,10 @@ from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.heap import keep_freed_memory
 from pretrain_cli.memory import available_bytes, peak_resident_bytes
 from pretrain_cli.model import devices
+from pretrain_cli.model.accelerators import Accelerator, sheet_of
 from pretrain_cli.model.devices import Choice
 from pretrain_cli.run_record import RunRecord
+from pretrain_cli.training.choices.method import Method
 from pretrain_cli.training.processes.agreement import same, world_size
 
 
@@ -41,21 +43,47 @@ class Machine:
     @property
     def matmul_dtype(self) -> torch.dtype:
         """What matrices are multiplied in."""
+        if self.precision == "fp16":
+            return torch.float16
         return torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
+
+    @property
+    def newton_schulz_dtype(self) -> torch.dtype:
+        """What Muon's iteration is computed in: fp16's range is too small for it."""
+        return torch.float32 if self.precision == "fp16" else self.matmul_dtype
+
+    def held_dtype(self, method: Method) -> torch.dtype:
+        """What a model's weights are held in; those of a base that doesn't move, in what they are multiplied in."""
+        if not method.adapter:
+            return self.weights_dtype
+        return self.matmul_dtype
 
     @property
     def free_bytes(self) -> float:
         """Memory that one process may take."""
-        if torch.device(self.device).type == "cuda":
-            return float(torch.cuda.mem_get_info(torch.device(self.device))[0])
+        place = torch.device(self.device)
+        if place.type in ("cuda", "xpu"):
+            return float(torch.get_device_module(place).mem_get_info(place)[0])
         return available_bytes() / (world_size() if self.on_cpu else 1)
 
     @property
     def peak_bytes(self) -> int:
         """Memory that this process took at most."""
-        if torch.device(self.device).type == "cuda":
-            return int(torch.cuda.max_memory_allocated())
+        place = torch.device(self.device)
+        if place.type in ("cuda", "xpu"):
+            return int(torch.get_device_module(place).max_memory_allocated(place))
         return peak_resident_bytes()
+
+    @property
+    def sheet(self) -> Accelerator | None:
+        """The data sheet of the GPU that it computes on; None where it isn't known."""
+        place = torch.device(self.device)
+        return sheet_of(torch.cuda.get_device_name(place)) if place.type == "cuda" else None
+
+    def sheet_flops(self) -> float:
+        """Operations a second of all processes together by the data sheet; 0 where it isn't known."""
+        sheet = self.sheet
+        return sheet.rate(self.precision) * world_size() if sheet is not None else 0.0
 
     def matmul_flops(self) -> float:
         """Measured operations a second of all processes together, in the precision of the forward pass."""
@@ -73,6 +101,8 @@ def choose_machine(train: TrainConfig, earlier: RunRecord | None, tell: Callable
         tell: receives each choice with its name.
     """
     device = devices.choose_device(train.device)
+    devices.check_processes(device.value, world_size())
+    devices.make_current(device.value)
     tell("device", device)
     if torch.device(device.value).type == "cpu":
         threads = _threads(train, earlier)

@@ -11,6 +11,8 @@ from pretrain_cli.model.devices import ASKED, Choice
 from pretrain_cli.model.sizes import ENOUGH_FOR_THE_TEXT, Shape, choose_shape, named_shape
 from pretrain_cli.training.choices.batch import choose_batch, choose_checkpointing
 from pretrain_cli.training.choices.facts import Facts
+from pretrain_cli.training.choices.little_text import STUDENT_PASSES, choose_ensemble
+from pretrain_cli.training.choices.method import FULL, Method
 from pretrain_cli.training.choices.recipe import (
     BASE_PASSES,
     DEFAULT_MINUTES,
@@ -21,8 +23,9 @@ from pretrain_cli.training.choices.recipe import (
     choose_passes,
     choose_rates,
     choose_warmup,
+    factor_for_batch,
 )
-from pretrain_cli.training.choices.step_cost import CostOf, StepCost, assumed_cost
+from pretrain_cli.training.choices.step_cost import FORWARD_SHARE, CostOf, StepCost, assumed_cost
 
 LOG_EVERY_STEP_UP_TO = 2000
 LEAST_SHARE_FOR_STEPS = 0.2
@@ -42,8 +45,11 @@ class Plan:
         micro_batch: rows at once on each process.
         accumulation: micro-batches of one optimizer step.
         batch_tokens: of one optimizer step over all processes.
+        method: how the base is trained; "full" from scratch.
         save_every: steps between checkpoints; None: by the clock, 0: only at the end.
         eval_every: the same for validations.
+        ensemble: models that are trained first and then teach this one.
+        teaching_s: seconds that these take, about.
         reasons: name → why, for what was chosen or is worth a line.
     """
 
@@ -63,6 +69,9 @@ class Plan:
     eval_every: int | None
     logging_every: int
     gradient_checkpointing: bool
+    ensemble: int = 0
+    teaching_s: float = 0.0
+    method: Method = FULL
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -106,17 +115,29 @@ def make_plan(
     batch = choose_batch(facts, train, min(token_limit, affordable), shape)
     batch_tokens = batch.value.tokens
     affordable = cost.tokens(seconds, batch_tokens)
-    if budget.passes and not budget.reason:
+    by_text = bool(budget.passes and not budget.reason)
+    if by_text:
         budget, token_limit = _ended_by_the_text(budget, token_limit, affordable)
+    times = affordable / token_limit if by_text and token_limit < math.inf else 0.0
+    ensemble = choose_ensemble(train, bool(facts.base_parameters), times, budget.seconds)
+    teaching_s = 0.0
+    if ensemble.value:
+        alone = choose_passes(facts.text_tokens, base=False) * facts.text_tokens
+        teaching_s = ensemble.value * cost.step_seconds(batch_tokens) * alone / batch_tokens
+        cost = replace(cost, token_s=cost.token_s * (1 + FORWARD_SHARE * ensemble.value))
+        affordable = cost.tokens(max(0.0, seconds - teaching_s), batch_tokens)
+        if by_text:
+            budget, token_limit = replace(budget, reason=""), STUDENT_PASSES * token_limit
     steps = _step_limit(facts, train, batch_tokens, token_limit)
     expected = int(max(1, min(steps or math.inf, affordable / batch_tokens)))
     optimizer = choose_optimizer(facts, train)
-    rates = _rates(facts, train, shape, optimizer.value)
+    rates = _rates(facts, train, shape, optimizer.value, batch_tokens)
     warmup = train.warmup_steps if isinstance(train.warmup_steps, int) else choose_warmup(expected)
     schedule = _schedule(train, warmup)
-    checkpointing = choose_checkpointing(facts, train, batch.value.micro, shape)
+    checkpointing = choose_checkpointing(facts, train, batch.value, shape)
     reasons = {
         "budget": budget.reason,
+        "ensemble": ensemble.reason,
         "size": f"{shape.name}, {shape.layers} layers of {shape.hidden}: {chosen.reason}" if shape and chosen else "",
         "batch": batch.reason,
         "optimizer": optimizer.reason,
@@ -141,6 +162,9 @@ def make_plan(
         eval_every=_every(train.eval_steps, steps, budget.seconds),
         logging_every=_logging(train, expected),
         gradient_checkpointing=checkpointing.value,
+        ensemble=ensemble.value,
+        teaching_s=teaching_s,
+        method=facts.method,
         reasons={name: reason for name, reason in reasons.items() if reason},
     )
 
@@ -227,7 +251,14 @@ def _shape(
 
 def _operations(facts: Facts, shape: Shape | None) -> float:
     """Floating-point operations to train on one token."""
-    return shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else 6.0 * facts.base_parameters
+    return shape.flops_per_token(facts.vocab_size, facts.sequence_length) if shape else base_operations(facts)
+
+
+def base_operations(facts: Facts) -> float:
+    """Floating-point operations to train a base on one token: only weights that move have gradients of their own."""
+    if not facts.method.adapter:
+        return 6.0 * facts.base_parameters
+    return 4.0 * facts.base_parameters + 6.0 * facts.trained_parameters
 
 
 def choose_optimizer(facts: Facts, train: TrainConfig) -> Choice[str]:
@@ -240,18 +271,24 @@ def choose_optimizer(facts: Facts, train: TrainConfig) -> Choice[str]:
     if train.optimizer == "muon" and split:
         holder = "DeepSpeed" if facts.deepspeed else "a sharded model"
         raise ConfigError(f"Muon needs whole matrices, and {holder} splits them.", "Use --set train.optimizer=adamw.")
+    if facts.method.adapter and train.optimizer == "muon":
+        raise ConfigError("Muon doesn't train LoRA's matrices.", "Leave train.optimizer at auto.")
     if train.optimizer != "auto":
         return Choice(train.optimizer, f"{train.optimizer}: {ASKED}")
+    if facts.short_optimizer:
+        return Choice(facts.short_optimizer, f"{facts.short_optimizer}: AdamW's moments don't fit the memory")
     if facts.base_parameters:
-        return Choice("adamw", "adamw: the base was trained with it")
+        why = "LoRA's rates are known for it" if facts.method.adapter else "the base was trained with it"
+        return Choice("adamw", f"adamw: {why}")
     if split:
         return Choice("adamw", "adamw: muon needs whole matrices")
     return Choice("muon", "muon: learns most in the same time")
 
 
-def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, optimizer: str) -> Choice[Rates]:
+def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, optimizer: str, batch_tokens: int) -> Choice[Rates]:
     hidden = shape.hidden if shape else facts.base_hidden
-    found = choose_rates(optimizer, hidden, facts.text_tokens, facts.base_parameters)
+    method = facts.method
+    found = choose_rates(optimizer, hidden, facts.text_tokens, facts.base_parameters, method.adapter, batch_tokens)
     main = found.main if train.learning_rate == "auto" else train.learning_rate
     rates = Rates(
         main,
@@ -265,10 +302,14 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, optimizer: str
     others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
     others += "" if math.isclose(rates.embedding, rates.main) else f", embedding {rates.embedding:.2g}"
     why = _why_rates(facts, hidden) if train.learning_rate == "auto" else ASKED
+    if train.learning_rate == "auto" and (larger := factor_for_batch(batch_tokens)) > 1:
+        why += f"; {larger:.2g} times that, as a batch has {batch_tokens:,} tokens"
     return Choice(rates, f"{rates.main:.2g}{others}: {why}")
 
 
 def _why_rates(facts: Facts, hidden: int) -> str:
+    if facts.method.adapter:
+        return "ten times that of full training, as LoRA's matrices begin at zero"
     if facts.base_parameters:
         return f"low, so that a base of {facts.base_parameters / 1e6:.0f}M parameters keeps what it knows"
     if facts.text_tokens < TINY_TEXT_TOKENS:

@@ -14,6 +14,7 @@ KEYS = {
     "threads": ("train.threads",),
     "precision": ("train.precision",),
     "size": ("model.size",),
+    "method": ("train.method",),
     "batch": ("train.batch_tokens", "train.micro_batch", "train.gradient_accumulation"),
     "optimizer": ("train.optimizer",),
     "learning rate": ("train.learning_rate",),
@@ -56,7 +57,7 @@ class Reasons:
 
 
 def _by(layer: str) -> str:
-    if layer.startswith("--"):
+    if layer.startswith("--") or layer.endswith("="):
         return ASKED
     if layer.startswith("preset "):
         return f"from {layer}"

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -15,13 +16,17 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pretrain_cli.artifacts import CHECKPOINT_NAME, MODEL_FILES, RunFolder
+from pretrain_cli.artifacts import CHECKPOINT_NAME, CHECKPOINT_RECORD, MODEL_RECORD, OPTIMIZER_FILES, RunFolder
 from pretrain_cli.errors import ModelError
-from pretrain_cli.storage import OURS, clear_replaced, file_hash, publish_folder, sync_folder, umask, write_json
+from pretrain_cli.foreign import foreign_entries, remove_ours
+from pretrain_cli.published import checkpoint_files, unchanged_files
+from pretrain_cli.sealing import CHANGED, is_as_sealed
+from pretrain_cli.storage import OURS, clear_replaced, file_hash, publish_folder, sync_folder, umask, write_sealed_json
 
-MANIFEST = "manifest.json"
 STAGING = ".staging-"
-OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
+REPLACED = f".{OURS}old-"
+WRITER = re.compile(r"(?:__|rng_state_)(\d+)")
+"""In the names of shards and of random states: the process that wrote the file."""
 
 
 @dataclass(frozen=True)
@@ -32,61 +37,104 @@ class Left:
     reason: str
 
 
+Hashes = dict[str, list[object]]
+"""Size and hash of each file, by its path in the checkpoint's folder."""
+
+
+def _nothing() -> None:
+    pass
+
+
 @contextlib.contextmanager
-def staged(run: RunFolder, step: int) -> Iterator[Path]:
-    """A folder to write a checkpoint into; becomes ``step-…`` when the block ends well, vanishes otherwise."""
+def staged(run: RunFolder, step: int, hashes: Callable[[Path], Hashes] | None = None) -> Iterator[Path]:
+    """A folder to write a checkpoint into; becomes ``step-…`` when the block ends well, vanishes otherwise.
+
+    Args:
+        run: the run.
+        step: of the checkpoint.
+        hashes: gives what the manifest says of the files, once they are written; None: all are read back here.
+    """
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=run.checkpoints, prefix=f"{STAGING}{step:06d}-"))
     try:
         yield staging
-        _check_readable(staging)
-        write_json(staging / MANIFEST, {"step": step, "files": _hashes(staging)})
+        files = (hashes or read_back)(staging)
+        write_sealed_json(staging / CHECKPOINT_RECORD, {"step": step, "files": files})
         os.chmod(staging, 0o777 & ~umask())
-        publish_folder(staging, run.checkpoint(step))
+        publish_folder(staging, run.checkpoint(step), checkpoint_files, CHECKPOINT_RECORD)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _check_readable(folder: Path) -> None:
-    """Read back what was written, each file by the rules of its format.
+def read_back(folder: Path, rank: int = 0, processes: int = 1, check: Callable[[], None] = _nothing) -> Hashes:
+    """Size and hash of each file that process ``rank`` of ``processes`` wrote, each read back first.
+
+    Args:
+        folder: of the checkpoint.
+        rank: of the process; rank 0 reads what no other process wrote.
+        processes: that wrote; one reads all.
+        check: called before each file.
 
     Raises:
-        OSError: a file can't be used; before its hash is taken, and before an older checkpoint goes.
+        OSError: a file can't be used.
     """
-    for path in sorted(folder.iterdir()):
-        try:
-            if path.suffix == ".safetensors":
-                with safe_open(path, framework="numpy") as tensors:  # its header has to fit the file's length
-                    tensors.keys()
-            elif path.suffix in (".pt", ".pth"):
-                with zipfile.ZipFile(path) as archive:  # torch writes a checksum with each tensor
-                    if torn := archive.testzip():
-                        raise OSError(f"{torn} has other bytes than were written")
-            elif path.suffix == ".json":
-                json.loads(path.read_text("utf-8"))
-        except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
-            raise OSError(errno.EIO, f"{path.name} can't be read back: {error}") from error
+    found: Hashes = {}
+    for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        named = WRITER.match(path.name)
+        writer = int(named[1]) if named else 0
+        if (writer if writer < processes else 0) == rank:
+            check()
+            _check_readable(path)
+            found[str(path.relative_to(folder))] = [path.stat().st_size, file_hash(path)]
+    return found
+
+
+def _check_readable(path: Path) -> None:
+    """Read back a file by the rules of its format.
+
+    Raises:
+        OSError: it can't be used; before its hash is taken, and before an older checkpoint goes.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="numpy") as tensors:  # its header has to fit the file's length
+                tensors.keys()
+        elif path.suffix in (".pt", ".pth"):
+            with zipfile.ZipFile(path) as archive:  # torch writes a checksum with each tensor
+                if torn := archive.testzip():
+                    raise OSError(f"{torn} has other bytes than were written")
+        elif path.suffix == ".json":
+            json.loads(path.read_text("utf-8"))
+    except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
+        raise OSError(errno.EIO, f"{path.name} can't be read back: {error}") from error
 
 
 def clear_staging(run: RunFolder) -> None:
     """Remove what a killed process left half-written; only under the run's lock."""
-    for folder, prefixes in ((run.checkpoints, (STAGING, ".old-", f".{OURS}old-")), (run.path, (f".{OURS}model-",))):
+    for folder, prefixes in ((run.checkpoints, (STAGING, ".old-")), (run.path, (f".{OURS}model-",))):
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             if entry.name.startswith(prefixes):
                 shutil.rmtree(entry, ignore_errors=True)
-    clear_replaced(run.model, MODEL_FILES)
+    old = [entry.name.removeprefix(REPLACED) for entry in run.checkpoints.glob(f"{REPLACED}*")]
+    for name in old:
+        clear_replaced(run.checkpoints / name, checkpoint_files, CHECKPOINT_RECORD)
+    for folder in (run.model, run.adapter):
+        clear_replaced(folder, unchanged_files, MODEL_RECORD)
 
 
 def fault(folder: Path) -> str:
     """Why the checkpoint can't be used; empty if every file is there with the bytes that were written."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        content = (folder / CHECKPOINT_RECORD).read_bytes()
+        manifest = json.loads(content)
         files = {name: (size, digest) for name, (size, digest) in manifest["files"].items()}
     except FileNotFoundError:
-        return f"{MANIFEST} is missing"
+        return f"{CHECKPOINT_RECORD} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"{MANIFEST} is damaged ({error})"
+        return f"{CHECKPOINT_RECORD} is damaged ({error})"
+    if is_as_sealed(content) is False:
+        return f"{CHECKPOINT_RECORD} {CHANGED}"
     if manifest.get("model_only"):
         return "it holds the model only, as it is kept as the best one"
     for name, (size, digest) in files.items():
@@ -158,6 +206,11 @@ def remove_after(run: RunFolder, step: int) -> None:
 
 
 def _remove(folder: Path) -> None:
+    """Remove a checkpoint; what ptk didn't write into its folder stays where it is."""
+    ours = checkpoint_files(folder)
+    if foreign_entries(folder, ours):
+        remove_ours(folder, ours, (CHECKPOINT_RECORD,))
+        return
     # Renamed first: a kill in the middle leaves no half checkpoint under a checkpoint's name.
     old = folder.with_name(f".old-{folder.name}")
     shutil.rmtree(old, ignore_errors=True)
@@ -165,26 +218,32 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(old)
 
 
+def remove_all(run: RunFolder) -> None:
+    """Remove all checkpoints of a run that has its model."""
+    remove_after(run, -1)
+    clear_staging(run)
+    with contextlib.suppress(OSError):  # something else is in there
+        run.checkpoints.rmdir()
+
+
 def _has_model_only(folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / MANIFEST).read_text("utf-8")).get("model_only"))
+        return bool(json.loads((folder / CHECKPOINT_RECORD).read_text("utf-8")).get("model_only"))
     except (OSError, ValueError, AttributeError, RecursionError):  # damaged: as old as any
         return False
 
 
 def keep_model_only(folder: Path) -> None:
     """Take from a checkpoint what only a resume needs."""
-    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    content = (folder / CHECKPOINT_RECORD).read_bytes()
+    manifest = json.loads(content)
+    if is_as_sealed(content) is False:  # sealed anew, it would look whole
+        return
     if manifest.get("model_only") or not (folder / OPTIMIZER_FILES[0]).is_file():  # sharded: kept whole
         return
     manifest["model_only"] = True
     manifest["files"] = {name: entry for name, entry in manifest["files"].items() if name not in OPTIMIZER_FILES}
-    write_json(folder / MANIFEST, manifest)
+    write_sealed_json(folder / CHECKPOINT_RECORD, manifest)
     for name in OPTIMIZER_FILES:
         (folder / name).unlink(missing_ok=True)
     sync_folder(folder)
-
-
-def _hashes(folder: Path) -> dict[str, list[object]]:
-    files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
-    return {str(entry.relative_to(folder)): [entry.stat().st_size, file_hash(entry)] for entry in files}

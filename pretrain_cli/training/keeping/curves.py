@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pretrain_cli.artifacts import RunFolder
+from pretrain_cli.foreign import DRAWN, keep_aside
 from pretrain_cli.storage import read_lines, replacing
 
 
@@ -15,8 +16,12 @@ def import_drawing() -> None:
     import matplotlib.font_manager  # noqa: F401
 
 
-def draw_curves(run: RunFolder) -> None:
-    """Draw curves.png: training and validation loss, learning rate and speed by step."""
+def draw_curves(run: RunFolder) -> str:
+    """Draw curves.png: training and validation loss, learning rate and speed by step.
+
+    Returns:
+        What has to be said of another picture there; mostly nothing.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -35,5 +40,7 @@ def draw_curves(run: RunFolder) -> None:
             place.legend()
         place.set(title=title, xlabel="step")
         place.grid(alpha=0.3)
-    with replacing(run.path / "curves.png") as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    told = keep_aside(run.curves)
+    with replacing(run.curves) as temporary:
+        figure.savefig(temporary, dpi=110, format="png", metadata=DRAWN)
+    return told

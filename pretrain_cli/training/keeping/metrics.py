@@ -8,7 +8,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pretrain_cli.storage import read_lines, write_text
+from pretrain_cli.storage import NOT_A_LINK, read_lines, write_text
+
+AS_IT_IS = getattr(os, "O_BINARY", 0)
+"""Windows would write each line end as two bytes, and the file's hash would be another."""
 
 
 class Metrics:
@@ -75,7 +78,7 @@ class Metrics:
             self._file = None
 
     def _open(self) -> None:
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | AS_IT_IS | NOT_A_LINK, 0o666)
 
     def _drain(self) -> OSError | None:
         """Write what waits; why not, where the disk refuses: full, over its quota, or a share that is away."""

@@ -11,9 +11,9 @@ from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import TRUST, changed, flatten, given
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
-from pretrain_cli.manifest import RowLayout
-from pretrain_cli.run_record import RunRecord, TrainResult
-from pretrain_cli.storage import parse_toml, read_lines
+from pretrain_cli.manifest_records import RowLayout
+from pretrain_cli.run_record import RunRecord, TrainResult, parse_run_config
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.keeping.state import RunState, Settings
 
@@ -39,7 +39,7 @@ FREE = (
     "train.shard_model",
 )
 """Keys that may change on a resume: the weights come out the same, up to rounding."""
-SHAPING = ("model.", "train.", "trainer")
+SHAPING = ("model.", "train.", "trainer", "data.stages")
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def read_config(run: RunFolder) -> Config:
         ModelError: it isn't there or is damaged.
     """
     try:
-        config = Config.model_validate(parse_toml(run.config.read_text("utf-8")))
+        config = Config.model_validate(parse_run_config(run))
         return changed(config, model__trust_remote_code=False, trainer=_staying(config.trainer))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
 
 
@@ -119,7 +119,8 @@ def refuse_lost_checkpoints(run: RunFolder, record: RunRecord | None) -> None:
     saved = max(record.checkpoint_step, ended, record.result.steps if record.result is not None else 0)
     every = record.plan.save_every if record.plan is not None else None
     logged = max((line["step"] for line in read_lines(run.metrics)), default=0)
-    if not saved and every and logged > every:  # version 0.1.0 didn't record its checkpoints
+    recorded = "checkpoint_step" in record.model_fields_set  # early records don't have it
+    if not saved and not recorded and every and logged > every:
         saved = logged // every * every
     if saved:
         raise ModelError(
@@ -138,6 +139,8 @@ def settled(config: Config, plan: Plan, precision: str, layout: RowLayout, compi
         "data__packing": layout.packing or config.data.packing,
         "model__size": plan.shape.name if plan.shape else config.model.size,
         "train__precision": precision,
+        "train__method": plan.method.name,
+        "train__lora_rank": plan.method.rank or config.train.lora_rank,
         "train__batch_tokens": plan.batch_tokens,
         "train__micro_batch": plan.micro_batch,
         "train__gradient_accumulation": "auto",
@@ -148,6 +151,7 @@ def settled(config: Config, plan: Plan, precision: str, layout: RowLayout, compi
         "train__adam_beta1": plan.rates.beta1,
         "train__schedule": plan.schedule,
         "train__warmup_steps": plan.warmup_steps,
+        "train__ensemble": plan.ensemble,
         "train__logging_steps": plan.logging_every,
     }
     if not any(dict(flatten(config))[key] for key in BUDGET):
@@ -196,5 +200,7 @@ def check_unchanged(before: Settings, now: Settings, run: RunFolder) -> None:
         if key in now and now[key] != value:
             raise DataError(
                 f"Run '{run.name}' was trained with {key.replace('_', ' ')} {value}; now it is {now[key]}.",
-                "Restore what it was trained with (prepare the same text again), or start a new run.",
+                "Restore the base's files, or start a new run."
+                if key == "base_weights"
+                else "Restore what it was trained with (prepare the same text again), or start a new run.",
             )

@@ -22,6 +22,7 @@ class RunState:
         step: optimizer steps done.
         tokens: training tokens that went through the model, padding included.
         elapsed_s: seconds of all starts.
+        began_s: of them, those before the run's very first step: the schedule of a timed run counts from there.
         stepping_s: seconds of them spent in steps.
         skipped: steps left out for a non-finite loss or gradient.
         best_step, best_loss: the best validation and its checkpoint.
@@ -38,6 +39,7 @@ class RunState:
     step: int = 0
     tokens: int = 0
     elapsed_s: float = 0.0
+    began_s: float | None = None
     stepping_s: float = 0.0
     skipped: int = 0
     best_step: int = 0
@@ -80,4 +82,7 @@ def load_state(folder: Path) -> RunState:
     values = read_json(folder / FILE)
     if (folder / TRAINERS_FILE).is_file():
         read_json(folder / TRAINERS_FILE)
-    return RunState(**{name: values[name] for name in RunState.__dataclass_fields__ if name in values})
+    state = RunState(**{name: values[name] for name in RunState.__dataclass_fields__ if name in values})
+    if state.began_s is None and state.step:  # written by 0.1.0, which didn't keep it: about
+        state.began_s = max(0.0, state.elapsed_s - state.stepping_s)
+    return state

@@ -100,10 +100,11 @@ def why_no_wandb(config: Config) -> str:
     return "" if wanted == "wandb" or logged_in() or mode == "offline" else "not logged in: wandb login"
 
 
-def say_wandb(config: Config, progress: Progress) -> None:
-    """Show from the first second on whether the run will be tracked in W&B."""
+def say_wandb(config: Config, progress: Progress, said: bool = False) -> None:
+    """Show from the first second on whether the run will be tracked in W&B; ``said``: the launcher has said it."""
     reason = why_no_wandb(config)
-    progress.status("W&B", f"off, {reason}" if reason else "connecting", said=not reason or _declined(config))
+    said = said or not reason or _declined(config)
+    progress.status("W&B", f"off, {reason}" if reason else "connecting", said=said)
 
 
 def _declined(config: Config) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 
-from pretrain_cli.formatting import byte_size, count_of, duration, exact
+from pretrain_cli.formatting import byte_size, count, count_of, duration, exact
 from pretrain_cli.training.choices.recipe import MOST_PASSES
 from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.measuring.forecast import disk_bytes
@@ -18,16 +18,19 @@ def announce(context: TrainingContext) -> None:
     passes = tokens / context.rows.text_tokens
     about = "" if plan.steps and not plan.seconds else "about "
     steps = count_of(plan.expected_steps, "step")
+    trained = int(context.model.num_parameters(only_trainable=True))
+    moving = f", {count(trained)} of them trained" if plan.method.adapter else ""
     note(
-        f"model {count_of(context.model.num_parameters(), 'parameter')}; {about}{steps}, "
+        f"model {count_of(context.model.num_parameters(), 'parameter')}{moving}; {about}{steps}, "
         f"{count_of(tokens, 'token')}, {_passes(passes)} over the text"
     )
-    disk = disk_bytes(context.model.num_parameters(), context.weight_bytes, plan.optimizer, context.config.train.keep)
+    adapter = 4 * trained if plan.method.adapter else 0
+    disk = disk_bytes(context.checkpoint_bytes, context.model_bytes, context.config.train.keep, adapter)
     most = f", at most {duration(plan.seconds)}" if plan.seconds and plan.steps else ""
     about = "" if plan.seconds and not plan.steps else "about "
     seconds = min(context.duration.seconds, plan.seconds or math.inf)
     note(f"time {about}{duration(max(1.0, seconds))}{most}; disk up to {byte_size(disk)}")
-    if plan.steps and passes > MOST_PASSES:
+    if plan.steps and passes > MOST_PASSES and context.teachers is None and not plan.ensemble:
         progress.warn(
             f"The run makes {_passes(passes)} over the text: beyond {MOST_PASSES:g} they teach little "
             "(arXiv 2305.16264)."

@@ -17,14 +17,21 @@ class RunClock:
         budget_s: seconds for everything, saving included; None: no limit.
         before_s: seconds that earlier starts of this run took.
         started: ``time.monotonic()`` when this start began.
+        training_began_s: seconds before the run's very first step; None: it comes now.
     """
 
-    def __init__(self, budget_s: float | None, before_s: float = 0.0, started: float | None = None) -> None:
+    def __init__(
+        self,
+        budget_s: float | None,
+        before_s: float = 0.0,
+        started: float | None = None,
+        training_began_s: float | None = None,
+    ) -> None:
         self.budget_s, self.before_s = budget_s, before_s
         self.started = time.monotonic() if started is None else started
         self.reserve_s = 0.0
         self.agreed_share: float | None = None
-        self.training_began_s = self.elapsed_s
+        self.training_began_s = self.elapsed_s if training_began_s is None else training_began_s
         # So far was mostly loading libraries, on one core: what it took beyond its own work, others took.
         slower = (time.monotonic() - self.started) / max(0.1, time.process_time())
         self.exit_s = EXIT_SECONDS * min(MOST_SLOWER, max(1.0, slower))

@@ -47,10 +47,12 @@ class Intervals:
             due = tenth > before
         else:
             due = every > 0 and self.attempt.state.step % every == 0
+        if not due:  # alike on every process: nobody has to ask
+            return False
         wanted = setting != "auto" or (what == "eval" and train.early_stopping)
         if wanted and every is not None:  # the same on every process
-            return due
-        return agree(due and (bool(wanted) or self._worth(what)))
+            return True
+        return agree(bool(wanted) or self._worth(what))
 
     def _worth(self, what: str) -> bool:
         """Whether what nobody asked for costs little against the time since it was last done."""

@@ -15,14 +15,16 @@ from transformers import PreTrainedModel
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError, DivergedError
+from pretrain_cli.foreign import DRAWN, keep_aside
 from pretrain_cli.model.probes import head_is_plain
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.refusals import writing_to
-from pretrain_cli.storage import replacing, write_json
+from pretrain_cli.storage import replacing, write_sealed_json
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Plan
 from pretrain_cli.training.context import TrainingContext, open_unrecorded
+from pretrain_cli.training.measuring.step_timing import on_device
 from pretrain_cli.training.rows.feed import Feed
 from pretrain_cli.training.rows.order import RowOrder
 from pretrain_cli.training.step.loss import attach_loss
@@ -82,11 +84,13 @@ def find_learning_rate(
         plan = context.plan
         rates, losses = _rise(context)
         found = _choose(rates, losses)
-        picture = artifacts.root / "learning-rate.png"
+        picture, record = artifacts.root / "learning-rate.png", artifacts.root / "learning-rate.json"
+        for told in filter(None, map(keep_aside, (picture, record))):
+            progress.warn(told)
         _draw(picture, rates, losses, found, plan.rates.main)
         matrices = found * plan.rates.matrix / plan.rates.main if plan.optimizer == "muon" else None
         result = RateSearch(found, matrices, plan.rates.main, tuple(rates), tuple(losses), picture)
-        write_json(artifacts.root / "learning-rate.json", {**result.__dict__, "picture": str(picture)})
+        write_sealed_json(record, {**result.__dict__, "picture": str(picture)})
     return result
 
 
@@ -97,9 +101,9 @@ def _rise(context: TrainingContext) -> tuple[list[float], list[float]]:
         raise ConfigError(
             f"The range test doesn't know the optimizer '{plan.optimizer}'.", "Set train.optimizer to adamw or muon."
         )
-    model = context.model.to(machine.device).train()
-    attach_loss(model, head_is_plain(model), config.train.z_loss)
-    optimizer = make_optimizer(model, plan.optimizer, config.train, plan.rates, machine.matmul_dtype)
+    model = on_device(context.model, machine.device).train()
+    attach_loss(model, head_is_plain(model), config.train.z_loss, teachers=context.teachers)
+    optimizer = make_optimizer(model, plan.optimizer, config.train, plan.rates, machine.newton_schulz_dtype)
     peaks = [group["lr"] for group in optimizer.param_groups]
     order = RowOrder(len(context.rows.train), plan.micro_batch, STEPS * plan.accumulation, config.train.seed)
     feed = Feed(context.rows.train, order, 0, False, progress.warn)
@@ -164,4 +168,4 @@ def _draw(path: Path, rates: list[float], losses: list[float], found: float, pla
     axes.grid(alpha=0.3)
     axes.legend()
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+        figure.savefig(temporary, dpi=110, format="png", metadata=DRAWN)

@@ -78,7 +78,7 @@ def validate(
                 labels = batch["labels"]
                 due = int((following(labels) != IGNORED).sum())
                 inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-                sums[0] += model(**inputs)["total"].to(sums)
+                sums[0] += model(**inputs)["total"].to(sums.device).to(sums.dtype)  # Apple's GPU has no float64
                 sums[1] += due
                 scored_rows += len(labels)
                 longest = max(longest, time.monotonic() - batch_began)

@@ -13,6 +13,7 @@ from pretrain_cli.training.attempt import Attempt
 from pretrain_cli.training.measuring.forecast import final_validation_rows, validation_row_seconds
 from pretrain_cli.training.measuring.meter import Meter
 from pretrain_cli.training.measuring.scoring import Validation, validate
+from pretrain_cli.training.step.rows_at_once import RowsAtOnce
 
 
 class Validator:
@@ -22,10 +23,11 @@ class Validator:
         attempt: holds the rows and the state.
         device: where the model is.
         meter: tells what a step costs.
+        at_once: how many rows the memory holds at once.
     """
 
-    def __init__(self, attempt: Attempt, device: torch.device, meter: Meter) -> None:
-        self.attempt, self.device, self.meter = attempt, device, meter
+    def __init__(self, attempt: Attempt, device: torch.device, meter: Meter, at_once: RowsAtOnce) -> None:
+        self.attempt, self.device, self.meter, self.at_once = attempt, device, meter, at_once
         self._seconds_per_row = 0.0  # measured
 
     def run(
@@ -39,19 +41,24 @@ class Validator:
         if context.rows.validation is None:
             return None
         began = time.monotonic()
-        found = validate(
-            model,
-            context.rows.validation,
-            rows=rows,
-            batch_rows=context.plan.micro_batch,
-            device=self.device,
-            tokens_per_byte=context.rows.validation_tokens_per_byte,
-            rank=context.rank,
-            world_size=context.world_size,
-            stop=lambda: context.stop.requested is not None,
-            seconds=seconds,
-            scored=scored,
-        )
+
+        def score() -> Validation | None:
+            assert context.rows.validation is not None
+            return validate(
+                model,
+                context.rows.validation,
+                rows=rows,
+                batch_rows=self.at_once.rows,
+                device=self.device,
+                tokens_per_byte=context.rows.validation_tokens_per_byte,
+                rank=context.rank,
+                world_size=context.world_size,
+                stop=lambda: context.stop.requested is not None,
+                seconds=seconds,
+                scored=scored,
+            )
+
+        found = self.at_once.fitting(score)
         if found is not None:
             self._seconds_per_row = (time.monotonic() - began) / max(1, found.rows)
         return found

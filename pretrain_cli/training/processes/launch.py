@@ -15,12 +15,11 @@ from types import FrameType
 from typing import Any
 
 import psutil
-import torch
 
 from pretrain_cli import processes
 from pretrain_cli.config.model import TrainConfig
 from pretrain_cli.errors import ConfigError, PtkError
-from pretrain_cli.model.devices import ASKED, Choice, available_cores, choose_device
+from pretrain_cli.model.devices import ASKED, Choice, available_cores, check_processes, choose_device, device_count
 from pretrain_cli.processes import ProcessDied
 from pretrain_cli.training.processes.signals import HANDLED, STOPS
 
@@ -39,15 +38,16 @@ def wanted_processes(train: TrainConfig) -> Choice[int]:
     processes.check_amount("train.processes", train.processes)
     device = choose_device(train.device).value
     if isinstance(train.processes, int):
-        if device.startswith("cuda") and train.processes > torch.cuda.device_count():
+        check_processes(device, train.processes)
+        if device in ("cuda", "xpu") and train.processes > device_count(device):
             raise ConfigError(
-                f"{train.processes} processes need as many GPUs, and here are {torch.cuda.device_count()}.",
+                f"{train.processes} processes need as many GPUs, and here are {device_count(device)}.",
                 "Use --processes auto, or --device cpu.",
             )
         return Choice(train.processes, ASKED)
-    if device == "cuda" and torch.cuda.device_count() > 1:
-        return Choice(torch.cuda.device_count(), "one for each GPU")
-    return Choice(1, "one GPU" if device.startswith("cuda") else "one process uses all cores")
+    if device in ("cuda", "xpu") and device_count(device) > 1:
+        return Choice(device_count(device), "one for each GPU")
+    return Choice(1, "one process uses all cores" if device == "cpu" else "one GPU")
 
 
 def unheard_launcher() -> str:

@@ -32,15 +32,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from pretrain_cli.artifacts import SHARDS
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model.load import runs_own_code
+from pretrain_cli.processes import world_size
+from pretrain_cli.training.processes.agreement import group, rank
 from pretrain_cli.training.processes.shard_reading import PlainPlanner, PlainReader
 
 WEIGHTS_SHARDED = 3
 """The stage of DeepSpeed's ZeRO that shards the weights too (Rajbhandari et al. 2020, arXiv 1910.02054)."""
 ACCELERATES_OWN = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG")
-SHARDS = "sharded"
-"""Folder of a sharded checkpoint."""
 
 
 def refuse_other_sharding(trainer: Mapping[str, Any], environ: Mapping[str, str]) -> None:
@@ -112,8 +113,17 @@ def check_zero_layout(trainer: Mapping[str, Any], before: int, now: int) -> None
         )
 
 
-def shard(model: PreTrainedModel, device_type: str, processes: int) -> float:
+def shard(model: PreTrainedModel, device_type: str, processes: int, precision: str = "fp32") -> float:
     """Shard the parameters of ``model`` over ``processes``, layer by layer, in place.
+
+    In bf16 each layer's weights are gathered in bf16 and gradients summed in fp32. Autocast would keep a bf16 copy of
+    nearly every layer until the backward pass.
+
+    Args:
+        model: any, in one piece.
+        device_type: "cpu", or a GPU's.
+        processes: over how many.
+        precision: see `train.precision`.
 
     Returns:
         The share of all weights that this process holds afterwards.
@@ -121,18 +131,37 @@ def shard(model: PreTrainedModel, device_type: str, processes: int) -> float:
     Raises:
         ConfigError: they are not sharded after that.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device_type, (processes,))
-    for layer in _layers(model):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    in_bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = in_bf16 if precision.startswith("bf16") else MixedPrecisionPolicy()
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = layers_of(model)
+    if not layers:
+        raise ConfigError("This architecture has no list of layers to shard by.", "Train without --shard-model.")
+    # A head that is the embedding too is needed from first to last: it stays in the outermost group.
+    apart = not model.config.tie_word_embeddings
+    for part in (*([embedding] if apart else ()), *layers):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+    if apart:  # the backward pass begins with it: it isn't gathered twice
+        fully_shard(head, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
     # What transformers sets on a model that it has sharded itself: Trainer then adds no wrapper.
     model._is_distributed_loading_by_transformers = True
     model._is_fsdp_managed_module = True
-    weights = list(model.parameters())
-    own = sum(_local(weight).numel() for weight in weights)
-    share: float = own / sum(weight.numel() for weight in weights)
+    return check_share(model)
+
+
+def check_share(model: PreTrainedModel) -> float:
+    """The share of all weights that this process holds of a sharded ``model``.
+
+    Raises:
+        ConfigError: they are not sharded.
+    """
+    weights, processes = list(model.parameters()), world_size()
+    held = sum(_local(weight).numel() for weight in weights)
+    share: float = held / sum(weight.numel() for weight in weights)
     if not all(isinstance(weight, DTensor) for weight in weights) or share > 1.5 / processes + 0.05:
         raise ConfigError(
             f"The model isn't sharded: this process holds {share:.0%} of its weights.", "Train without --shard-model."
@@ -181,18 +210,33 @@ def _unsharded(model: PreTrainedModel) -> PreTrainedModel:
     )
 
 
-def save_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write weights and optimizer state into ``folder``, every process its own shard."""
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Weights and optimizer state by name, of each the shard that this process holds."""
     weights, state = get_state_dict(model, optimizer)
-    save({"model": weights, "optimizer": state}, checkpoint_id=folder / SHARDS)
+    return {"model": weights, "optimizer": state}
+
+
+def save_shards(folder: Path, state: dict[str, Any]) -> None:
+    """Write what `state_of` gave, or a copy of it, into ``folder``, every process its own shard.
+
+    Raises:
+        Exception: what this process, or else another one, failed with: `CheckpointException` isn't an `Exception`, and
+            so isn't seen by what catches those.
+    """
+    try:
+        save(state, checkpoint_id=folder / SHARDS, process_group=group())
+    except CheckpointException as error:
+        causes = {number: cause for number, (cause, _) in error.failures.items()}
+        first = next(iter(causes.values()), RuntimeError(f"The shards couldn't be written: {error}"))
+        raise causes.get(rank(), first) from error
 
 
 def load_any(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Read weights and optimizer state of checkpoint ``folder``, sharded or whole, into any layout."""
     if (folder / SHARDS).is_dir():
-        weights, state = get_state_dict(model, optimizer)
-        _read_shards(folder / SHARDS, {"model": weights, "optimizer": state})
-        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
+        state = state_of(model, optimizer)
+        _read_shards(folder / SHARDS, state)
+        set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
         return
     from transformers import AutoModelForCausalLM
 
@@ -222,20 +266,18 @@ def _by_name(saved: dict[str, Any], model: nn.Module, optimizer: torch.optim.Opt
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     by_number: dict[int, str] = {}
     groups = []
-    for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+    for values, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         here = [names[id(parameter)] for parameter in own["params"]]
-        by_number.update(zip(group["params"], here, strict=True))
-        groups.append({**group, "params": here})
+        by_number.update(zip(values["params"], here, strict=True))
+        groups.append({**values, "params": here})
     state = {by_number[number]: values for number, values in saved["state"].items()}
     return {"state": state, "param_groups": groups}
 
 
-def _layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder's layers: the list of modules that holds most of the weights."""
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder's layers: the list of modules that holds most of the weights; empty for a model without lists."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ConfigError("This architecture has no list of layers to shard by.", "Train without --shard-model.")
-    return max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()))
+    return list(max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()), default=()))
 
 
 def _local(weight: torch.Tensor) -> torch.Tensor:

@@ -38,18 +38,28 @@ class Guard:
                 return f"{IN_A_ROW} steps in a row had a loss or gradient that isn't finite"
             return "skip"
         self.not_finite = 0
-        if len(self.recent) >= LEAST_HISTORY:
-            middle = statistics.median(self.recent)
-            spread = statistics.median(abs(value - middle) for value in self.recent)
-            if loss > middle + max(LEAST_RISE, DEVIATIONS * spread):
-                self.far_above += 1
-                if self.far_above >= IN_A_ROW:
-                    return f"the loss was far above its recent values ({loss:.2f} against {middle:.2f})"
-                return "fine"
+        middle, most = self._usual()
+        if loss > most:
+            self.far_above += 1
+            if self.far_above >= IN_A_ROW:
+                return f"the loss was far above its recent values ({loss:.2f} against {middle:.2f})"
+            return "fine"
         self.far_above = 0
         self.recent.append(loss)
         del self.recent[:-WINDOW]
         return "fine"
+
+    def suspects(self, loss: float) -> bool:
+        """Whether a step with this loss is worth a second look: it isn't finite, or far above the recent ones."""
+        return not math.isfinite(loss) or loss > self._usual()[1]
+
+    def _usual(self) -> tuple[float, float]:
+        """The recent losses' median, and what is far above it; infinite while there are too few."""
+        if len(self.recent) < LEAST_HISTORY:
+            return math.inf, math.inf
+        middle = statistics.median(self.recent)
+        spread = statistics.median(abs(value - middle) for value in self.recent)
+        return middle, middle + max(LEAST_RISE, DEVIATIONS * spread)
 
 
 class Diverged(Exception):

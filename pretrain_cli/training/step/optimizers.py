@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
@@ -17,7 +20,13 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024, kellerjordan.github.io/posts/muon)."""
 NEWTON_SCHULZ_STEPS = 5
 MUON_MOMENTUM = 0.95
+STACK_ELEMENTS = 1 << 26
+"""Of matrices that go through Newton-Schulz together, on each process: 256 MB in fp32, and three times as much while it
+computes."""
 EPSILON = 1e-8
+NO_PRODUCTS = (nn.Embedding, nn.modules.conv._ConvNd)
+NO_MATRIX = re.compile(r"(?i)bias|A_log|scale|norm")
+"""In the names of weights that are added, or scale: biases of all experts in one tensor, the decay of Mamba's state."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +34,10 @@ class Parameters:
     """A model's trainable weights by role, each once.
 
     Attributes:
-        matrices: inside the layers.
+        matrices: inside the layers, [rows, columns]; of a mixture's experts in one tensor, [experts, rows, columns].
         embedding: the input embedding, where the head has its own weights.
         head: the head, tied or not.
-        rest: norms and biases.
+        rest: norms, biases, other embeddings (of positions), convolutions, and what a recurrent state decays by.
     """
 
     matrices: list[nn.Parameter]
@@ -41,6 +50,7 @@ def split_parameters(model: nn.Module) -> Parameters:
     """Sort the weights by role."""
     head, embedding = _weights(model, "get_output_embeddings"), _weights(model, "get_input_embeddings")
     found = Parameters([], [], [], [])
+    matrices = _matrices(model)
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
@@ -48,11 +58,23 @@ def split_parameters(model: nn.Module) -> Parameters:
             found.head.append(parameter)
         elif id(parameter) in embedding:
             found.embedding.append(parameter)
-        elif parameter.ndim == 2:
+        elif id(parameter) in matrices:
             found.matrices.append(parameter)
         else:
             found.rest.append(parameter)
     return found
+
+
+def _matrices(model: nn.Module) -> set[int]:
+    """The weights that multiply what comes in, by what their module does with them and not by their shape alone."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        if not isinstance(module, NO_PRODUCTS)
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == 2 or (parameter.ndim == 3 and min(parameter.shape[-2:]) > 1)
+        if not NO_MATRIX.search(name)
+    }
 
 
 def _weights(model: nn.Module, getter: str) -> set[int]:
@@ -67,6 +89,7 @@ def make_optimizer(
     rates: Rates,
     newton_schulz: torch.dtype = torch.float32,
     epsilon: float = EPSILON,
+    processes: int = 1,
 ) -> torch.optim.Optimizer:
     """The optimizer called "adamw" or "muon"; weight decay on matrices only, never on norms, biases, embeddings.
 
@@ -77,6 +100,7 @@ def make_optimizer(
         rates: peaks, and the first moment's decay.
         newton_schulz: what Muon computes in; bf16 where training has it too, as the machine then does it natively.
         epsilon: AdamW's, ``[trainer] adam_epsilon``.
+        processes: that move the same weights by the same gradients, and share Muon's work.
     """
     weights = split_parameters(model)
     betas = (rates.beta1, train.adam_beta2)
@@ -88,7 +112,7 @@ def make_optimizer(
     ]
     if muon:
         groups[-1]["muon"] = True
-        return MuonAdamW(groups, betas=betas, dtype=newton_schulz, epsilon=epsilon)
+        return MuonAdamW(groups, betas, newton_schulz, epsilon, processes)
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=rates.main, betas=betas, eps=epsilon, fused=True)
 
@@ -97,7 +121,8 @@ class MuonAdamW(torch.optim.Optimizer):
     """Muon for the groups marked ``muon``, AdamW for the others, as one optimizer with one state.
 
     Newton-Schulz runs in ``dtype``: bf16 takes half the time where the machine has it, and crawls on a CPU that
-    emulates it (torch.optim.Muon always takes it). Matrices of one shape go through it together.
+    emulates it (torch.optim.Muon always takes it). Matrices of one shape go through it together, as many as
+    `STACK_ELEMENTS` holds. Each of several processes takes its share of them, and gives the others what it found.
     """
 
     def __init__(
@@ -106,12 +131,20 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float],
         dtype: torch.dtype = torch.float32,
         epsilon: float = EPSILON,
+        processes: int = 1,
     ) -> None:
-        self.dtype = dtype
-        super().__init__(
-            (group for group in groups if group["params"]),
-            {"lr": 0.0, "betas": betas, "weight_decay": 0.0, "muon": False, "momentum": MUON_MOMENTUM, "eps": epsilon},
-        )
+        self.dtype, self.processes = dtype, processes
+        defaults = {"lr": 0.0, "betas": betas, "weight_decay": 0.0, "muon": False, "momentum": MUON_MOMENTUM}
+        super().__init__((group for group in groups if group["params"]), {**defaults, "eps": epsilon, "fused": True})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of a checkpoint, every tensor to where its weight is.
+
+        torch leaves `step` where it was read to, the CPU, unless its group says `fused`; those of older checkpoints
+        don't, and the fused AdamW refuses a step that isn't beside its weight.
+        """
+        groups = [{**group, "fused": True} for group in state_dict["param_groups"]]
+        super().load_state_dict({**state_dict, "param_groups": groups})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -129,16 +162,39 @@ class MuonAdamW(torch.optim.Optimizer):
         for parameter in group["params"]:
             if parameter.grad is not None:
                 by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
+        turn = 0  # the process that takes the next share: few matrices of each shape would all go to the first ones
         for shape, parameters in by_shape.items():
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            buffers = [self._buffer(parameter) for parameter in parameters]
-            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-            updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
-            orthogonal = orthogonalize(torch.stack(updates).to(self.dtype))
-            scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            if group["weight_decay"]:
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, list(orthogonal.to(parameters[0].dtype)), alpha=-group["lr"] * scale)
+            most = self.processes * max(1, STACK_ELEMENTS // math.prod(shape))
+            for start in range(0, len(parameters), most):
+                turn += self._move(parameters[start : start + most], group, turn)
+
+    def _move(self, parameters: list[Tensor], group: dict[str, Any], turn: int) -> int:
+        """Move weights of one shape along their orthogonalized momentum; gives the number of processes that shared it.
+
+        Args:
+            parameters: all of one shape.
+            group: with their rate.
+            turn: the process that takes the first share.
+        """
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        buffers = [self._buffer(parameter) for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        shape, share = parameters[0].shape, -(-len(parameters) // self.processes)
+        first = share * ((dist.get_rank() - turn) % self.processes if self.processes > 1 else 0)
+        own = slice(first, first + share)
+        found = parameters[0].new_empty((0, *shape), dtype=self.dtype)
+        if buffers[own]:
+            updates = torch._foreach_lerp(gradients[own], buffers[own], group["momentum"])  # Nesterov
+            # Each expert's matrix is one, whether it has a tensor of its own or not.
+            matrices = torch.stack(updates).to(self.dtype).view(-1, *shape[-2:])
+            found = orthogonalize(matrices).view(len(updates), *shape)
+        if self.processes > 1:
+            found = _of_all(found, share, self.processes, turn)[: len(parameters)]
+        scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, list(found.to(parameters[0].dtype)), alpha=-group["lr"] * scale)
+        return -(-len(parameters) // share)
 
     def _buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -172,6 +228,16 @@ class MuonAdamW(torch.optim.Optimizer):
             eps=group.get("eps", EPSILON),  # older checkpoints have none
             maximize=False,
         )
+
+
+def _of_all(mine: Tensor, share: int, processes: int, turn: int) -> Tensor:
+    """What all processes have of the matrices [at most share, …], one after the other, that of process turn first."""
+    padded = mine.new_zeros((share, *mine.shape[1:]))
+    padded[: len(mine)] = mine
+    everyones = mine.new_empty((processes * share, *mine.shape[1:]))
+    # As bytes: gloo knows fewer types than the matrices may have.
+    dist.all_gather_into_tensor(everyones.view(torch.uint8), padded.view(torch.uint8))
+    return everyones.roll(-turn * share, 0)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -1,0 +1,161 @@
+"""Reads the files in a tar or zip archive, one after the other; nothing is unpacked to the disk."""
+
+from __future__ import annotations
+
+import functools
+import io
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, cast
+
+from pretrain_cli.data.reading.documents import UNREADABLE_HINT, UNREADABLE_MEMBER, Record, Rejected
+from pretrain_cli.data.reading.input_files import InputFile, Span, decompress, kind_of, open_bytes, read_at_most
+from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.splits import left_out_of_archive, may_be_left_out
+from pretrain_cli.errors import DataError
+from pretrain_cli.formatting import byte_size, count_of
+
+MOST_TIMES = 200
+"""How many times its own bytes an archive may hold: text packs to a fifth, logs to a fiftieth, bombs to less."""
+LEAST_BOMB_BYTES = 1 << 30
+IN_MEMORY = {"parquet", "arrow"}
+"""Formats whose readers go back and forth in the file."""
+
+ReadMember = Callable[[IO[bytes], Span, ReadSettings], Iterator[Record]]
+Find = Callable[[str], tuple[ReadMember | None, str, str]]
+
+
+@dataclass
+class _Members:
+    """Counts of an archive: files read, and left out, by kind."""
+
+    read: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+    def leave_out(self, kind: str) -> None:
+        self.left_out[kind] = self.left_out.get(kind, 0) + 1
+
+    def told(self, name: str) -> str:
+        left = ", ".join(f"{kind} {number:,}" for kind, number in self.left_out.items())
+        return f"{name}: {count_of(self.read, 'file')} in it read{f'; left out: {left}' if left else ''}."
+
+
+def read_archive(stream: IO[bytes], span: Span, settings: ReadSettings, find: Find) -> Iterator[Record]:
+    """The records of all files in an archive that have an ending of a known format.
+
+    Args:
+        stream: the archive, decompressed.
+        span: the archive's file.
+        settings: how its files are read.
+        find: (reader, format, compression) for a file's name; no reader for an ending that isn't known.
+
+    Raises:
+        DataError: it is damaged or encrypted, or holds far more than its own size.
+    """
+    archive, members = span.file, _Members()
+    reasons: dict[str, str] | None = None
+    walk = _tar_members if archive.format == "tar" else _zip_members
+    for name, size, open_member in walk(stream, archive.name, members):
+        members.bytes += size
+        _check_bomb(archive, members.bytes)
+        reader, format, compression = find(name)
+        if reader is None or _is_hidden(name):
+            members.leave_out("hidden" if _is_hidden(name) else kind_of(name) or "no ending")
+            continue
+        if may_be_left_out(name):
+            reasons = _reasons(archive) if reasons is None else reasons
+            if name in reasons:
+                members.leave_out(reasons[name].replace("_", " "))
+                continue
+        members.read += 1
+        own = InputFile(archive.path, size, 0, format, compression, archive.source, f"{archive.name}/{name}")
+        yield from _usable(_member(reader, open_member, own, settings), own)
+    settings.notes.append(members.told(archive.name))
+
+
+def _reasons(archive: InputFile) -> dict[str, str]:
+    """The files in an archive that a data set has beside its train split, with the reason why they aren't read."""
+    walk = _tar_members if archive.format == "tar" else _zip_members
+    with open_bytes(archive) as stream:
+        names = [name for name, _, _ in walk(stream, archive.name, _Members()) if not _is_hidden(name)]
+    return left_out_of_archive(archive.path, names)
+
+
+def _member(
+    reader: ReadMember, open_member: Callable[[], IO[bytes]], own: InputFile, settings: ReadSettings
+) -> Iterator[Record]:
+    content = decompress(open_member(), own.compression)
+    if own.format in IN_MEMORY:
+        raw = read_at_most(content, settings.max_record_bytes)
+        if raw is None:
+            yield settings.too_long(own.name, 0, 0, settings.max_record_bytes)
+            return
+        content = io.BytesIO(raw)
+    yield from reader(content, Span(own), settings)
+
+
+def _usable(records: Iterator[Record], own: InputFile) -> Iterator[Record]:
+    """The records of one file; the last one says that the rest can't be read, so that the others can be."""
+    used = False
+    try:
+        for record in records:
+            used = used or not isinstance(record, Rejected)
+            yield record
+    except (DataError, zipfile.BadZipFile, NotImplementedError) as error:
+        message = error.message if isinstance(error, DataError) else f"{own.name} can't be read: {error}."
+        rest = " What comes before is used." if used else ""
+        yield Rejected(own.name, 0, 0, 0 if used else max(0, own.size), UNREADABLE_MEMBER, message + rest)
+
+
+def _is_hidden(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    hidden = any(part.startswith((".", "~$")) and part not in (".", "..") for part in parts)
+    return hidden or "__MACOSX" in parts or "__pycache__" in parts
+
+
+def _check_bomb(archive: InputFile, unpacked: int) -> None:
+    if 0 < archive.size * MOST_TIMES < unpacked and unpacked > LEAST_BOMB_BYTES:
+        raise DataError(
+            f"{archive.name} has {byte_size(archive.size)} and holds {byte_size(unpacked)} or more: it may be a bomb.",
+            "If you know that it isn't, unpack it and name the folder.",
+        )
+
+
+Member = tuple[str, int, Callable[[], IO[bytes]]]
+
+
+def _tar_members(stream: IO[bytes], name: str, members: _Members) -> Iterator[Member]:
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for entry in archive:
+                if entry.isfile():
+                    yield entry.name, entry.size, functools.partial(_tar_content, archive, entry)
+                elif not entry.isdir():
+                    members.leave_out("links and devices")
+    except tarfile.TarError as error:
+        raise DataError(f"{name} can't be read: {error}.", UNREADABLE_HINT) from error
+
+
+def _tar_content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    return cast("IO[bytes]", archive.extractfile(entry))
+
+
+def _zip_members(stream: IO[bytes], name: str, members: _Members) -> Iterator[Member]:
+    seekable = stream if stream.seekable() else io.BytesIO(stream.read())
+    try:
+        with zipfile.ZipFile(seekable) as archive:
+            for entry in archive.infolist():
+                if entry.is_dir():
+                    continue
+                if entry.flag_bits & 1:
+                    raise DataError(f"{name} is encrypted ('{entry.filename}').", "Unpack it and name the folder.")
+                if stat.S_ISLNK(entry.external_attr >> 16):
+                    members.leave_out("links and devices")
+                    continue
+                yield entry.filename, entry.file_size, functools.partial(archive.open, entry)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise DataError(f"{name} can't be read: {error}.", UNREADABLE_HINT) from error

@@ -1,0 +1,93 @@
+"""Tells the files in a folder that ptk wrote from all others, and removes the first only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from pretrain_cli.sealing import WITHIN, is_as_sealed
+
+DRAWN = {"Software": "ptk"}
+"""The metadata of a picture that ptk drew."""
+DRAWN_BY = b"Software\0ptk"
+"""The same as a PNG file has it, near its start."""
+Ours = Callable[[Path], set[str]]
+"""Gives the files in a folder that ptk wrote, by their names in it with "/" between: ``shards/0.distcp``."""
+
+
+def matching(patterns: Sequence[str]) -> Ours:
+    """Ours are the files right in a folder, and links, whose names match one of ``patterns``, as `fnmatch` reads it."""
+    return lambda folder: {
+        entry.name
+        for entry in folder.iterdir()
+        if (entry.is_symlink() or not entry.is_dir()) and any(fnmatch(entry.name, each) for each in patterns)
+    }
+
+
+def foreign_entries(folder: Path, ours: Iterable[str]) -> list[Path]:
+    """What is in ``folder`` beside ``ours``: files, and folders in which nothing is ours."""
+    own = set(ours)
+    parents = _parents(own)
+
+    def walk(place: Path, before: str) -> list[Path]:
+        found = []
+        for entry in sorted(place.iterdir()):
+            name = before + entry.name
+            if entry.is_dir() and not entry.is_symlink():
+                found += walk(entry, f"{name}/") if name in parents else [] if name in own else [entry]
+            elif name not in own:
+                found.append(entry)
+        return found
+
+    return walk(folder, "")
+
+
+def remove_ours(folder: Path, ours: set[str], last: Sequence[str] = ()) -> None:
+    """Remove ``ours`` from ``folder``; a link goes, what it names stays.
+
+    Args:
+        folder: which goes too where it is empty then, as do the folders that ours are in.
+        ours: names of files, or of folders that are ours whole.
+        last: of these, those that say what is ours: a kill before them leaves the rest known.
+    """
+    for name in sorted(ours, key=lambda each: (each in last, each)):
+        entry = folder / name
+        if entry.parent.resolve() != folder.resolve() / Path(name).parent:  # through a link, or "..": not in here
+            continue
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    for parent in [*sorted(_parents(ours), key=len, reverse=True), ""]:
+        with contextlib.suppress(OSError):  # it isn't empty
+            (folder / parent).rmdir()
+
+
+def keep_aside(path: Path) -> str:
+    """Move a record, page or picture that isn't as ptk wrote it to a name of its own, before ptk writes it anew.
+
+    Returns:
+        What has to be said of that; mostly nothing.
+    """
+    if not os.path.lexists(path) or (path.is_file() and not path.is_symlink() and _is_as_written(path)):
+        return ""
+    place = path
+    while os.path.lexists(place):
+        place = place.with_name(f"{place.name}.old")
+    os.replace(path, place)
+    return f"{path} wasn't as ptk wrote it: it is kept as {place.name}."
+
+
+def _is_as_written(path: Path) -> bool:
+    content = path.read_bytes()
+    return DRAWN_BY in content[:WITHIN] if path.suffix == ".png" else is_as_sealed(content) is True
+
+
+def _parents(ours: Iterable[str]) -> set[str]:
+    """Names of the folders that ours are in."""
+    return {"/".join(name.split("/")[:depth]) for name in ours for depth in range(1, name.count("/") + 1)}

@@ -1,0 +1,106 @@
+"""Compares a model's config.json with the headers of its weights, before anything is built or allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pretrain_cli.errors import ModelError
+from pretrain_cli.formatting import exact
+
+COUNTS = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
+"""Settings that are a whole number in every family that has them."""
+WITHIN_ROWS = (
+    "hidden_size", "vocab_size", "n_embd", "d_model", "head_dim", "num_attention_heads", "num_key_value_heads",
+)  # fmt: skip
+"""Settings that no model has more of than its widest weight has rows or columns."""
+LLAMA_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+KERNELS = tuple(f"{mark}{kind}_implementation" for mark in ("", "_") for kind in ("attn", "experts"))
+"""Settings that may be the address of a kernel."""
+MOST_PACKED = 16
+"""Values that a rounded weight holds in one number: 2 bits each, of 32."""
+Shape = tuple[int, ...]
+
+
+def check_config_fits(config: Mapping[str, Any], shapes: Mapping[str, Shape], name: str, hint: str) -> None:
+    """Check the sizes in ``config``.
+
+    Args:
+        config: what config.json says.
+        shapes: of all tensors in the weights' files, by name.
+        name: of the model's folder, for messages.
+        hint: what the user can do.
+
+    Raises:
+        ModelError: a size isn't one, or isn't that of the weights; or it asks for code from the Hub.
+    """
+    check_kernels(config, name)
+    own = config.get("text_config")
+    sizes = own if isinstance(own, dict) else config
+    widest = max((size for shape in shapes.values() for size in shape), default=0)
+    for key in COUNTS:
+        if key in sizes and not _is_count(sizes[key]):
+            told = f"{key} is {sizes[key]!r:.100}, but has to be a whole number of at least 1"
+            raise ModelError(f"config.json in {name} describes no model: {told}.", hint)
+    if not shapes:
+        return
+    rounded = config.get("quantization_config")
+    if isinstance(rounded, dict) and rounded.get("quant_method") == "bitsandbytes" and not _is_rounded(shapes):
+        raise ModelError(f"config.json in {name} says that the weights are rounded, but they are whole.", hint)
+    most = widest * MOST_PACKED if rounded else widest
+    for key in WITHIN_ROWS:
+        if _is_count(sizes.get(key)) and sizes[key] > most:
+            told = f"{key} is {exact(sizes[key])}, but no weight has more than {exact(widest)} rows or columns"
+            raise ModelError(f"config.json in {name} doesn't fit the weights: {told}.", hint)
+    for key in ("num_hidden_layers", "n_layer"):
+        if key in sizes and sizes[key] > len(shapes):
+            told = f"{key} is {exact(sizes[key])}, but there are {exact(len(shapes))} weights"
+            raise ModelError(f"config.json in {name} doesn't fit the weights: {told}.", hint)
+    if config.get("model_type") in LLAMA_FAMILIES and not rounded:
+        for tensor, wanted in _llama_shapes(config, shapes):
+            if shapes[tensor] != wanted:
+                told = f"{tensor} is {_shape(shapes[tensor])} instead of {_shape(wanted)}"
+                raise ModelError(f"config.json in {name} doesn't fit the weights: {told}.", hint)
+
+
+def check_kernels(config: Mapping[str, Any], name: str) -> None:
+    """Check that ``config``, or one in it, doesn't name a kernel of the Hub: transformers would download and run it.
+
+    Raises:
+        ModelError: it does.
+    """
+    for key, value in config.items():
+        named = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, dict) else []
+        if key in KERNELS and (kernel := next((each for each in named if "/" in str(each)), None)):
+            raise ModelError(
+                f"config.json in {name} asks for code from the Hub, {kernel!r:.100}, which isn't run.",
+                f'Remove "{key}" from it: transformers then takes its own.',
+            )
+        if isinstance(value, dict):
+            check_kernels(value, name)
+
+
+def _llama_shapes(config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """(tensor, shape that the config says) of the weights whose shape comes from two settings."""
+    kinds = {
+        "embed_tokens": ("vocab_size", "hidden_size"), "lm_head": ("vocab_size", "hidden_size"),
+        "gate_proj": ("intermediate_size", "hidden_size"), "up_proj": ("intermediate_size", "hidden_size"),
+        "down_proj": ("hidden_size", "intermediate_size"),
+    }  # fmt: skip
+    for tensor in shapes:
+        keys = kinds.get(tensor.split(".")[-2], ()) if tensor.endswith(".weight") else ()
+        if keys and all(key in config for key in keys):
+            yield tensor, tuple(config[key] for key in keys)
+
+
+def _is_rounded(shapes: Mapping[str, Shape]) -> bool:
+    """Whether bitsandbytes' scales are there."""
+    return any(name.endswith((".absmax", "SCB")) or ".quant_state." in name for name in shapes)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _shape(shape: tuple[object, ...]) -> str:
+    return " × ".join(exact(size) if isinstance(size, (int, float)) else f"{size!r:.100}" for size in shape)

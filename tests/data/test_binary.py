@@ -1,0 +1,132 @@
+"""What isn't text is never trained on as text, whatever its name; what is only encoded otherwise is read."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from pretrain_cli.data.reading.input_files import Span
+from pretrain_cli.data.reading.inputs import find_files
+from pretrain_cli.data.reading.small_files import read_simple
+from pretrain_cli.errors import DataError
+from tests.support.reading import read_path
+
+LANGUAGES = {
+    "English": "It was a dark and stormy night; the rain fell in torrents. ",
+    "Russian": "Была тёмная и бурная ночь, дождь лил как из ведра. ",
+    "Chinese": "那是一个漆黑的暴风雨之夜。大雨倾盆而下，\n",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_wide_encodings_without_a_mark_are_found_and_told(tmp_path: Path, language: str, encoding: str) -> None:
+    text = LANGUAGES[language] * 500
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    found = read_path(tmp_path / "a.txt")
+    assert found.texts == [text]
+    assert found.settings.notes == [f"{tmp_path / 'a.txt'} isn't UTF-8: read as {encoding}."]
+
+
+BINARY = {
+    "numbers": struct.pack("<2000i", *range(2000)),
+    "reals": struct.pack("<2000f", *(number * 1.5 for number in range(2000))),
+    "random": os.urandom(8000),
+    "nothing but NULs": bytes(8000),
+    "text and NULs": b"some text\n" * 100 + bytes(600),
+    "old word": b"\xd0\xcf\x11\xe0" + b"text " * 400,
+    "rtf": b"{\\rtf1\\ansi A text with {\\b commands} in it.}",
+    "sqlite": b"SQLite format 3\0" + b"CREATE TABLE a text " * 90,
+    "zip": b"PK\x03\x04" + b"text " * 400,
+    "tar": b"a.txt".ljust(257, b"\0") + b"ustar\0" + b"text " * 4000,
+    "gzip": b"\x1f\x8b\x08\0" + b"text " * 400,
+    "pdf": b"%PDF-1.7\n" + b"text " * 400,
+    "film": b"\0\0\0\x18ftypmp42" + b"text " * 400,
+}
+
+
+@pytest.mark.parametrize("kind", BINARY)
+@pytest.mark.parametrize("encoding", ["auto", "latin-1"])
+def test_binary_with_a_text_ending_is_refused_with_the_byte(tmp_path: Path, kind: str, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes(BINARY[kind])
+    if (kind, encoding) == ("random", "latin-1"):  # asked for, and each byte is a character
+        pytest.skip("told apart by nothing")
+    with pytest.raises(DataError, match=r"text.*byte"):
+        read_path(tmp_path / "a.txt", encoding=encoding)
+
+
+def test_a_page_and_japanese_mail_in_a_text_file_are_no_plain_text(tmp_path: Path) -> None:
+    page = "<!DOCTYPE html>\n<html><head><script>a()</script></head><body><p>The text of a page.</p></body></html>"
+    (tmp_path / "a.txt").write_text(page)
+    (tmp_path / "b.txt").write_bytes("今日は天気がいいので公園を散歩しました。".encode("iso2022_jp"))
+    assert read_path(tmp_path / "a.txt").texts == ["The text of a page."]
+    assert read_path(tmp_path / "b.txt").texts == ["今日は天気がいいので公園を散歩しました。"]
+    for file in find_files([str(tmp_path)]):
+        assert read_simple(Span(file)) is None, "the quick way must leave it to the reader"
+
+
+def test_text_in_two_encodings_is_refused_and_another_one_from_the_middle_on_is_named(tmp_path: Path) -> None:
+    prose = "Die Straße führt über die Brücke, müde Männer hören schöne Lieder.\n" * 20
+    (tmp_path / "a.txt").write_bytes(prose.encode() + prose.encode("cp1252"))
+    with pytest.raises(DataError, match="UTF-8 in some places and isn't in others"):
+        read_path(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_bytes(b"A preface in English.\n" * 40_000 + prose.encode("cp1252"))
+    with pytest.raises(DataError, match="UTF-8 up to byte 880,008") as caught:
+        read_path(tmp_path / "b.txt")
+    assert "data.encoding=cp1252" in caught.value.hint and "iconv" not in caught.value.hint
+    assert read_path(tmp_path / "b.txt", encoding="cp1252").texts[0].endswith(prose)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy. Dnes je krásný den a jdeme do parku. ", "cp1250"),
+        ("Zażółć gęślą jaźń, a potem idź na spacer do parku, bo dziś jest piękny dzień. ", "cp1250"),
+        ("Die Straße führt über die Brücke, müde Männer hören schöne Lieder. ", "mac_roman"),
+        ("Også på øen er der æbler, og børnene får små kager før aften. ", "cp1252"),
+        ("Hyvää päivää, tänään on kaunis sää ja menemme järvelle pyöräilemään. ", "cp1252"),
+    ],
+)
+def test_letters_are_right_in_eastern_and_western_encodings(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes((text * 20).encode(encoding))
+    assert read_path(tmp_path / "a.txt").texts == [text * 20]
+
+
+def test_nuls_after_the_beginning_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"A line of text.\n" * 70_000 + bytes(900_000))
+    with pytest.raises(DataError, match=r"NUL or control bytes \(byte 1,120,000\)"):
+        read_path(tmp_path / "a.txt")
+
+
+def test_text_may_begin_as_some_binary_files_do(tmp_path: Path) -> None:
+    for start in ("OTTO was a king.", "RIFF is a format.", "ID3 tags", "MZ", "GGUF holds weights", "BZh?"):
+        (tmp_path / "a.txt").write_text(start)
+        assert read_path(tmp_path / "a.txt").texts == [start]
+
+
+@pytest.mark.parametrize("before", [1_000, 900_000])
+def test_a_damaged_byte_is_told_with_its_place_and_no_other_encoding_is_advised(tmp_path: Path, before: int) -> None:
+    text = ("数据 naïve café. " * 60_000).encode()
+    cut = text[:before].decode(errors="ignore").encode()
+    (tmp_path / "a.txt").write_bytes(cut + b"\xff\xfe" + text)
+    with pytest.raises(DataError, match=f"damaged at byte {len(cut):,}") as caught:
+        read_path(tmp_path / "a.txt")
+    assert "latin" not in caught.value.hint and "--on-error skip" in caught.value.hint and "iconv" in caught.value.hint
+
+
+def test_zstd_with_a_long_window_is_read(tmp_path: Path) -> None:
+    long = zstandard.ZstdCompressionParameters.from_level(3, window_log=28, enable_ldm=True)
+    packer = zstandard.ZstdCompressor(compression_params=long).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(packer.compress(b"A text. " * 99) + packer.flush())
+    assert read_path(tmp_path / "a.txt.zst").texts == ["A text. " * 99]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.parquet", "a.arrow"])
+def test_a_pointer_of_git_lfs_is_no_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(DataError, match="pointer of git-lfs"):
+        read_path(tmp_path / name)

@@ -1,0 +1,74 @@
+"""Parquet and Arrow hold strings in several ways; each is read, or refused by its type's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pretrain_cli.errors import DataError
+from tests.support.reading import read_path
+
+DOCS = [f"Document {number} tells of the sea and of ships." for number in range(60)]
+BYTES = [text.encode() for text in DOCS]
+ARRAYS = {
+    "string": pa.array(DOCS),
+    "large": pa.array(DOCS, pa.large_string()),
+    "view": pa.array(DOCS, pa.string_view()),
+    "dictionary": pa.array(DOCS).dictionary_encode(),
+    "dictionary of large": pa.array(DOCS, pa.large_string()).dictionary_encode(),
+    "binary": pa.array(BYTES, pa.binary()),
+    "large binary": pa.array(BYTES, pa.large_binary()),
+    "binary view": pa.array(BYTES, pa.binary_view()),
+}
+
+
+def write(path: Path, columns: dict[str, pa.Array]) -> Path:
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@pytest.mark.parametrize("column", ["auto", "story"])
+def test_every_type_of_string_is_read(tmp_path: Path, kind: str, format: str, column: str) -> None:
+    path = write(tmp_path / f"a.{format}", {"id": pa.array(range(60)), "story": ARRAYS[kind]})
+    assert read_path(path, column=column).texts == DOCS
+
+
+def test_bytes_that_are_no_text_are_bad_records(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": pa.array([*BYTES[:9], b"\xff\xfe\xfa"], pa.binary())})
+    found = read_path(path)
+    assert found.texts == DOCS[:9] and [bad.reason for bad in found.rejected] == ["not_utf8"]
+
+
+def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None:
+    columns = {"tokens": pa.array([[1, 2]] * 60), "n": pa.array(range(60))}
+    path = write(tmp_path / "a.parquet", columns)
+    with pytest.raises(DataError, match=r"no column of text. It has: tokens \(list<.*int64>\), n \(int64\)"):
+        read_path(path)
+    with pytest.raises(DataError, match=r"'n' holds int64, not text"):
+        read_path(path, column="n")
+    with pytest.raises(DataError, match=r"no column 'm'; it has: tokens, n"):
+        read_path(path, column="m")
+
+
+def test_nulls_and_ids_before_the_text_are_not_taken_for_it(tmp_path: Path) -> None:
+    ids = pa.array([f"rec-{number}" for number in range(60)])
+    found = read_path(write(tmp_path / "a.parquet", {"id": ids, "story": pa.array([None, *DOCS[1:]])}))
+    assert found.texts == DOCS[1:] and found.columns == {"story": [60, 59, 1]}
+
+
+def test_a_text_inside_a_struct_is_found(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.parquet", {"id": pa.array(range(60)), "page": pa.array([{"text": text} for text in DOCS])}
+    )
+    found = read_path(path)
+    assert found.texts == DOCS and list(found.columns) == ["page.text"]
