@@ -16,6 +16,8 @@ from pretrain_cli.exporting.owned import check_all_ours, check_ours, check_outpu
 from pretrain_cli.exporting.serving import serving_commands
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.gguf_writing import context_length, write_gguf
+from pretrain_cli.model.limits import limit_of_config
+from pretrain_cli.model.load import read_model_config
 from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import check_published
@@ -96,7 +98,8 @@ def export(
     check_published(Path(location), tensors=True)
     with tempfile.TemporaryDirectory() as spare:
         whole = _assembled(location, tokenizer, Path(spare) / named.name)
-        context, most = _trained_context(named, whole)
+        rows = _rows_from_scratch(named)
+        most = None if rows is None else limit_of_config(read_model_config(str(whole)))
         if named.run is not None:
             address = push_to_hub or folder.name
             _describe(named, artifacts, whole, loading(to, address, file.name, whole.name), progress)
@@ -104,7 +107,7 @@ def export(
             files, checked = _write_hf(whole, folder), "opened with transformers"
         else:
             files, checked = _write_gguf(
-                whole, file, quantization, _modelfile(context, whole, file) if to == "ollama" else ""
+                whole, file, quantization, _modelfile(rows, whole, file) if to == "ollama" else ""
             )
     progress.end_stage()
     address = ""
@@ -113,7 +116,8 @@ def export(
         address = push(folder, files, push_to_hub)
         progress.end_stage()
     size = sum(entry.stat().st_size for entry in files)
-    serve = serving_commands(to, named.name, folder, file, context if context < most else None)
+    shorter = rows if rows is not None and (most is None or rows < most) else None
+    serve = serving_commands(to, named.name, folder, file, shorter)
     return ExportResult(named.name, to, folder, size, files, checked, address, serve)
 
 
@@ -132,20 +136,20 @@ def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load:
         shutil.copyfile(named.run.curves, whole / "curves.png")
 
 
-def _trained_context(named: NamedModel, whole: Path) -> tuple[int, int]:
-    """(tokens that the model was trained in, tokens that its config has room for); from scratch, those of its rows."""
-    most = context_length(read_json(whole / "config.json"))
+def _rows_from_scratch(named: NamedModel) -> int | None:
+    """Tokens of the rows that a run from scratch has seen; None for other models, which keep what their config says."""
     record = read_run_record(named.run) if named.run is not None else None
-    rows = record.sequence_length if record is not None and not record.base else 0
-    return min(most, rows or most), most
+    return None if record is None or record.base else record.sequence_length or None
 
 
-def _modelfile(context: int, whole: Path, file: Path) -> str:
-    """What Ollama reads, with the context that the model was trained in.
+def _modelfile(rows: int | None, whole: Path, file: Path) -> str:
+    """What Ollama reads, with the context that the model was trained in: from scratch no more than its ``rows``.
 
     A model for chats has its template in the .gguf file. Any other gets the prompt as it is, and is told when to stop:
     Ollama lets a text that has no end fill ten contexts.
     """
+    most = context_length(read_json(whole / "config.json"))
+    context = min(rows or most, most)
     settings = f"PARAMETER num_ctx {context}\nPARAMETER temperature 0.8\n"
     if read_chat_template(whole) is None:
         settings = f"TEMPLATE {{{{ .Prompt }}}}\n{settings}PARAMETER num_predict {min(context, LONGEST_TEXT)}\n"
