@@ -27,6 +27,17 @@ def quiet_environment(debug: bool = False) -> None:
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    block_hub_kernels()
+
+
+def block_hub_kernels() -> None:
+    """Let no library import the package kernels, which downloads code from the Hub and runs it.
+
+    On a CPU with AVX512-BF16 bitsandbytes does so when it is imported, as peft does before every training. A process
+    that has imported kernels itself keeps it.
+    """
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]  # None: not to be imported, for `import`
 
 
 def quiet_import() -> contextlib.AbstractContextManager[io.StringIO]:

@@ -379,3 +379,21 @@ def test_a_foreign_file_is_no_bug_in_ptk(run: RunFolder, tmp_path: Path) -> None
     write_sealed_json(folder / CHECKPOINT_RECORD, manifest | {"files": files})
     done = ptk(run.path.parents[2], "train", "--resume", "a", "--max-steps", "4")
     refused(done, 3, "trainer_state.json can't be read")
+
+
+def test_no_library_imports_kernels_of_the_hub(tmp_path: Path) -> None:
+    """bitsandbytes asks for one wherever the package is installed, and the processor knows AVX512-BF16."""
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("def get_kernel(*names, **more): ...\n", encoding="utf-8")
+    lines = (
+        "from pretrain_cli.quiet import quiet_environment",
+        "quiet_environment()",
+        "from transformers.utils import is_kernels_available",
+        "print(is_kernels_available())",
+        "from kernels import get_kernel",
+    )
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], env=environment, capture_output=True, text=True)
+    assert done.stdout == "False\n" and "import of kernels halted" in done.stderr
+    done = subprocess.run([sys.executable, "-c", lines[-1]], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0

@@ -246,7 +246,7 @@ class TrainConfig(Section):
     """Models to learn from as well: runs, folders or Hub ids with the same tokenizer. Part of the loss then follows their mean distribution of the next token (distillation, arXiv 1503.02531)."""
     teacher_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Share of the loss that follows `train.teacher`; the rest follows the text."""
-    ensemble: Count | Auto = "auto"
+    ensemble: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
     """Models that are trained first, each with its own seed, and then teach the one that is kept. `auto`: 2, 4 or 8 where the text is short and only minutes are given, at least two; 0: none."""
     chunked_loss: bool | Auto = "auto"
     """Compute the loss in chunks of rows, so that the logits are never held all at once. `auto`: on if the model allows it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -248,6 +249,7 @@ def _loading(progress: Progress) -> Iterator[None]:
     with warnings.catch_warnings(), quiet_import():
         warnings.filterwarnings("ignore", "IProgress not found")  # by tqdm, for bars that ptk doesn't use
         import_module("tqdm.auto")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # names a package that ptk doesn't use
         yield
     if first:
         progress.end_stage()
