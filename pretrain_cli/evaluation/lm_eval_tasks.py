@@ -11,6 +11,7 @@ from typing import Any
 
 from pretrain_cli.errors import DataError, MissingDependencyError, UsageError, first_line
 from pretrain_cli.evaluation.models import OpenModel
+from pretrain_cli.optional import to_install
 from pretrain_cli.progress import Progress
 
 
@@ -18,7 +19,7 @@ def require_lm_eval() -> None:
     """Raise MissingDependencyError where lm-eval isn't installed: before texts are scored, not after."""
     if importlib.util.find_spec("lm_eval") is None:
         raise MissingDependencyError(
-            "Tasks need lm-eval, which isn't installed.", "Install it: pip install 'pretrain-cli[lm-eval]'"
+            "Tasks need lm-eval, which isn't installed.", f"Install it: {to_install(extra='lm-eval')}"
         )
 
 

@@ -14,6 +14,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError, first_line
 from pretrain_cli.model.gguf_own import OTHERWISE, check_whole, write_own_model
 from pretrain_cli.model.kept import is_kept, keep
+from pretrain_cli.optional import to_install
 from pretrain_cli.storage import source_hash, temporary_folder
 from pretrain_cli.tokenizer.gguf_files import drop_made_up, kept_files, write_tokenizer_files
 
@@ -32,7 +33,7 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
         import gguf  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "Reading a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
+            "Reading a .gguf file needs the package gguf.", f"Install it: {to_install(extra='smollm2')}"
         ) from error
     with temporary_folder(artifacts.bases, "gguf") as staging:
         inner = staging / "model"

@@ -15,6 +15,7 @@ from pretrain_cli.model.files import check_finite, read_weights, weight_files
 from pretrain_cli.model.gguf_tokenizer import write_tokenizer
 from pretrain_cli.model.llama_cpp import FAMILIES, check_config
 from pretrain_cli.model.rope import inverse_frequencies, rope_settings
+from pretrain_cli.optional import to_install
 from pretrain_cli.storage import read_json, replacing
 from pretrain_cli.tokenizer.gguf_files import keep_files
 
@@ -39,7 +40,7 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
         import gguf
     except ImportError as error:
         raise MissingDependencyError(
-            "Writing a .gguf file needs the package gguf.", "Install it: pip install 'pretrain-cli[smollm2]'"
+            "Writing a .gguf file needs the package gguf.", f"Install it: {to_install(extra='smollm2')}"
         ) from error
     config = read_json(folder / "config.json")
     check_config(config)

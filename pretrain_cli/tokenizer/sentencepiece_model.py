@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from pretrain_cli.errors import MissingDependencyError, ModelError
+from pretrain_cli.optional import to_install
 from pretrain_cli.storage import read_json, write_json
 
 NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -36,7 +37,7 @@ def need_sentencepiece(file: Path) -> None:
     if importlib.util.find_spec("sentencepiece") is None:
         raise MissingDependencyError(
             f"Reading {file.name} needs the package sentencepiece.",
-            "Install it: pip install 'pretrain-cli[sentencepiece]'",
+            f"Install it: {to_install(extra='sentencepiece')}",
         )
 
 

@@ -20,7 +20,7 @@ from transformers.training_args import OptimizerNames
 
 from pretrain_cli.errors import ConfigError, MissingDependencyError, PtkError, first_line
 from pretrain_cli.model.devices import make_current
-from pretrain_cli.optional import fault_of
+from pretrain_cli.optional import fault_of, to_install
 from pretrain_cli.training.choices.kernels import liger_config
 from pretrain_cli.training.choices.optimizer_bytes import PROJECTED, library_of
 from pretrain_cli.training.choices.plan import Plan
@@ -111,7 +111,7 @@ def make_arguments(context: TrainingContext, report_to: list[str]) -> TrainingAr
             f"Did you mean {nearest[0]}?" if nearest else "Use adamw, muon, or a name of transformers' Trainer.",
         )
     if config.trainer.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
-        raise MissingDependencyError("[trainer] deepspeed needs the package deepspeed.", "pip install deepspeed")
+        raise MissingDependencyError("[trainer] deepspeed needs the package deepspeed.", to_install("deepspeed"))
     if config.trainer.get("deepspeed") and world_size() == 1:
         be_one_of_one(os.environ)
     _check_optimizer(plan, kind)

@@ -74,7 +74,7 @@ def test_lora_is_refused_where_it_cannot_be_trained(values: dict[str, object], w
 def test_a_missing_package_names_the_extra() -> None:
     with pytest.raises(MissingDependencyError, match="peft") as caught:
         check_method(changed(Config(), train__method="lora", model__base="x"), False, "the package peft")
-    assert "pip install 'pretrain-cli[lora]'" in caught.value.hint
+    assert 'pip install "pretrain-cli[lora]"' in caught.value.hint
 
 
 def test_lora_from_scratch_leaves_no_run(rows: Artifacts) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain_cli.errors import MissingDependencyError
+from pretrain_cli.optional import to_install
 
 PERMUTATIONS = 128
 BANDS = 16
@@ -20,7 +21,7 @@ def signature(text: str) -> Signatures:
         from rensa import RMinHash
     except ImportError as error:
         raise MissingDependencyError(
-            "data.near_dedup needs rensa.", "pip install 'pretrain-cli[documents]', or turn it off."
+            "data.near_dedup needs rensa.", f"{to_install(extra='documents')}, or turn it off."
         ) from error
     words = text.lower().split()
     count = max(1, len(words) - SHINGLE_WORDS + 1)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pretrain_cli.data.cleaning.web_quality import Outcome, c4, fineweb, gopher_quality, gopher_repetition
 from pretrain_cli.errors import ConfigError, MissingDependencyError
+from pretrain_cli.optional import to_install
 
 Step = Callable[[str], Outcome]
 
@@ -29,7 +30,7 @@ def ftfy(text: str) -> Outcome:
     try:
         import ftfy as library
     except ImportError as error:
-        raise MissingDependencyError("The step 'ftfy' needs ftfy.", "pip install 'pretrain-cli[documents]'") from error
+        raise MissingDependencyError("The step 'ftfy' needs ftfy.", to_install(extra="documents")) from error
     if not _may_be_fixed(text):
         return text, ""
     if "<" in text or "&" in text:  # what is an HTML entity depends on the lines before
@@ -91,7 +92,7 @@ def language(code: str) -> Step:
             import py3langid
         except ImportError as error:
             raise MissingDependencyError(
-                "The step 'language' needs py3langid.", "pip install 'pretrain-cli[documents]'"
+                "The step 'language' needs py3langid.", to_install(extra="documents")
             ) from error
         return text, "" if py3langid.classify(text[:4000])[0] == code else "other_language"
 

@@ -25,6 +25,7 @@ from pretrain_cli.data.encoding.shard_store import ShardStore, send_shard
 from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
 from pretrain_cli.data.reading.formats import FORMATS
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError
+from pretrain_cli.optional import to_install
 from pretrain_cli.progress import Progress
 from pretrain_cli.remote import RemoteFolder
 from pretrain_cli.storage import replacing
@@ -178,7 +179,7 @@ def _run_ray(encoding: _Encoding) -> None:
         import ray
     except ImportError as error:
         raise MissingDependencyError(
-            "data.executor = 'ray' needs ray.", "pip install 'pretrain-cli[ray]', or use the local executor."
+            "data.executor = 'ray' needs ray.", f"{to_install(extra='ray')}, or use the local executor."
         ) from error
     started = not ray.is_initialized()
     if started:

@@ -17,9 +17,10 @@ from pretrain_cli.data.reading.input_files import PIPE, STDIN, InputFile, is_url
 from pretrain_cli.data.reading.pipes import check_kind, is_pipe
 from pretrain_cli.errors import DataError, MissingDependencyError
 from pretrain_cli.file_systems import fsspec_module
+from pretrain_cli.optional import to_install
 from pretrain_cli.storage import user_path
 
-HOW_TO_OPEN = "http(s): pip install 'pretrain-cli[http]'; gs: pip install gcsfs; s3 needs no package."
+HOW_TO_OPEN = f"http(s): {to_install(extra='http')}; gs: {to_install('gcsfs')}; s3 needs no package."
 VERSION_KEYS = (
     *("ETag", "etag", "LastModified", "last_modified", "last_commit", "mtime", "modified", "created", "md5Hash"),
 )

@@ -13,6 +13,7 @@ from pretrain_cli.data.reading.documents import UNREADABLE_HINT, Document, Recor
 from pretrain_cli.data.reading.input_files import Span, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError, MissingDependencyError, PtkError, first_line
+from pretrain_cli.optional import to_install
 
 LOGGERS = ("pypdf", "trafilatura", "htmldate", "courlan", "docx", "ebooklib")
 
@@ -52,7 +53,7 @@ def _extracting(path: str, package: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingDependencyError(
-            f"Reading {path} needs {package} ({error}).", "pip install 'pretrain-cli[documents]'"
+            f"Reading {path} needs {package} ({error}).", to_install(extra="documents")
         ) from error
     except PtkError:
         raise

@@ -22,6 +22,7 @@ from pretrain_cli.generation.text_stream import BROKEN
 from pretrain_cli.model.files import weight_files
 from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stream
 from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.optional import to_install
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.storage import read_json, source_hash
 from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_tokenizer
@@ -158,7 +159,7 @@ def open_llama_cpp(named: NamedModel, artifacts: Artifacts, progress: Progress =
     """
     if not is_installed():
         raise MissingDependencyError(
-            "The engine llama.cpp needs the package xllamacpp.", "Install it: pip install 'pretrain-cli[llama-cpp]'"
+            "The engine llama.cpp needs the package xllamacpp.", f"Install it: {to_install(extra='llama-cpp')}"
         )
     if Path(named.location).is_file():
         return LlamaCppWriter(named.name, Path(named.location), None)

@@ -20,7 +20,7 @@ from pretrain_cli.errors import ConfigError, MissingDependencyError
 from pretrain_cli.model.devices import ASKED, Choice
 from pretrain_cli.model.varlen import NAME as VARLEN
 from pretrain_cli.model.varlen import register
-from pretrain_cli.optional import fault_of
+from pretrain_cli.optional import fault_of, to_install
 
 AMPERE, ADA = (8, 0), (8, 9)
 FP8_PAYS_PARAMETERS = 1e9
@@ -149,7 +149,7 @@ def _fastest(hardware: Hardware, train: TrainConfig, attended: Attended) -> Choi
     if train.attention == "flash" and not able:
         raise ConfigError("Flash attention needs an NVIDIA GPU of the Ampere generation or newer.", "Use auto.")
     if train.attention == "flash" and not hardware.flash_attention:
-        raise _lacks(hardware, "Flash attention needs", "flash-attn", "flash_attn", "pip install flash-attn")
+        raise _lacks(hardware, "Flash attention needs", "flash-attn", "flash_attn", to_install("flash-attn"))
     if train.attention in ("sdpa", "eager"):
         return Choice(train.attention, "")
     if hardware.kind != "cuda":
@@ -188,7 +188,7 @@ def _lacks(hardware: Hardware, what: str, name: str, package: str, install: str)
 def _liger(hardware: Hardware, train: TrainConfig, model_type: str) -> Choice[bool]:
     known = model_type in LIGER_MODELS
     if train.liger is True and not hardware.liger:
-        install = "pip install 'pretrain-cli[gpu]'"
+        install = to_install(extra="gpu")
         raise _lacks(hardware, "Liger's kernels need", "liger-kernel", "liger_kernel", install)
     if train.liger is True and (hardware.kind != "cuda" or not known):
         raise ConfigError(f"Liger's kernels need a GPU and know no '{model_type}' on '{hardware.kind}'.", "Use auto.")
@@ -209,7 +209,7 @@ def _fp8(hardware: Hardware, train: TrainConfig, parameters: float) -> Choice[bo
     if train.fp8 is True and not able:
         raise ConfigError("fp8 needs an NVIDIA GPU of the Ada or Hopper generation or newer.", "Use auto.")
     if train.fp8 is True and not hardware.torchao:
-        raise _lacks(hardware, "fp8 needs", "torchao", "torchao", "pip install torchao")
+        raise _lacks(hardware, "fp8 needs", "torchao", "torchao", to_install("torchao"))
     large = parameters >= FP8_PAYS_PARAMETERS
     taken = train.fp8 is True or (train.fp8 == "auto" and able and hardware.torchao and large)
     if not able:

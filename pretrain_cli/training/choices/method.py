@@ -9,10 +9,11 @@ from pretrain_cli.config.model import Config, TrainConfig
 from pretrain_cli.errors import ConfigError, MissingDependencyError
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.model.devices import ASKED, Choice
+from pretrain_cli.optional import to_install
 
 RANK, SMALL_RANK = 64, 16
 """The rank that learned more in a first trial (1.432 bits per byte against 1.441), and one for short memory."""
-EXTRA = "pip install 'pretrain-cli[lora]'"
+EXTRA = to_install(extra="lora")
 
 
 @dataclass(frozen=True)

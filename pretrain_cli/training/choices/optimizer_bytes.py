@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pretrain_cli.optional import to_install
+
 STATE_BYTES = {
     "lion_8bit": 1.0,
     "rmsprop_bnb_8bit": 1.0,
@@ -38,9 +40,9 @@ def library_of(optimizer: str) -> tuple[str, str]:
     """(the package that ``optimizer`` comes in, how to install it); empty where transformers or torch has it."""
     if optimizer.startswith(PROJECTED):
         name = "galore_torch" if "galore" in optimizer else "apollo_torch"
-        return name, f"pip install {name.replace('_', '-')}"
+        return name, to_install(name.replace("_", "-"))
     if "torch_8bit" in optimizer or "torch_4bit" in optimizer:
-        return "torchao", "pip install torchao"
+        return "torchao", to_install("torchao")
     if any(word in optimizer for word in ("8bit", "bnb", "paged", "lion", "ademamix")):
-        return "bitsandbytes", "pip install 'pretrain-cli[lora]'"
+        return "bitsandbytes", to_install(extra="lora")
     return "", ""

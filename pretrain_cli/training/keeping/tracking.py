@@ -19,6 +19,7 @@ from pretrain_cli.addresses import redact, redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError, first_line
+from pretrain_cli.optional import to_install
 from pretrain_cli.progress import Progress
 from pretrain_cli.run_record import WandbRecord
 from pretrain_cli.training.keeping.wandb_state import connection
@@ -42,7 +43,7 @@ def other_trackers(config: Config, run: RunFolder) -> list[str]:
     if importlib.util.find_spec(OTHERS[name]) is None:
         raise MissingDependencyError(
             f"tracking.report_to = '{name}' needs the package {OTHERS[name]}.",
-            f"Install it: pip install {OTHERS[name]}",
+            f"Install it: {to_install(OTHERS[name])}",
         )
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
     os.environ.setdefault("TRACKIO_PROJECT", config.tracking.project)
@@ -94,7 +95,7 @@ def why_no_wandb(config: Config) -> str:
         return f"{'WANDB_MODE' if mode == 'disabled' else 'WANDB_DISABLED'} switches it off"
     installed = importlib.util.find_spec("wandb") is not None
     if wanted == "wandb" and not installed:
-        raise MissingDependencyError("tracking.report_to = 'wandb' needs wandb.", "Install it: pip install wandb")
+        raise MissingDependencyError("tracking.report_to = 'wandb' needs wandb.", f"Install it: {to_install('wandb')}")
     if not installed:
         return "wandb isn't installed"
     return "" if wanted == "wandb" or logged_in() or mode == "offline" else "not logged in: wandb login"
