@@ -44,7 +44,7 @@ def _callable(function: Any, name: str) -> list[str]:
 
 def _signature(function: Any, name: str) -> str:
     """As it is written, without the keys that it takes as keywords."""
-    code = function.__code__
+    code = inspect.unwrap(function).__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2]
     own = inspect.signature(function)
     told = list(_written([each for each in own.parameters.values() if each.name in names]))

@@ -41,6 +41,11 @@ def test_every_command_and_option_in_a_shell_block_exists(page: Path) -> None:
                 assert option in known, f"{name} {option}"
 
 
+def test_the_page_about_the_functions_shows_their_arguments() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    assert "*inputs: str | Path," in page and "run: str | None = None," in page
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/contributing/architecture.md"])
 def test_files_that_a_page_for_developers_names_exist(page: str) -> None:
     """A name counts from the folder that was named last, or from one above it, up to the root."""
