@@ -66,6 +66,8 @@ def _turn(session: Session, conversation: Conversation, line: str, in_terminal: 
             raise
         return []
     session.console.text("")
+    if in_terminal and not sample.text:
+        session.console.hint("The model wrote nothing: to it, the text ends here. Type more, or /new to start over.")
     return [sample]
 
 

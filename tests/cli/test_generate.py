@@ -128,6 +128,25 @@ def test_a_slash_is_a_command_and_not_text_for_the_model(ptk, empty: Path, monke
     assert len(outcome.out.splitlines()) == 1, "only the line with a space before it was sent"
 
 
+def test_interactive_says_when_the_model_wrote_nothing(ptk, empty: Path, monkeypatch) -> None:
+    typed, written = iter(["Call me", ""]), iter([" Ishmael.", ""])
+
+    def line(_: str) -> str:
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    def say(self: object, typed: str, on_text: object) -> GeneratedText:
+        return GeneratedText(typed, next(written), tokens=1, seconds_to_first_token=0.0, tokens_per_second=1.0)
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", line)
+    monkeypatch.setattr("pretrain_cli.generation.conversation.Conversation.say", say)
+    outcome = ptk("generate", "-i", "--model", str(make_model(empty / "tiny")))
+    assert outcome.err.count("The model wrote nothing") == 1
+
+
 def test_ctrl_c_at_the_prompt_ends_the_session_without_an_error(ptk, empty: Path, monkeypatch) -> None:
     def pressed(_: str) -> str:
         raise KeyboardInterrupt
