@@ -11,7 +11,7 @@ from pretrain_cli.config.model import Config, TrainConfig
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.plan import make_plan
-from pretrain_cli.training.choices.recipe import Rates
+from pretrain_cli.training.choices.recipe import Rates, choose_batch_tokens
 
 
 def facts(**values: Any) -> Facts:
@@ -110,3 +110,11 @@ def test_settings_that_multiply_to_more_than_can_be_set_are_refused() -> None:
         make_plan(facts(), TrainConfig(max_steps=1, micro_batch=64, gradient_accumulation=10**15))
     with pytest.raises(ConfigError, match="embedding_learning_rate must be at most"):
         changed(Config(), train__embedding_learning_rate=5000.0)
+
+
+def test_the_reason_for_a_small_batch_promises_no_more_steps_than_the_time_allows() -> None:
+    assert choose_batch_tokens(60 * 512, base=True, least=512) == (
+        512,
+        "small, so that the time is enough for about 60 steps",
+    )
+    assert choose_batch_tokens(512, base=True, least=512)[1].endswith("the time is enough for few steps")

@@ -128,6 +128,8 @@ def choose_batch_tokens(tokens: float, base: bool, least: int) -> tuple[int, str
         wanted, reason = BASE_BATCH_TOKENS, "enough for a steady gradient"
         while tokens / wanted < LEAST_STEPS and wanted > max(LEAST_BATCH_TOKENS, least):
             wanted, reason = wanted // 2, f"small, so that the time is enough for about {LEAST_STEPS} steps"
+        if tokens / wanted < LEAST_STEPS:
+            reason = "the smallest that ptk chooses: the time is enough for few steps"
         return wanted, reason
     wanted, reason = SMALL_BATCH_TOKENS, "small batches learn most from few tokens"
     while tokens / wanted > STEPS_BEFORE_A_LARGER_BATCH and wanted < LARGEST_BATCH_TOKENS:
