@@ -119,7 +119,7 @@ def _facts(result: PrepareResult, base: str) -> list[tuple[str, str]]:
         ("held out", f"{count_of(result.validation_rows, 'row')}{of}"),
     ]
     if held is not None and len(held.kinds) > 1:
-        facts.append(("by kind", ", ".join(f"{kind} {percent(share, 1)}" for kind, share in held.kinds.items())))
+        facts.append(("by kind", ", ".join(f"{percent(share, 1)} of {kind}" for kind, share in held.kinds.items())))
     if dropped := _dropped(result):
         facts.append(("left out", ", ".join(f"{count(n)} {reason.replace('_', ' ')}" for reason, n in dropped.items())))
     if result.cleaning_speed:

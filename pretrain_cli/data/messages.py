@@ -20,8 +20,8 @@ class Messages:
         notes: how single files were read, such as an encoding or a separator that was found; the first are shown.
     """
 
-    def __init__(self, progress: Progress, manifest: Path) -> None:
-        self._progress, self._manifest = progress, manifest
+    def __init__(self, progress: Progress, manifest: Path, rejected: Path) -> None:
+        self._progress, self._manifest, self._rejected = progress, manifest, rejected
         self.warnings: list[str] = []
         self.notes: list[str] = []
 
@@ -39,7 +39,7 @@ class Messages:
         for loss in losses[:NOTES_SHOWN]:
             self.warn(loss)
         if len(losses) > NOTES_SHOWN:
-            self.warn(f"… and {count(len(losses) - NOTES_SHOWN)} more like these: all are in data/rejected.jsonl.")
+            self.warn(f"… and {count(len(losses) - NOTES_SHOWN)} more like these: all are in {self._rejected}.")
         self.notes = [*dict.fromkeys(note for each in counts for note in each.notes)]
         for note in self.notes[:NOTES_SHOWN]:
             self._progress.note(note)

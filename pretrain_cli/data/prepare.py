@@ -111,7 +111,7 @@ def _prepare(
     check_stages(config.data, sources)
     if config.model.base and config.tokenizer.path:
         find_base(config.model.base, artifacts)  # otherwise its tokenizer is looked for, and it with that
-    messages, work = Messages(progress, artifacts.manifest), _work_folder(artifacts)
+    messages, work = Messages(progress, artifacts.manifest, artifacts.rejected), _work_folder(artifacts)
     key = tokenizer_key(request)
     tokenizer = find_tokenizer(config, artifacts, work, key, sources, progress)
     middle_tokens = check_middles(config, tokenizer)
@@ -124,7 +124,8 @@ def _prepare(
     check_separator(config.data, counts, messages.note)
     rejected = work / REJECTED.rpartition("/")[2]
     collect_rejected(store, len(counts), rejected)
-    for warning in (*lost_files(sources.account, counts), *check_bad(config.data, counts, rejected)):
+    lost = lost_files(sources.account, counts, artifacts.rejected)
+    for warning in (*lost, *check_bad(config.data, counts, rejected, artifacts.rejected)):
         messages.warn(warning)
 
     encoded = open_encoded(store, counts, plan, settings.dtype)
@@ -167,7 +168,7 @@ def _encode_some_shards(
     if trains_tokenizer and (previous := matching_output(artifacts, request, inputs, progress)):
         return result_of(previous, artifacts, started, reused=True)
 
-    messages, work = Messages(progress, artifacts.manifest), _work_folder(artifacts)
+    messages, work = Messages(progress, artifacts.manifest, artifacts.rejected), _work_folder(artifacts)
     tokenizer = find_tokenizer(config, artifacts, work, tokenizer_key(request), sources, progress)
     check_middles(config, tokenizer)
     sample = check_sample(sources.files, config)

@@ -40,7 +40,7 @@ def test_files_that_cannot_be_read_among_others_are_left_out_loudly(
 ) -> None:
     path = broken_among_good(tmp_path / "texts")
     result, artifacts = preparing(path, tokenizer=byte_level if tokenizer == "given" else "")
-    assert "2 files can't be read" in warned(result, "broken.pdf", "broken.docx", "data/rejected.jsonl")
+    assert "2 files can't be read" in warned(result, "broken.pdf", "broken.docx", f"All are in {artifacts.rejected}.")
     account = read_manifest(artifacts).input_files
     assert account is not None and (account.read_files, account.skipped_files) == (9, 2)
     with pytest.raises(DataError, match=r"broken.docx can't be read") as caught:
@@ -70,10 +70,9 @@ def test_few_bad_records_are_left_out_and_many_are_an_error(
     found = warned(result, "2 of 41 documents can't be used and are left out")
     assert "a.jsonl, line 1, byte 0: no text column: there is no 'text'" in found and "rejected.jsonl" in found
     path.write_text("\n".join([*good[:20], good[20][:30], *good[21:]]) + "\n")
-    result, _ = preparing(path, tokenizer=chosen)
-    assert "the first" not in warned(
-        result, "1 of 40 documents can't be used and is left out: ", "It is listed in data/"
-    )
+    result, artifacts = preparing(path, tokenizer=chosen)
+    listed = f"It is listed in {artifacts.rejected}."
+    assert "the first" not in warned(result, "1 of 40 documents can't be used and is left out: ", listed)
     path.write_text("\n".join([*good[:8], good[8][:30], *good[9:12], good[12][:30]]) + "\n")
     with pytest.raises(DataError, match=r"2 of 13 documents can't be used, the first: .*a.jsonl, line 9, byte"):
         preparing(path, tokenizer=chosen)

@@ -25,13 +25,14 @@ LOST = {
 NAMED = 3
 
 
-def check_bad(data: DataConfig, counts: Sequence[ShardCounts], rejected: Path) -> list[str]:
+def check_bad(data: DataConfig, counts: Sequence[ShardCounts], rejected: Path, listed: Path) -> list[str]:
     """A warning if records in the files, or the rest of a file, are bad and left out.
 
     Args:
         data: its ``on_error`` says how many may be.
         counts: of all shards.
         rejected: lists the bad records.
+        listed: where that list will be, for the reader of the warning.
 
     Raises:
         DataError: they are too many, see ``BadRecords.check``.
@@ -42,11 +43,14 @@ def check_bad(data: DataConfig, counts: Sequence[ShardCounts], rejected: Path) -
             met.add(Rejected(**json.loads(line)))
     if data.on_error == "auto":
         met.check()
-    return [warning] if (warning := str(redact_all(met.told()))) else []
+    return [warning] if (warning := str(redact_all(met.told(listed)))) else []
 
 
-def lost_files(account: Account, counts: Sequence[ShardCounts]) -> list[str]:
-    """A warning for each reason why whole files gave no text: the names of the first, or what is wrong with one."""
+def lost_files(account: Account, counts: Sequence[ShardCounts], listed: Path) -> list[str]:
+    """A warning for each reason why whole files gave no text: the names of the first, or what is wrong with one.
+
+    ``listed`` will name them all.
+    """
     reasons: dict[str, tuple[int, list[str]]] = {}
     why: dict[str, str] = {}
 
@@ -61,17 +65,17 @@ def lost_files(account: Account, counts: Sequence[ShardCounts]) -> list[str]:
         why = {**count.first_failures, **why}
         for key, (files, _, examples) in count.without_text.items():
             add(key.partition(" ")[0], files, examples)
-    told = (_told(reason, files, names, why.get(reason, "")) for reason, (files, names) in reasons.items())
+    told = (_told(reason, files, names, why.get(reason, ""), listed) for reason, (files, names) in reasons.items())
     return [str(redact_all(warning)) for warning in told]
 
 
-def _told(reason: str, files: int, names: list[str], why: str) -> str:
+def _told(reason: str, files: int, names: list[str], why: str, listed_in: Path) -> str:
     one, several = LOST[reason]
     if files == 1:
         return f"{why.rstrip('.') or f'{names[0]} {one}'}. It is left out."
     more = " and others" if files > len(names) else ""
     listed = ", ".join(names)
-    where = "" if reason == "unreadable" else " All are in data/rejected.jsonl."
+    where = "" if reason == "unreadable" else f" All are in {listed_in}."
     return f"{count_of(files, 'file')} {several} and are left out: {listed}{more}.{where}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pretrain_cli.data.reading.documents import HARMLESS_REASONS, Rejected, bad_record
 from pretrain_cli.errors import DataError
@@ -70,12 +71,12 @@ class BadRecords:
         met_all = count_of(met, "document" if self.records or self.documents else "file")
         raise DataError(f"{exact(bad)} of {met_all} can't be used, the first: {error.message}", error.hint)
 
-    def told(self) -> str:
-        """A warning of bad records within files; empty for none."""
+    def told(self, listed: Path) -> str:
+        """A warning of bad records within files, which ``listed`` names all; empty for none."""
         if self.first_record is None:
             return ""
         met, first = count_of(self.documents + self.records, "document"), bad_record(self.first_record).message
         if self.records == 1:
-            return f"1 of {met} can't be used and is left out: {first} It is listed in data/rejected.jsonl."
+            return f"1 of {met} can't be used and is left out: {first} It is listed in {listed}."
         bad = f"{exact(self.records)} of {met} can't be used and are left out"
-        return f"{bad}, the first: {first} All are in data/rejected.jsonl."
+        return f"{bad}, the first: {first} All are in {listed}."
