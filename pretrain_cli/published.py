@@ -148,4 +148,5 @@ def _read(path: Path) -> dict[str, FileRecord]:
 
 def _file(entry: Any) -> FileRecord:
     """A checkpoint's record has lists."""
-    return FileRecord(size=entry[0], hash=entry[1]) if isinstance(entry, list) else FileRecord.model_validate(entry)
+    values = dict(zip(("size", "hash"), entry, strict=True)) if isinstance(entry, list) else entry
+    return FileRecord.model_validate(values)

@@ -169,3 +169,44 @@ def test_damaged_and_encrypted_archives_are_refused(tmp_path: Path) -> None:
     (tmp_path / "f.zip").write_bytes(whole[:flags] + b"\x01" + whole[flags + 1 :])
     with pytest.raises(DataError, match="is encrypted"):
         read_path(tmp_path / "f.zip")
+
+
+def header(name: str, kind: bytes, size: int) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.size = kind, size
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_takes_no_more_memory_than_headers_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(archives, "MOST_HEADER_BYTES", 1 << 18)
+    long = header("long", kind, 1 << 20) + bytes(1 << 20)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar("w", "one.txt")[:1024] + long + tar("w", "two.txt")))
+    with pytest.raises(DataError, match="a header in it takes over 262 kB"):
+        read_path(tmp_path / "a.tar.gz")
+
+
+def test_headers_of_headers_are_refused(tmp_path: Path) -> None:
+    link = header("x", tarfile.XHDTYPE, 12) + b"12 a=bcdefg\n".ljust(512, b"\0")
+    (tmp_path / "a.tar").write_bytes(link * 2000 + tar("w", "one.txt"))
+    with pytest.raises(DataError, match="belong to each other"):
+        read_path(tmp_path / "a.tar")
+
+
+def test_many_files_and_folders_in_a_tar_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_HEADER_BYTES", 1 << 18)
+    raw = header("d", tarfile.DIRTYPE, 0) * 2000 + tar("w", "one.txt")
+    (tmp_path / "a.tar").write_bytes(raw)
+    assert read_path(tmp_path / "a.tar").texts == [text("one.txt")]
+
+
+def test_a_zip_that_is_compressed_again_is_read_in_memory_up_to_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.zip.gz").write_bytes(gzip.compress(zipped({"one.txt": b"Call me Ishmael.\n"})))
+    assert read_path(tmp_path / "a.zip.gz").texts == ["Call me Ishmael.\n"]
+    monkeypatch.setattr(archives, "MOST_ZIP_BYTES", 100)
+    with pytest.raises(DataError, match="can't be read from the middle"):
+        read_path(tmp_path / "a.zip.gz")

@@ -21,6 +21,10 @@ from pretrain_cli.formatting import byte_size, count_of
 MOST_TIMES = 200
 """How many times its own bytes an archive may hold: text packs to a fifth, logs to a fiftieth, bombs to less."""
 LEAST_BOMB_BYTES = 1 << 30
+MOST_HEADER_BYTES = 1 << 24
+"""Of what stands between two files in a tar: names, attributes, folders and links have 512 bytes each, or some more."""
+MOST_ZIP_BYTES = 1 << 30
+"""Of a zip that is held in memory, as one from standard input is: its list of files is at its end."""
 IN_MEMORY = {"parquet", "arrow"}
 """Formats whose readers go back and forth in the file."""
 
@@ -58,8 +62,7 @@ def read_archive(stream: IO[bytes], span: Span, settings: ReadSettings, find: Fi
     """
     archive, members = span.file, _Members()
     reasons: dict[str, str] | None = None
-    walk = _tar_members if archive.format == "tar" else _zip_members
-    for name, size, open_member in walk(stream, archive.name, members):
+    for name, size, open_member in _walk(stream, archive, members):
         members.bytes += size
         _check_bomb(archive, members.bytes)
         reader, format, compression = find(name)
@@ -79,9 +82,8 @@ def read_archive(stream: IO[bytes], span: Span, settings: ReadSettings, find: Fi
 
 def _reasons(archive: InputFile) -> dict[str, str]:
     """The files in an archive that a data set has beside its train split, with the reason why they aren't read."""
-    walk = _tar_members if archive.format == "tar" else _zip_members
     with open_bytes(archive) as stream:
-        names = [name for name, _, _ in walk(stream, archive.name, _Members()) if not _is_hidden(name)]
+        names = [name for name, _, _ in _walk(stream, archive, _Members()) if not _is_hidden(name)]
     return left_out_of_archive(archive.path, names)
 
 
@@ -128,24 +130,63 @@ def _check_bomb(archive: InputFile, unpacked: int) -> None:
 Member = tuple[str, int, Callable[[], IO[bytes]]]
 
 
-def _tar_members(stream: IO[bytes], name: str, members: _Members) -> Iterator[Member]:
+class _Metered:
+    """A tar's bytes as `tarfile` reads them: no more than a header may take beyond the end of the last file.
+
+    A long name, a list of holes or of attributes is read into memory whole, whatever size its header gives.
+    """
+
+    def __init__(self, stream: IO[bytes], archive: InputFile) -> None:
+        self._stream, self._archive = stream, archive
+        self._place, self.end = 0, 0
+
+    def read(self, count: int) -> bytes:
+        content = self._stream.read(count)
+        self._place += len(content)
+        _check_bomb(self._archive, self._place)
+        if self._place > self.end + MOST_HEADER_BYTES:
+            raise DataError(
+                f"{self._archive.name} can't be read: a header in it takes over {byte_size(MOST_HEADER_BYTES)}.",
+                UNREADABLE_HINT,
+            )
+        return content
+
+
+def _walk(stream: IO[bytes], archive: InputFile, members: _Members) -> Iterator[Member]:
+    return (_tar_members if archive.format == "tar" else _zip_members)(stream, archive, members)
+
+
+def _tar_members(stream: IO[bytes], file: InputFile, members: _Members) -> Iterator[Member]:
+    metered = _Metered(stream, file)
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=cast("IO[bytes]", metered), mode="r|") as archive:
             for entry in archive:
+                archive.members.clear()  # it would keep every header
+                metered.end = archive.offset
                 if entry.isfile():
                     yield entry.name, entry.size, functools.partial(_tar_content, archive, entry)
                 elif not entry.isdir():
                     members.leave_out("links and devices")
+    except RecursionError as error:
+        raise DataError(f"{file.name} can't be read: its headers belong to each other.", UNREADABLE_HINT) from error
     except tarfile.TarError as error:
-        raise DataError(f"{name} can't be read: {error}.", UNREADABLE_HINT) from error
+        raise DataError(f"{file.name} can't be read: {error}.", UNREADABLE_HINT) from error
 
 
 def _tar_content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
     return cast("IO[bytes]", archive.extractfile(entry))
 
 
-def _zip_members(stream: IO[bytes], name: str, members: _Members) -> Iterator[Member]:
-    seekable = stream if stream.seekable() else io.BytesIO(stream.read())
+def _zip_members(stream: IO[bytes], file: InputFile, members: _Members) -> Iterator[Member]:
+    name, seekable = file.name, stream
+    if file.compression or not stream.seekable():  # to go back in compressed bytes is to read them all again
+        content = read_at_most(stream, MOST_ZIP_BYTES)
+        if content is None:
+            raise DataError(
+                f"{name} holds over {byte_size(MOST_ZIP_BYTES)} and can't be read from the middle.",
+                "Save or unpack it as a plain .zip file first.",
+            )
+        seekable = io.BytesIO(content)
     try:
         with zipfile.ZipFile(seekable) as archive:
             for entry in archive.infolist():

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import BaseModel, Field, ValidationError
 
 from pretrain_cli.data.rows.schema import PIECE_TYPES
 from pretrain_cli.errors import DataError
+from pretrain_cli.storage import read_json
 
+REMAKE = "Make the rows again: ptk prepare"
+ROW_COLUMNS = ("input_ids", *PIECE_TYPES)
+SHOWN = 5
+"""Columns of another file that are named."""
 Integers = npt.NDArray[np.integer]
 Block = dict[str, Integers]
 """A record batch: its columns, and where the pieces of each row begin ("offsets")."""
+
+
+class RowFile(BaseModel):
+    """A file of rows, right in its folder: another path could be any file, or a pipe that nobody writes to."""
+
+    filename: str = Field(pattern=r"^data-\d+-of-\d+\.arrow$")
+    rows: int = Field(0, ge=0)
+
+
+class RowFiles(BaseModel):
+    """What state.json says of the files."""
+
+    files: list[RowFile] = Field(alias="_data_files", min_length=1)
 
 
 class Rows:
@@ -115,22 +133,51 @@ class _Gather:
 
 
 def open_blocks(path: Path) -> tuple[list[Block], pa.Schema]:
-    """The blocks of a file, which is mapped, and what is in them."""
+    """The blocks of a file, which is mapped, and what is in them.
+
+    Raises:
+        DataError: it holds something else than rows.
+        ArrowInvalid, OSError: it can't be read.
+    """
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path} is missing, or is not a file.", REMAKE)
     reader = pa.ipc.open_stream(pa.memory_map(str(path)))  # left open: the views point into it
-    return [_views(batch) for batch in reader], reader.schema
+    if told := _not_rows(reader.schema):
+        raise DataError(f"{path} doesn't hold packed rows: {told}.", REMAKE)
+    blocks = []
+    for batch in reader:
+        batch.validate()  # of the buffers' lengths, at no cost
+        blocks.append(_views(batch))
+    return blocks, reader.schema
+
+
+def _not_rows(schema: pa.Schema) -> str:
+    """What is wrong with the columns, in words; empty where nothing is."""
+    if (names := schema.names) != [*ROW_COLUMNS]:
+        return f"its columns are {', '.join(names[:SHOWN])}"
+    ids = schema.field(0).type
+    if not (pa.types.is_fixed_size_list(ids) and ids.list_size > 0 and pa.types.is_integer(ids.value_type)):
+        return f"input_ids are {ids}"
+    wrong = [name for name, kind in PIECE_TYPES.items() if schema.field(name).type != pa.list_(kind)]
+    return f"{wrong[0]} are {schema.field(wrong[0]).type}" if wrong else ""
 
 
 def data_files(folder: Path) -> list[dict[str, Any]]:
     """Name ("filename") and rows ("rows", if it was made by a ptk that counted them) of each file of rows, in order.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or the list of them is damaged.
     """
+    path = folder / "state.json"
+    if not path.is_file():
+        raise DataError(f"No packed rows in {folder}.", "Prepare some first: ptk prepare data.txt")
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return [{**entry, "filename": entry["filename"]} for entry in state["_data_files"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"No packed rows in {folder}.", "Prepare some first: ptk prepare data.txt") from error
+        files: list[dict[str, Any]] = RowFiles.model_validate(read_json(path)).model_dump(exclude_unset=True)["files"]
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path} is damaged at {where}: {first['msg']}.", REMAKE) from problem
+    return files
 
 
 def _views(batch: pa.RecordBatch) -> Block:
@@ -158,5 +205,5 @@ def open_rows(folder: Path) -> Rows:
     """
     try:
         return Rows(Path(folder))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, ValueError, IndexError, OSError) as error:
         raise DataError(f"The rows in {folder} can't be read: {error}.", "Make them again: ptk prepare") from error

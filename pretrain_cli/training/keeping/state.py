@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from pretrain_cli.errors import DataError
 from pretrain_cli.run_record import RewindRecord
 from pretrain_cli.storage import read_json, write_json
 
 FILE, TRAINERS_FILE = "ptk.json", "trainer_state.json"
 Settings = dict[str, str | int | bool]
 """What a resume must find unchanged."""
+FINITE = ConfigDict(allow_inf_nan=False)
 
 
 @dataclass
@@ -35,6 +40,8 @@ class RunState:
         rewound: whether the one rewind was used.
         settings: what a resume must find unchanged.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = FINITE
 
     step: int = 0
     tokens: int = 0
@@ -73,16 +80,62 @@ class RunState:
         write_json(folder / FILE, asdict(self))
 
 
+OWN = TypeAdapter(RunState)
+
+
+class TrainersState(BaseModel):
+    """What Trainer reads of its own file: as much as ptk lets it write there, and nothing for its callbacks."""
+
+    model_config = ConfigDict(extra="forbid", **FINITE)
+
+    epoch: float | None = None
+    global_step: int = 0
+    max_steps: int = 0
+    logging_steps: float = 0
+    eval_steps: float = 0
+    save_steps: float = 0
+    train_batch_size: int | None = None
+    num_train_epochs: int = 0
+    num_input_tokens_seen: int = 0
+    total_flos: float = 0
+    log_history: list[dict[str, Any]] = []
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    best_model_checkpoint: str | None = None
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
+    is_hyper_param_search: bool = False
+    trial_name: str | None = None
+    trial_params: dict[str, Any] | None = None
+    stateful_callbacks: dict[str, Any] | None = None
+
+
+Values = TypeVar("Values")
+
+
 def load_state(folder: Path) -> RunState:
     """The state in checkpoint ``folder``.
 
     Raises:
-        DataError: a file that holds it, or Trainer's part of it, isn't JSON.
+        DataError: a file that holds it, or Trainer's part of it, isn't JSON or has other values than ptk writes.
     """
     values = read_json(folder / FILE)
     if (folder / TRAINERS_FILE).is_file():
-        read_json(folder / TRAINERS_FILE)
-    state = RunState(**{name: values[name] for name in RunState.__dataclass_fields__ if name in values})
+        _fitting(TypeAdapter(TrainersState), read_json(folder / TRAINERS_FILE), folder / TRAINERS_FILE)
+    known = {name: values[name] for name in RunState.__dataclass_fields__ if name in values}
+    state = _fitting(OWN, known, folder / FILE)
     if state.began_s is None and state.step:  # written by 0.1.0, which didn't keep it: about
         state.began_s = max(0.0, state.elapsed_s - state.stepping_s)
     return state
+
+
+def _fitting(kind: TypeAdapter[Values], values: dict[str, Any], path: Path) -> Values:
+    try:
+        return kind.validate_python(values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{path} is damaged at {where}: {first['msg']}.",
+            "Resume from another checkpoint, ptk train --resume RUN@step-000100, or train again.",
+        ) from problem
