@@ -24,6 +24,9 @@ REPEAT = re.compile(r"(?:\.|\\d|\[0-9\])[*+]")
 LONGEST_NAME = 100
 MOST_ATTEMPTS = 10**6
 """Ways of a pattern through a module's name of 100 characters, at most: all names of a model take seconds then."""
+BEGINNING = re.compile(r"gaussian|eva|orthogonal|olora|corda|mica|loftq|pissa(_niter_\d{1,2})?")
+"""Ways in which PEFT begins LoRA's matrices."""
+MOST_ROUNDS = 20
 UNSUPPORTED = ("layer_replication", "megatron_config", "alora_invocation_tokens", "arrow_config")
 """Settings that change what the base is, or import other packages."""
 
@@ -44,6 +47,7 @@ def check_adapter_config(folder: Path) -> None:
     for key in UNSUPPORTED:
         if settings.get(key):
             raise ModelError(f"{file} sets {key}: such an adapter can't be merged.", USE_WHOLE)
+    _check_beginning(file, settings)
     for key in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "target_parameters"):
         value = settings.get(key)
         if isinstance(value, str):
@@ -53,6 +57,16 @@ def check_adapter_config(folder: Path) -> None:
     for key in ("rank_pattern", "alpha_pattern"):
         table = settings.get(key) or {}
         _check_patterns(file, key, table if isinstance(table, Mapping) else [table])
+
+
+def _check_beginning(file: Path, settings: Mapping[str, object]) -> None:
+    """What the matrices began as: some ways take the base apart again, in as many rounds as the file says."""
+    way, loftq = settings.get("init_lora_weights", True), settings.get("loftq_config") or {}
+    rounds = loftq.get("loftq_iter", 1) if isinstance(loftq, Mapping) else None
+    if not (way is None or isinstance(way, bool) or (isinstance(way, str) and BEGINNING.fullmatch(way))):
+        raise ModelError(f"{file} sets init_lora_weights to {_short(way)}: it can't be merged.", USE_WHOLE)
+    if not isinstance(rounds, int) or rounds > MOST_ROUNDS:
+        raise ModelError(f"{file} sets loftq_config to {_short(loftq)}: it can't be merged.", USE_WHOLE)
 
 
 def _check_names(file: Path, key: str, names: object) -> None:

@@ -138,7 +138,12 @@ def test_an_adapter_that_leads_back_to_itself_is_refused(adapter: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"peft_type": "PREFIX_TUNING"}, {"layer_replication": [[0, 1]] * 9}, {"megatron_config": {"a": 1}}]
+    "values",
+    [
+        *({"peft_type": "PREFIX_TUNING"}, {"layer_replication": [[0, 1]] * 9}, {"megatron_config": {"a": 1}}),
+        *({"init_lora_weights": "pissa_niter_1000000000"}, {"init_lora_weights": 5}, {"init_lora_weights": "x"}),
+        *({"loftq_config": {"loftq_iter": 10**9}}, {"loftq_config": [1]}),
+    ],
 )
 def test_an_adapter_of_another_kind_is_refused(adapter: Path, values: dict[str, Any]) -> None:
     configure(adapter, **values)
