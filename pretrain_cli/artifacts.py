@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pretrain_cli.errors import ModelError, UsageError
+from pretrain_cli.small_files import first_word
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -229,7 +230,7 @@ class Artifacts:
         Raises:
             ModelError: nothing has been trained here.
         """
-        name = self.latest.read_text(encoding="utf-8").strip() if self.latest.is_file() else ""
+        name = first_word(self.latest)
         if not name or not self.run(name).path.is_dir():
             begun = self.run_names()
             if not begun:

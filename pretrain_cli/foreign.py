@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pretrain_cli.sealing import WITHIN, is_as_sealed
+from pretrain_cli.small_files import small_bytes
 
 DRAWN = {"Software": "ptk"}
 """The metadata of a picture that ptk drew."""
@@ -84,7 +85,10 @@ def keep_aside(path: Path) -> str:
 
 
 def _is_as_written(path: Path) -> bool:
-    content = path.read_bytes()
+    try:
+        content = small_bytes(path)
+    except OSError:  # too large to be one of ptk's
+        return False
     return DRAWN_BY in content[:WITHIN] if path.suffix == ".png" else is_as_sealed(content) is True
 
 

@@ -26,6 +26,7 @@ from pretrain_cli.errors import ModelError
 from pretrain_cli.foreign import matching
 from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, record_files
 from pretrain_cli.sealing import CHANGED, YOURS, is_as_sealed
+from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import write_sealed_json
 
 VERSION = 1
@@ -135,7 +136,7 @@ def _yours(folder: Path) -> str:
 
 def _read(path: Path) -> dict[str, FileRecord]:
     try:
-        content = path.read_bytes()
+        content = small_bytes(path)
         values: dict[str, Any] = json.loads(content)
         found = {name: _file(entry) for name, entry in values["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:

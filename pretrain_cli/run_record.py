@@ -16,6 +16,7 @@ from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import FileRecord, Record, VersionedRecord, read_versioned
 from pretrain_cli.sealing import YOURS, broken_seal, open_seal, sealed
+from pretrain_cli.small_files import small_text
 from pretrain_cli.storage import parse_toml, write_sealed_json, write_text
 from pretrain_cli.version import __version__
 
@@ -200,7 +201,7 @@ def parse_run_config(run: RunFolder) -> dict[str, Any]:
         ModelError: it isn't there, is damaged, or isn't the one that ptk wrote.
     """
     try:
-        values, changed = parse_toml(run.config.read_text("utf-8")), broken_seal(run.config)
+        values, changed = parse_toml(small_text(run.config)), broken_seal(run.config)
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Restore the file, or use another run.") from error
     if changed:

@@ -25,6 +25,7 @@ from pretrain_cli.foreign import Ours, foreign_entries, remove_ours
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.refusals import writing_to
 from pretrain_cli.sealing import sealed, with_open_seal
+from pretrain_cli.small_files import MOST_BYTES, NONBLOCK, small_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -35,12 +36,13 @@ OURS = "ptk-"
 ABANDONED_S = 3600.0
 """What hasn't changed for this long is written by nobody any more: its process was killed."""
 
-NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
 """Opens no file that a link names: a stranger's folder may hold links to somebody's files."""
 WRITER_WAIT_S = 10.0
 """How long a pipe may have no writer: the shell starts both sides of one at about the same time."""
-MOST_JSON_BYTES = 1_000_000_000
+COUNTED, SPOKEN = ("step", "tokens"), ("prompt", "text")
+"""Keys of metrics.jsonl and samples.jsonl that have whole numbers, and those that have texts."""
+MOST_COUNT = 10**18
 
 
 def read_bounded(path: Path, most_bytes: int) -> str:
@@ -84,10 +86,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``.
 
     Raises:
-        DataError: the file is missing, no file, larger than `MOST_JSON_BYTES`, or isn't a JSON object.
+        DataError: the file is missing, no file, larger than `MOST_BYTES`, or isn't a JSON object.
     """
     try:
-        value = json.loads(read_bounded(path, MOST_JSON_BYTES))
+        value = json.loads(read_bounded(path, MOST_BYTES))
     except UsageError as error:
         raise DataError(error.message, error.hint) from error
     except (OSError, ValueError, RecursionError) as error:
@@ -112,17 +114,37 @@ def parse_toml(text: str) -> dict[str, Any]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl or samples.jsonl; none if there is no file.
 
-    Leaves out a line that isn't one: half-written, as a killed process leaves it, or damaged.
+    Leaves out a line that isn't one: half-written, as a killed process leaves it, or damaged. The same for a line with
+    another kind of value than ptk writes there: what reads them computes with the numbers.
+
+    Raises:
+        DataError: the file is too large to be one.
     """
     lines = []
-    for text in path.read_bytes().splitlines() if path.is_file() else ():
+    try:
+        content = small_bytes(path) if path.is_file() else b""
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}.", "Restore the file, or remove it.") from error
+    for text in io.BytesIO(content):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int):
+        if isinstance(value, dict) and _is_count(value.get("step")) and all(map(_is_figure, value.items())):
             lines.append(value)
     return lines
+
+
+def _is_figure(entry: tuple[str, Any]) -> bool:
+    """Whether a value has a kind that ptk writes under its key."""
+    key, value = entry
+    if key in COUNTED:
+        return _is_count(value)
+    return value is None or isinstance(value, float) or _is_count(value) or (key in SPOKEN and isinstance(value, str))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST_COUNT
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

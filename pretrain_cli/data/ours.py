@@ -14,6 +14,7 @@ from pretrain_cli.foreign import foreign_entries, matching, remove_ours
 from pretrain_cli.manifest import LISTS, MANIFEST, VERSION, Manifest
 from pretrain_cli.records import read_versioned
 from pretrain_cli.sealing import is_as_sealed
+from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import OURS
 from pretrain_cli.tokenizer.copy import COMPANIONS
 from pretrain_cli.tokenizer.load import EXTENSION
@@ -77,7 +78,7 @@ def check_replaceable(artifacts: Artifacts, pieces: Iterable[str]) -> None:
 def clear_staged(folder: Path) -> None:
     """Remove what a prepare left in its staging folder, and leave what it wouldn't have written."""
     ours = matching(STAGED_LISTS)(folder) if folder.is_dir() else set()
-    if (manifest := folder / "manifest.json").is_file() and _looks_like_ours(manifest.read_bytes()):
+    if (manifest := folder / "manifest.json").is_file() and _looks_like_ours(manifest):
         ours.add(manifest.name)
     for name, patterns in (("train", STAGED_ROWS), ("validation", STAGED_ROWS), ("tokenizer", STAGED_TOKENIZER)):
         if (folder / name).is_dir() and not (folder / name).is_symlink():
@@ -143,7 +144,7 @@ def _recorded(artifacts: Artifacts, path: Path) -> set[str] | None:
         files = read_versioned(path, Manifest, VERSION, VERSION, DataError, "").files
     except DataError:
         files = {}
-        if not _looks_like_ours(path.read_bytes()):
+        if not _looks_like_ours(path):
             return None
     if files:
         return {MANIFEST, *files}
@@ -155,8 +156,12 @@ def _recorded(artifacts: Artifacts, path: Path) -> set[str] | None:
     return found
 
 
-def _looks_like_ours(content: bytes) -> bool:
+def _looks_like_ours(path: Path) -> bool:
     """Whether a manifest that can't be read was ptk's: sealed, emptied by a power failure, or of an older version."""
+    try:
+        content = small_bytes(path)
+    except OSError:
+        return False
     if not content.strip() or is_as_sealed(content) is not None:
         return True
     try:
@@ -169,7 +174,7 @@ def _looks_like_ours(content: bytes) -> bool:
 def _rows(folder: Path, *, known: bool) -> set[str]:
     """The files of the rows in ``folder``, if its state.json is ptk's, or a manifest says that they are (``known``)."""
     try:
-        state = json.loads((folder / "state.json").read_bytes())
+        state = json.loads(small_bytes(folder / "state.json"))
         listed = {str(each["filename"]) for each in state["_data_files"]} if state["_fingerprint"] == "ptk" else set()
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         listed = set()

@@ -11,6 +11,7 @@ from pretrain_cli.manifest import LISTS, MANIFEST, read_manifest
 from pretrain_cli.progress import Progress
 from pretrain_cli.records import FileRecord
 from pretrain_cli.remote import RemoteFolder, pull
+from pretrain_cli.small_files import small_bytes
 
 ROW_FILES = ".arrow"
 """Ends the names of the files that hold rows."""
@@ -27,7 +28,7 @@ def bring_record(artifacts: Artifacts, progress: Progress) -> None:
         return
     fresh = artifacts.data / ".manifest.json.there"
     remote.get(MANIFEST, fresh)
-    if artifacts.manifest.is_file() and artifacts.manifest.read_bytes() == fresh.read_bytes():
+    if artifacts.manifest.is_file() and small_bytes(artifacts.manifest) == small_bytes(fresh):
         fresh.unlink()
         return
     fresh.replace(artifacts.manifest)

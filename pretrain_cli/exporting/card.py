@@ -13,6 +13,7 @@ from pretrain_cli.manifest import Manifest, read_manifest
 from pretrain_cli.model.names import NamedModel
 from pretrain_cli.run_record import RunRecord, parse_run_config, read_run_record
 from pretrain_cli.sealing import KEY
+from pretrain_cli.small_files import small_text
 from pretrain_cli.storage import read_lines
 
 CURVE_POINTS = 8
@@ -189,7 +190,7 @@ def _recipe(run: RunFolder) -> str:
     if not run.config.is_file():
         return "# not recorded"
     parse_run_config(run)  # a damaged one isn't published
-    lines = run.config.read_text("utf-8").splitlines()
+    lines = small_text(run.config).splitlines()
     return "\n".join(line for line in lines if not line.startswith(f"# {KEY}: ")).strip()
 
 

@@ -11,6 +11,7 @@ from pretrain_cli.run_files import foreign_files, is_run, remove_run_files
 from pretrain_cli.runs.ranking import by_data, rank
 from pretrain_cli.runs.results import RunSummary
 from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
+from pretrain_cli.small_files import first_word
 from pretrain_cli.storage import write_text
 
 SHOWN = 5
@@ -106,7 +107,7 @@ def _kept(run: RunFolder) -> list[str]:
 
 
 def _let_latest_name_another(artifacts: Artifacts, removed: list[str]) -> None:
-    latest = artifacts.latest.read_text("utf-8").strip() if artifacts.latest.is_file() else ""
+    latest = first_word(artifacts.latest)
     if latest not in removed:
         return
     left = [name for name in artifacts.run_names() if name not in removed and artifacts.run(name).model.is_dir()]

@@ -46,7 +46,8 @@ def summarize_run(run: RunFolder) -> RunSummary:
     """A run's line in a list; a damaged one is named, and gives the status "unknown"."""
     read, unreadable = _tried(lambda: read_run_record(run))
     report, unreadable_report = _tried(lambda: read_report(run.evaluation))
-    record, lines = read or RunRecord(), read_lines(run.metrics)
+    found, unreadable_lines = _tried(lambda: read_lines(run.metrics))
+    record, lines = read or RunRecord(), found or []
     last = lines[-1] if lines else {}
     status = _status(run, record)
     outcome = judge(record, lines)
@@ -69,7 +70,7 @@ def summarize_run(run: RunFolder) -> RunSummary:
         wandb=wandb.url or wandb.folder,
         outcome=outcome.told if status == "finished" else "",
         data=record.data_fingerprint,
-        damage=unreadable or unreadable_report or _metrics_damage(run, record),
+        damage=unreadable or unreadable_report or unreadable_lines or _metrics_damage(run, record),
     )
 
 

@@ -16,6 +16,7 @@ from pretrain_cli.records import FileRecord, damaged_files
 from pretrain_cli.run_record import parse_run_config, read_run_record
 from pretrain_cli.runs.summary import is_training
 from pretrain_cli.sealing import CHANGED, is_as_sealed
+from pretrain_cli.small_files import small_bytes
 
 MISSING = "is missing"
 NO_HASH = "has no hash on record"
@@ -119,7 +120,7 @@ class _Check:
         """The file that names the latest run."""
         if not artifacts.latest.is_file():
             return
-        content = artifacts.latest.read_bytes()
+        content = small_bytes(artifacts.latest)
         if content not in {f"{folder.name}\n".encode() for folder in _all_runs(artifacts)}:
             self.differs.append(Finding(artifacts.latest, "names no run"))
         else:
@@ -144,14 +145,14 @@ class _Check:
             self.folder(run.checkpoint(step), run.checkpoint(step) / CHECKPOINT_RECORD)
         if finished and not run.model.is_dir():
             self.differs.append(Finding(run.model, MISSING))
-        lost = known and is_as_sealed(run.record.read_bytes()) is not None
+        lost = known and is_as_sealed(small_bytes(run.record)) is not None
         for folder in (run.model, run.adapter):
             if folder.is_dir():
                 self.folder(folder, folder / MODEL_RECORD, lost=lost)
         self.evaluation(run.evaluation)
 
     def _config(self, run: RunFolder) -> None:
-        lost = is_as_sealed(run.record.read_bytes()) is not None if run.record.is_file() else False
+        lost = is_as_sealed(small_bytes(run.record)) is not None if run.record.is_file() else False
         if not run.config.is_file():
             self.differs.append(Finding(run.config, MISSING))
         elif self.sealed(run.config, lost=lost):
@@ -168,7 +169,7 @@ class _Check:
                     read_report(folder, report.name)
                 except PtkError as error:
                     self._add(report, error.message)
-            lost, page = is_as_sealed(report.read_bytes()) is not None, report.with_suffix(".html")
+            lost, page = is_as_sealed(small_bytes(report)) is not None, report.with_suffix(".html")
             if not page.is_file():
                 self.differs.append(Finding(page, MISSING))
             else:
@@ -196,7 +197,7 @@ class _Check:
             self.differs.append(Finding(file, "is no longer a file"))
             return False
         try:
-            state = is_as_sealed(file.read_bytes())
+            state = is_as_sealed(small_bytes(file))
         except OSError as error:
             self.differs.append(Finding(file, f"can't be read: {error.strerror}"))
             return False

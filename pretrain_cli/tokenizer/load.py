@@ -13,6 +13,7 @@ import xxhash
 from tokenizers import Tokenizer
 
 from pretrain_cli.errors import DataError, first_line, panics_told
+from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import read_json
 from pretrain_cli.tokenizer.bounds import check_bounds
 
@@ -91,7 +92,7 @@ def read_tokenizer(folder: Path) -> TokenizerInfo:
         eos_id=eos_id,
         pad_id=pad_id,
         adds_bos=adds_bos,
-        fingerprint=xxhash.xxh3_128_hexdigest(file.read_bytes() + repr((bos_id, eos_id, adds_bos)).encode()),
+        fingerprint=xxhash.xxh3_128_hexdigest(small_bytes(file) + repr((bos_id, eos_id, adds_bos)).encode()),
         max_length=int(limit) if isinstance(limit, (int, float)) and 0 < limit < NO_LIMIT else None,
         grown_from=_grown_from(folder / EXTENSION),
     )
@@ -138,7 +139,7 @@ def shared_tokenizer(file: Path) -> Tokenizer:
         DataError: it isn't one.
     """
     with _reading(file):
-        return _parse(file.read_bytes())
+        return _parse(small_bytes(file))
 
 
 @functools.lru_cache(maxsize=1)  # a vocabulary of 32,000 takes 0.12 s, and is copied, then described

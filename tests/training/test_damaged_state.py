@@ -1,4 +1,4 @@
-"""What a run's own small files say is data that anybody may have edited: other values end in an error that names them."""
+"""What a run's small files say is data that anybody may have edited: other values end in an error that names them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from pretrain_cli.data.reading.documents import UNREADABLE_HINT, UNREADABLE_MEMBER, Record, Rejected
 from pretrain_cli.data.reading.input_files import InputFile, Span, decompress, kind_of, open_bytes, read_at_most
@@ -161,7 +161,7 @@ def _tar_members(stream: IO[bytes], file: InputFile, members: _Members) -> Itera
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", metered), mode="r|") as archive:
             for entry in archive:
-                archive.members.clear()  # it would keep every header
+                cast(Any, archive).members.clear()  # it would keep every header
                 metered.end = archive.offset
                 if entry.isfile():
                     yield entry.name, entry.size, functools.partial(_tar_content, archive, entry)

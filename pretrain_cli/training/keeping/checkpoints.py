@@ -21,6 +21,7 @@ from pretrain_cli.errors import ModelError
 from pretrain_cli.foreign import foreign_entries, remove_ours
 from pretrain_cli.published import checkpoint_files, unchanged_files
 from pretrain_cli.sealing import CHANGED, is_as_sealed
+from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import OURS, clear_replaced, file_hash, publish_folder, sync_folder, umask, write_sealed_json
 
 STAGING = ".staging-"
@@ -126,7 +127,7 @@ def clear_staging(run: RunFolder) -> None:
 def fault(folder: Path) -> str:
     """Why the checkpoint can't be used; empty if every file is there with the bytes that were written."""
     try:
-        content = (folder / CHECKPOINT_RECORD).read_bytes()
+        content = small_bytes(folder / CHECKPOINT_RECORD)
         manifest = json.loads(content)
         files = {name: (size, digest) for name, (size, digest) in manifest["files"].items()}
     except FileNotFoundError:
@@ -228,14 +229,14 @@ def remove_all(run: RunFolder) -> None:
 
 def _has_model_only(folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / CHECKPOINT_RECORD).read_text("utf-8")).get("model_only"))
+        return bool(json.loads(small_bytes(folder / CHECKPOINT_RECORD)).get("model_only"))
     except (OSError, ValueError, AttributeError, RecursionError):  # damaged: as old as any
         return False
 
 
 def keep_model_only(folder: Path) -> None:
     """Take from a checkpoint what only a resume needs."""
-    content = (folder / CHECKPOINT_RECORD).read_bytes()
+    content = small_bytes(folder / CHECKPOINT_RECORD)
     manifest = json.loads(content)
     if is_as_sealed(content) is False:  # sealed anew, it would look whole
         return
