@@ -66,7 +66,7 @@ def _figures(figures: PreparedFigures) -> list[tuple[str, str]]:
             (
                 f"from {name}",
                 f"for training {count_of(source.documents, 'document')}, {byte_size(source.bytes)}, "
-                f"{count_of(source.tokens, 'token')}; held out of {held_out}, {byte_size(source.validation_bytes)}",
+                f"{count_of(source.tokens, 'token')}; held out {held_out}, {byte_size(source.validation_bytes)}",
             )
         )
     facts.append(("left out", _reasons(figures.dropped)))
@@ -84,7 +84,7 @@ def _split(split: SplitRecord) -> str:
 
 
 def _reasons(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{count(many)} {reason}" for reason, many in reasons.items()) or "nothing"
+    return ", ".join(f"{count(many)} {reason.replace('_', ' ')}" for reason, many in reasons.items()) or "nothing"
 
 
 def _show(session: Session, view: RowView, tokens: bool) -> None:

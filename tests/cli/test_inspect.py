@@ -70,6 +70,8 @@ def test_each_piece_is_told_with_its_file(
     assert len(pieces) == 7 and all(word[piece["file"]] in piece["text"] for piece in pieces)
     assert run(["inspect"]) == 0
     assert "document 1 of b.jsonl, from its start" in capsys.readouterr().out
+    assert run(["inspect", "--stats"]) == 0
+    assert "1 not json" in capsys.readouterr().out
 
 
 def test_the_statistics_tell_all_there_is_in_80_columns(
