@@ -124,12 +124,18 @@ def read_manifest(artifacts: Artifacts) -> Manifest:
     return read_versioned(artifacts.manifest, Manifest, VERSION, VERSION, DataError, hint)
 
 
-def damages(artifacts: Artifacts, manifest: Manifest, *, read: bool) -> list[str]:
+def damages(artifacts: Artifacts, manifest: Manifest, *, read: bool, lists: bool = False) -> list[str]:
     """What differs from the published rows and tokenizer: sizes, and with ``read`` every byte.
 
     Of a folder in object storage, only what was copied here: a command copies no rows that it doesn't read.
+
+    Args:
+        artifacts: the folder.
+        manifest: what it says of the files.
+        read: compare hashes, not sizes alone.
+        lists: the lists of inputs and of what was left out, too: no training needs them.
     """
-    files = {name: record for name, record in manifest.files.items() if name not in LISTS}
+    files = {name: record for name, record in manifest.files.items() if lists or name not in LISTS}
     if artifacts.remote:
         files = {name: record for name, record in files.items() if (artifacts.root / name).exists()}
     return damaged_files(artifacts.root, files, read=read)

@@ -66,13 +66,14 @@ def matching_output(artifacts: Artifacts, request: Request, inputs: Inputs, prog
     before = _as_recorded_now(previous.request)
     if set(previous.rejected) <= HARMLESS_REASONS:  # nothing bad was met, which is the same whatever is done about it
         before["on_error"] = request["on_error"]
-    if before == request and _is_complete(artifacts, previous):
+    wrong = _what_is_wrong(artifacts, previous) if before == request else ""
+    if before == request and not wrong:
         progress.note("The prepared data matches: nothing to do.")
         return previous
     changes = differences(before, request)
     if before.get("inputs") != request["inputs"]:
         changes += input_changes(artifacts, inputs)
-    progress.note(f"Preparing again: {'; '.join(changes) or 'the last output is incomplete'}.")
+    progress.note(f"Preparing again: {'; '.join(changes) or wrong}.")
     return None
 
 
@@ -86,16 +87,19 @@ def _as_recorded_now(request: Mapping[str, JsonValue]) -> Request:
     }
 
 
-def _is_complete(artifacts: Artifacts, manifest: Manifest) -> bool:
+def _what_is_wrong(artifacts: Artifacts, manifest: Manifest) -> str:
+    """What is missing of the published output or differs from its record; empty if it is whole."""
     splits = ((artifacts.train_rows, manifest.train), (artifacts.validation_rows, manifest.validation))
-    if damages(artifacts, manifest, read=True):
-        return False
+    if found := damages(artifacts, manifest, read=True, lists=True):
+        return found[0]
     try:
-        if any(len(open_rows(folder)) != split.rows for folder, split in splits):
-            return False
-        return read_tokenizer(artifacts.tokenizer).fingerprint == manifest.tokenizer.fingerprint
+        if all(len(open_rows(folder)) == split.rows for folder, split in splits) and (
+            read_tokenizer(artifacts.tokenizer).fingerprint == manifest.tokenizer.fingerprint
+        ):
+            return ""
     except Exception:  # whatever is wrong with it, it is made again
-        return False
+        return "the last output can't be read"
+    return "the last output is incomplete"
 
 
 def differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[str]:

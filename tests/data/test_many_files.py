@@ -133,8 +133,14 @@ def test_the_manifest_stays_small_and_the_list_has_every_file(preparing: Prepari
     first = manifest.inputs[0]
     assert (listed[0]["path"], listed[0]["size"], listed[0]["hash"].hex()) == (first.path, first.size, first.hash)
     assert preparing(folder)[0].reused
-    artifacts.input_list.unlink()
-    assert preparing(folder)[0].reused, "without the list the files are hashed again"
+    whole = artifacts.input_list.read_bytes()
+    for damage in (whole[: len(whole) // 2], None):
+        artifacts.input_list.unlink()
+        if damage is not None:
+            artifacts.input_list.write_bytes(damage)
+        assert not preparing(folder)[0].reused, "what is damaged or missing is made again"
+        assert artifacts.input_list.read_bytes() == whole
+    assert preparing(folder)[0].reused
 
 
 def test_files_that_are_as_they_were_are_not_read_again(
