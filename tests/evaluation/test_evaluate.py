@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -14,9 +15,12 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
 from pretrain_cli.errors import DataError, ModelError
+from pretrain_cli.evaluation.bootstrap import interval, units
+from pretrain_cli.evaluation.metrics import bits_per_byte
 from pretrain_cli.evaluation.models import open_model
 from pretrain_cli.evaluation.run import evaluate, weights_at_hand
 from pretrain_cli.evaluation.scoring import score_text
+from pretrain_cli.evaluation.sums import Sums
 from pretrain_cli.evaluation.text_documents import Text, TextDocument
 from pretrain_cli.model.names import find_model
 from pretrain_cli.progress import Progress
@@ -241,3 +245,17 @@ def test_models_that_are_compared_see_as_much_of_the_text(tmp_path: Path, model:
     result = evaluate(Config(evaluate=EvaluateConfig(on=(str(text),), samples=0)), Artifacts(tmp_path))
     assert [scored.settings["context"] for scored in result.models] == [32, 32]
     assert result.comparison[0].difference == 0
+
+
+def test_an_interval_holds_the_document_that_has_most_of_the_text() -> None:
+    """Of thirty documents, drawn whole, a third of the draws would leave out the one that the figure is about."""
+
+    def blocks(count: int, bits: float) -> Sums:
+        return np.tile([1024 * bits * math.log(2), 256, 0, 0, 1024.0], (count, 1))
+
+    documents = [blocks(200, 2.0), *(blocks(1, 0.2) for _ in range(29))]
+    pieces = units(documents)
+    assert len(pieces) == 229
+    found = interval(bits_per_byte, pieces)
+    assert 1.6 < found.low < found.high < 1.9
+    assert len(units(documents[1:])) == 29, "documents of one size are drawn whole"
