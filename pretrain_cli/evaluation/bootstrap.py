@@ -42,8 +42,8 @@ class Difference:
 def units(documents: list[Sums]) -> Sums:
     """The pieces to draw from, float64[n, 5]: documents, or their blocks where there are few or a few have most text.
 
-    Neighboring blocks of a document are alike, so an interval over blocks is slightly too narrow. But a draw without the
-    document that has most of the text says nothing of that text: one with over a twentieth of the bytes is in blocks.
+    Neighboring blocks of a document are alike, so an interval over blocks is slightly too narrow. But a draw without
+    the document that has most of the text says nothing of that text: one with over a twentieth of the bytes is cut.
     """
     if len(documents) < ENOUGH_DOCUMENTS:
         return np.concatenate(documents)
