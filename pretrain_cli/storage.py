@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import platformdirs
 import xxhash
 
-from pretrain_cli.errors import DataError, UsageError
+from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.foreign import Ours, foreign_entries, remove_ours
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.refusals import writing_to
@@ -392,6 +392,33 @@ class HashedFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file of a model or run, which may be a stranger's, to where others may get it; see `check_link`."""
+    check_link(source)
+    shutil.copyfile(source, target)
+
+
+def check_link(path: Path) -> None:
+    """Check that a file of a model isn't a link to something else, such as a key or this process's environment.
+
+    Links to a file of the same name stay, as in a folder made of another one's files; to other weights; and into the
+    Hub's cache, which names files by their hashes.
+
+    Raises:
+        ModelError: it is.
+    """
+    if not path.is_symlink():
+        return
+    target = path.resolve()
+    weights = path.suffix == target.suffix == ".safetensors"
+    cached = target.parent.name == "blobs" and path.absolute().parent.parent.name == "snapshots"
+    if target.name != path.name and not weights and not cached:
+        raise ModelError(
+            f"{path} is a link to another kind of file, {target}, which isn't copied.",
+            "Put the file itself there, if it belongs to the model.",
+        )
 
 
 def sync_folder(path: Path) -> None:

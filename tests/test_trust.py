@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import multiprocessing
+import os
 import pickle
 import re
 import shutil
@@ -23,10 +24,13 @@ from pretrain_cli.config.load import changed, load_config, to_toml
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.prepare import _work_folder
 from pretrain_cli.errors import ModelError
+from pretrain_cli.exporting.blend import blend
+from pretrain_cli.exporting.run import export
 from pretrain_cli.locking import lock
 from pretrain_cli.processes import safe_path
 from pretrain_cli.run_record import write_run_config
 from pretrain_cli.storage import open_own, write_sealed_json
+from pretrain_cli.tokenizer.copy import COMPANIONS, copy_tokenizer
 from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.resume import merge, read_config
 from pretrain_cli.training.run import train
@@ -397,3 +401,36 @@ def test_no_library_imports_kernels_of_the_hub(tmp_path: Path) -> None:
     assert done.stdout == "False\n" and "import of kernels halted" in done.stderr
     done = subprocess.run([sys.executable, "-c", lines[-1]], env=environment, capture_output=True, text=True)
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", "tokenizer_config.json"])
+def test_a_link_in_a_model_passes_on_no_file_of_mine(tmp_path: Path, name: str) -> None:
+    """As a clone may bring one to a key, or to the variables of this process, with all tokens in them."""
+    model, artifacts = make_model(tmp_path / "model"), Artifacts(tmp_path / "artifacts")
+    secret = tmp_path / "id_rsa"
+    secret.write_text("{}")
+    (model / name).unlink(missing_ok=True)
+    (model / name).symlink_to(secret)
+    with pytest.raises(ModelError, match="is a link to another kind of file"):
+        export(artifacts, run=str(model))
+    with pytest.raises(ModelError, match="is a link to another kind of file"):
+        blend(artifacts, first=str(model), second=str(model))
+    if name in COMPANIONS:
+        with pytest.raises(ModelError, match="is a link to another kind of file"):
+            copy_tokenizer(model, tmp_path / "tokenizer")
+    assert not any(path.read_bytes() == b"{}" for path in artifacts.root.rglob("*") if path.is_file())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_model_made_of_links_to_another_one_is_exported(tmp_path: Path) -> None:
+    model, artifacts = make_model(tmp_path / "model"), Artifacts(tmp_path / "artifacts")
+    blobs, cached, links = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "abc", tmp_path / "links"
+    for folder in (blobs, cached, links):
+        folder.mkdir(parents=True)
+    for number, file in enumerate(sorted(model.iterdir())):
+        shutil.copyfile(file, blobs / str(number))
+        (cached / file.name).symlink_to(blobs / str(number))
+        (links / file.name).symlink_to(file)
+    for folder in (cached, links):
+        assert export(artifacts, run=str(folder)).path.is_dir()

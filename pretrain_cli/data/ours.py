@@ -15,7 +15,7 @@ from pretrain_cli.manifest import LISTS, MANIFEST, VERSION, Manifest
 from pretrain_cli.records import read_versioned
 from pretrain_cli.sealing import is_as_sealed
 from pretrain_cli.small_files import small_bytes
-from pretrain_cli.storage import OURS
+from pretrain_cli.storage import OURS, copy_file
 from pretrain_cli.tokenizer.copy import COMPANIONS
 from pretrain_cli.tokenizer.load import EXTENSION
 
@@ -50,7 +50,7 @@ def copy_prepared(artifacts: Artifacts, folder: Path) -> None:
     folder.mkdir()
     for name in sorted(ours_in("tokenizer", published_names(artifacts), artifacts.tokenizer)):
         if (artifacts.tokenizer / name).is_file():
-            shutil.copyfile(artifacts.tokenizer / name, folder / name)
+            copy_file(artifacts.tokenizer / name, folder / name)
 
 
 def check_replaceable(artifacts: Artifacts, pieces: Iterable[str]) -> None:

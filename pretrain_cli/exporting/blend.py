@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import check_published
 from pretrain_cli.refusals import writing_to
-from pretrain_cli.storage import temporary_folder, write_text
+from pretrain_cli.storage import copy_file, temporary_folder, write_text
 from pretrain_cli.tokenizer.chat import TEMPLATE, read_chat_template
 from pretrain_cli.tokenizer.copy import tokenizer_files
 from pretrain_cli.tokenizer.load import EXTENSION
@@ -136,9 +135,9 @@ def _downloaded(name: str) -> Path:
 def _copy_tokenizer(part: Part, parts: Sequence[Part], folder: Path) -> None:
     """Copy the files of the part's tokenizer into ``folder``; where it has no chat template, another part's."""
     for file in tokenizer_files(part.tokenizer):
-        shutil.copyfile(file, folder / file.name)
+        copy_file(file, folder / file.name)
     if (part.tokenizer / EXTENSION).is_file():
-        shutil.copyfile(part.tokenizer / EXTENSION, folder / EXTENSION)
+        copy_file(part.tokenizer / EXTENSION, folder / EXTENSION)
     templates = (read_chat_template(each.tokenizer) for each in (part, *parts))
     found = next((template for template in templates if template is not None), None)
     if found is not None:

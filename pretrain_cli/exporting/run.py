@@ -23,7 +23,7 @@ from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import check_published
 from pretrain_cli.records import damaged_files
 from pretrain_cli.run_record import read_run_record
-from pretrain_cli.storage import read_json, temporary_folder, write_text
+from pretrain_cli.storage import check_link, copy_file, read_json, temporary_folder, write_text
 from pretrain_cli.tokenizer.chat import read_chat_template
 from pretrain_cli.tokenizer.copy import COMPANIONS
 
@@ -133,7 +133,7 @@ def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load:
             progress.warn(f"{error.message} The model card names no inputs.")
     write_text(whole / "README.md", model_card(named, artifacts, how_to_load))
     if named.run.curves.is_file():
-        shutil.copyfile(named.run.curves, whole / "curves.png")
+        copy_file(named.run.curves, whole / "curves.png")
 
 
 def _rows_from_scratch(named: NamedModel) -> int | None:
@@ -177,6 +177,7 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
     if weights and (source / "config.json").is_file():
         for file in [*weights, source / "config.json", source / "generation_config.json"]:
             if file.is_file():
+                check_link(file)
                 (whole / file.name).symlink_to(file.resolve())
     else:  # an older format, or a model in the Hub's cache; this says what is missing
         from pretrain_cli.model.load import load_model
@@ -184,7 +185,7 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
         load_model(location).save_pretrained(whole)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, whole / name)
+            copy_file(tokenizer / name, whole / name)
     return whole
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pretrain_cli.errors import ModelError
 from pretrain_cli.formatting import exact
 from pretrain_cli.model.files import check_finite, check_weight_files, read_model_json, weight_shapes
-from pretrain_cli.storage import read_json, write_json
+from pretrain_cli.storage import copy_file, read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +120,7 @@ def blend_folders(parts: Sequence[Part], widest: Part, target: Path) -> Blended:
         write_json(target / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
     for name in ("config.json", "generation_config.json"):
         if (widest.folder / name).is_file():
-            (target / name).write_bytes((widest.folder / name).read_bytes())
+            copy_file(widest.folder / name, target / name)
     return Blended(len(index), parameters, total)
 
 

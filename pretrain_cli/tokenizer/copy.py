@@ -11,7 +11,7 @@ from pretrain_cli.artifacts import TOKENIZER_FILES
 from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError, first_line
 from pretrain_cli.refusals import check_decodable
-from pretrain_cli.storage import user_path, write_json
+from pretrain_cli.storage import copy_file, user_path, write_json
 from pretrain_cli.tokenizer.gguf_files import drop_made_up, kept_files, write_tokenizer_files
 from pretrain_cli.tokenizer.load import BOS_NAMES, EOS_NAMES, PAD_NAMES, shared_tokenizer
 from pretrain_cli.tokenizer.sentencepiece_model import NAMES, check_ids, need_sentencepiece, sentencepiece_file
@@ -52,7 +52,7 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
     shutil.copyfile(file, folder / "tokenizer.json")
     for name in COMPANIONS:
         if (file.parent / name).is_file():
-            shutil.copyfile(file.parent / name, folder / name)
+            copy_file(file.parent / name, folder / name)
     if not (folder / "tokenizer_config.json").is_file():
         _write_settings(folder, tokenizer)
 
@@ -73,7 +73,7 @@ def copy_tokenizer_files(source: Path, folder: Path) -> None:
     """
     for name in TOKENIZER_FILES:
         if (source / name).is_file() and not (folder / name).exists():
-            shutil.copyfile(source / name, folder / name)
+            copy_file(source / name, folder / name)
 
 
 def _write_settings(folder: Path, tokenizer: Tokenizer) -> None:
