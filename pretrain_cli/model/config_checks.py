@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,13 @@ WITHIN_ROWS = (
 LLAMA_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 KERNELS = tuple(f"{mark}{kind}_implementation" for mark in ("", "_") for kind in ("attn", "experts"))
 """Settings that may be the address of a kernel."""
+LISTED = re.compile(r"num_labels$|layers?$|depth$|blocks?$|experts$|(block|expert)_count$")
+"""Settings that transformers makes a list of, an entry each."""
+INNER = re.compile(r"intermediate_size$|n_inner$|ffn_hidden_size$|ffn_dim$|d_ff$")
+"""Widths within a layer. transformers makes a weight of that size where the files have none."""
+LEAST_MOST_INNER = 1 << 17
+"""A config may name a width that no layer has, as of models whose layers are all made of experts."""
+MOST_LISTED = 100_000
 MOST_PACKED = 16
 """Values that a rounded weight holds in one number: 2 bits each, of 32."""
 Shape = tuple[int, ...]
@@ -34,7 +42,7 @@ def check_config_fits(config: Mapping[str, Any], shapes: Mapping[str, Shape], na
     Raises:
         ModelError: a size isn't one, or isn't that of the weights; or it asks for code from the Hub.
     """
-    check_kernels(config, name)
+    check_settings(config, name)
     own = config.get("text_config")
     sizes = own if isinstance(own, dict) else config
     widest = max((size for shape in shapes.values() for size in shape), default=0)
@@ -52,6 +60,10 @@ def check_config_fits(config: Mapping[str, Any], shapes: Mapping[str, Shape], na
         if _is_count(sizes.get(key)) and sizes[key] > most:
             told = f"{key} is {exact(sizes[key])}, but no weight has more than {exact(widest)} rows or columns"
             raise ModelError(f"config.json in {name} doesn't fit the weights: {told}.", hint)
+    for key, size in sizes.items():
+        if INNER.search(key) and _is_count(size) and size > max(most, LEAST_MOST_INNER):
+            told = f"{key} is {exact(size)}, but no weight has more than {exact(widest)} rows or columns"
+            raise ModelError(f"config.json in {name} doesn't fit the weights: {told}.", hint)
     for key in ("num_hidden_layers", "n_layer"):
         if key in sizes and sizes[key] > len(shapes):
             told = f"{key} is {exact(sizes[key])}, but there are {exact(len(shapes))} weights"
@@ -63,13 +75,19 @@ def check_config_fits(config: Mapping[str, Any], shapes: Mapping[str, Shape], na
                 raise ModelError(f"config.json in {name} doesn't fit the weights: {told}.", hint)
 
 
-def check_kernels(config: Mapping[str, Any], name: str) -> None:
-    """Check that ``config``, or one in it, doesn't name a kernel of the Hub: transformers would download and run it.
+def check_settings(config: Mapping[str, Any], name: str) -> None:
+    """Check what transformers would act on as it reads ``config``, or one in it: before a weight is looked at.
+
+    It would download and run a kernel of the Hub, and make a list as long as there are labels or layers.
 
     Raises:
-        ModelError: it does.
+        ModelError: it names such a kernel, or more labels or layers than any model has.
     """
     for key, value in config.items():
+        if LISTED.search(key) and isinstance(value, int | float) and value > MOST_LISTED:
+            raise ModelError(
+                f"config.json in {name} describes no model: {key} is {exact(value)}.", "Restore the file, or remove it."
+            )
         named = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, dict) else []
         if key in KERNELS and (kernel := next((each for each in named if "/" in str(each)), None)):
             raise ModelError(
@@ -77,7 +95,7 @@ def check_kernels(config: Mapping[str, Any], name: str) -> None:
                 f'Remove "{key}" from it: transformers then takes its own.',
             )
         if isinstance(value, dict):
-            check_kernels(value, name)
+            check_settings(value, name)
 
 
 def _llama_shapes(config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Iterator[tuple[str, tuple[object, ...]]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pretrain_cli.errors import ModelError, first_line
 from pretrain_cli.formatting import count_of
+from pretrain_cli.model.config_checks import check_settings
 from pretrain_cli.model.gguf_writing import in_own_order, transformers_name
 from pretrain_cli.model.llama_cpp import FAMILIES
 from pretrain_cli.storage import write_json, write_text
@@ -36,7 +37,11 @@ def write_own_model(file: Path, kept: dict[str, str], folder: Path) -> bool:
     Raises:
         ModelError: the file is damaged.
     """
-    config = json.loads(kept.get("config.json", "{}"))
+    try:
+        config = json.loads(kept.get("config.json", "{}"))
+        check_settings(config, str(file))
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ModelError(f"{file} can't be read as GGUF: {first_line(error)}.", OTHERWISE) from error
     if config.get("model_type") not in FAMILIES:
         return False
     import gguf

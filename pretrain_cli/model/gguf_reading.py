@@ -12,6 +12,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError, first_line
+from pretrain_cli.model.config_checks import LISTED, check_settings
 from pretrain_cli.model.gguf_own import OTHERWISE, check_whole, write_own_model
 from pretrain_cli.model.kept import is_kept, keep
 from pretrain_cli.optional import to_install
@@ -55,15 +56,19 @@ def gguf_config(file: Path) -> Any:
     from transformers import AutoConfig
 
     kept = kept_files(file)
-    if "config.json" in kept:
-        values = json.loads(kept["config.json"])
-        return AutoConfig.for_model(values.pop("model_type"), **values)
     try:
         from gguf import GGUFReader
 
-        config = AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
+        if "config.json" in kept:
+            values = json.loads(kept["config.json"])
+            check_settings(values, str(file))
+            return AutoConfig.for_model(values.pop("model_type"), **values)
         fields = GGUFReader(file).fields
+        check_settings({name: fields[name].contents() for name in fields if LISTED.search(name)}, str(file))
+        config = AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
         width = fields.get(f"{fields['general.architecture'].contents()}.attention.key_length")
+    except ModelError:
+        raise
     except Exception as error:  # a damaged file makes transformers raise nearly anything
         raise ModelError(f"{file} can't be read as GGUF: {first_line(error)}.", OTHERWISE) from error
     if width is not None and getattr(config, "head_dim", None) is not None:

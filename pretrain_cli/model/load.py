@@ -13,7 +13,7 @@ from transformers.distributed import DistributedConfig
 
 from pretrain_cli.errors import ModelError, first_line
 from pretrain_cli.formatting import count_of
-from pretrain_cli.model.config_checks import check_kernels
+from pretrain_cli.model.config_checks import check_settings
 from pretrain_cli.model.files import USE_ANOTHER, check_finite, check_vocabulary, check_weight_files
 from pretrain_cli.model.pickles import files_of, foreign, pickle_notes_ignored
 from pretrain_cli.published import check_published
@@ -112,7 +112,7 @@ def read_model_config(location: str, trust_remote_code: bool = False) -> PreTrai
         ModelError: there is none, or it needs its own code, or code from the Hub.
     """
     try:
-        check_kernels(PreTrainedConfig.get_config_dict(location)[0], location)
+        check_settings(PreTrainedConfig.get_config_dict(location)[0], location)
         return AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
     except ModelError:
         raise

@@ -115,3 +115,15 @@ def test_code_that_a_file_names_is_left_out(tmp_path: Path) -> None:
     _, file = exported(tmp_path, "llama", auto_map={"AutoModelForCausalLM": "evil.Model"})
     again = convert_gguf(file, Artifacts(tmp_path / "to"))
     assert "auto_map" not in read_json(again / "config.json")
+
+
+@pytest.mark.parametrize("count", [10**9])
+def test_a_gguf_file_of_a_billion_layers_is_refused_before_a_list_is_made_of_them(tmp_path: Path, count: int) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    writer.add_block_count(count)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match="describes no model"):
+        gguf_config(tmp_path / "a.gguf")

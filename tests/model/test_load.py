@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model import devices
-from pretrain_cli.model.load import load_model
+from pretrain_cli.model.load import load_model, read_model_config
 from tests.support.tiny import make_model
 
 
@@ -94,3 +95,22 @@ def test_a_busy_machine_gets_fewer_threads(monkeypatch) -> None:
     assert devices.choose_threads("auto", busy_cores=0.05).value == 2
     assert devices.choose_threads("auto", busy_cores=0.9).value == 1
     assert devices.choose_threads(3).value == 3
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"num_labels": 10**9}, {"num_hidden_layers": 10**9}, {"n_routed_experts": 10**9}, {"num_labels": 1e999}),
+        *({"model_type": "gpt2", "n_inner": 10**9}, {"intermediate_size": 10**9}),
+        *({"text_config": {"num_labels": 10**9}}, {"vision_config": {"depth": 10**9}}),
+    ],
+)
+def test_no_list_is_made_as_long_as_a_config_says(folder: Path, values: dict[str, object]) -> None:
+    """transformers makes one of an entry per label, layer or expert while it reads the config."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | values), "utf-8")
+    for opening in (
+        (load_model,) if values.keys() & {"n_inner", "intermediate_size"} else (read_model_config, load_model)
+    ):
+        with pytest.raises(ModelError, match=r"describes no model|doesn't fit"):
+            opening(str(folder))
