@@ -34,15 +34,19 @@ class Messages:
         self._progress.note(text)
 
     def add(self, counts: Sequence[ShardCounts]) -> None:
-        """Tell what was found out about single files: what is lost as warnings, the first of the rest as notes."""
-        losses = [*dict.fromkeys(loss for each in counts for loss in each.losses)]
-        for loss in losses[:NOTES_SHOWN]:
-            self.warn(loss)
-        if len(losses) > NOTES_SHOWN:
-            self.warn(f"… and {count(len(losses) - NOTES_SHOWN)} more like these: all are in {self._rejected}.")
-        self.notes = [*dict.fromkeys(note for each in counts for note in each.notes)]
-        for note in self.notes[:NOTES_SHOWN]:
+        """Tell what was found out about single files: losses and doubts as warnings, the rest as notes, some of each."""
+        doubts = [*dict.fromkeys(doubt for each in counts for doubt in each.doubts)]
+        notes = [*dict.fromkeys(note for each in counts for note in each.notes)]
+        self._warn_of_some([*dict.fromkeys(loss for each in counts for loss in each.losses)], self._rejected)
+        self._warn_of_some(doubts, self._manifest)
+        self.notes = [*doubts[NOTES_SHOWN:], *notes]
+        for note in notes[:NOTES_SHOWN]:
             self._progress.note(note)
-        if len(self.notes) > NOTES_SHOWN:
-            more = count(len(self.notes) - NOTES_SHOWN)
-            self._progress.note(f"… and {more} more like these: all are in {self._manifest}.")
+        if len(notes) > NOTES_SHOWN:
+            self._progress.note(f"… and {count(len(notes) - NOTES_SHOWN)} more like these: all are in {self._manifest}.")
+
+    def _warn_of_some(self, warnings: Sequence[str], listed: Path) -> None:
+        for warning in warnings[:NOTES_SHOWN]:
+            self.warn(warning)
+        if len(warnings) > NOTES_SHOWN:
+            self.warn(f"… and {count(len(warnings) - NOTES_SHOWN)} more like these: all are in {listed}.")

@@ -63,27 +63,33 @@ def read_validation(artifacts: Artifacts, manifest: Manifest) -> Iterator[TextDo
             yield TextDocument.whole(f"{f'{file}, ' if file else ''}document {stored.index}", text, source)
 
 
-def read_files(files: Sequence[InputFile], data: DataConfig, lost: list[str] | None = None) -> Iterator[TextDocument]:
+def read_files(
+    files: Sequence[InputFile], data: DataConfig, lost: list[str] | None = None, doubts: list[str] | None = None
+) -> Iterator[TextDocument]:
     """The documents of files in every format that `ptk prepare` reads; a plain text comes part by part.
 
     Args:
         files: to read.
         data: how they are read.
         lost: is told what ``data.on_error`` = "skip" leaves out, a sentence for each file or record.
+        doubts: is told what may be wrong in how a file is read, in sentences.
 
     Raises:
         DataError: a file that can't be read, or a record without text, unless ``data.on_error`` is "skip".
     """
     lost = [] if lost is None else lost
     for file in files:
+        settings = ReadSettings.of(data)
         try:
-            yield from _read_file(file, data, lost)
+            yield from _read_file(file, data, settings, lost)
         except DataError as error:
             _leave_out(error, data, lost)
+        if doubts is not None:
+            doubts += settings.doubts
 
 
-def _read_file(file: InputFile, data: DataConfig, lost: list[str]) -> Iterator[TextDocument]:
-    records = read(Span(file), ReadSettings.of(data))
+def _read_file(file: InputFile, data: DataConfig, settings: ReadSettings, lost: list[str]) -> Iterator[TextDocument]:
+    records = read(Span(file), settings)
     number = 0
     for record in records:
         if isinstance(record, Rejected):

@@ -41,6 +41,7 @@ from pretrain_cli.storage import read_lines
 from pretrain_cli.tokenizer.round_trip import FLATTERS, told
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 1024
+DOUBTS_SHOWN = 3
 EVERY_PAIR_UP_TO = 3
 
 
@@ -98,6 +99,8 @@ def evaluate(
         if text.lost:
             more = f", and {len(text.lost) - 1:,} more" if len(text.lost) > 1 else ""
             progress.warn(f"{text.name} is scored without what can't be read: {text.lost[0].rstrip('.')}{more}.")
+        for doubt in text.doubts[:DOUBTS_SHOWN]:
+            progress.warn(doubt)
     check_line(config, named, texts)
     between = points_between(config)
     if between:

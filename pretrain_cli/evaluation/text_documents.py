@@ -48,7 +48,7 @@ class Text:
     """A named text. ``read()`` starts a fresh pass over its documents; ``n_bytes`` is their size in UTF-8.
 
     ``held_out`` says in words what a held-out text is of, ``unread`` which files of a folder aren't read, ``lost`` in
-    sentences what of the others can't be.
+    sentences what of the others can't be, ``doubts`` what may be wrong in how they are.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Text:
     held_out: str = ""
     unread: str = ""
     lost: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @staticmethod
     def measured(name: str, read: Documents, held_out: str = "") -> Text:

@@ -47,7 +47,10 @@ def collect_texts(config: Config, artifacts: Artifacts) -> list[Text]:
             raise too_short(text)
     if config.evaluate.sample:
         sample, seed = config.evaluate.sample, config.evaluate.seed
-        texts = [replace(draw_excerpt(text, sample, seed), unread=text.unread, lost=text.lost) for text in texts]
+        texts = [
+            replace(draw_excerpt(text, sample, seed), unread=text.unread, lost=text.lost, doubts=text.doubts)
+            for text in texts
+        ]
     return texts
 
 
@@ -87,5 +90,6 @@ def _named_text(entry: str, config: Config, artifacts: Artifacts) -> Text:
     if any(file.size == PIPE for file in files):
         raise DataError(f"{path} is a pipe, which can be read only once.", "Write it to a file: --on FILE.")
     lost: list[str] = []
-    text = Text.measured(name, lambda: read_files(files, config.data, lost))
-    return replace(text, unread=account.told_skipped(), lost=tuple(lost))
+    doubts: list[str] = []
+    text = Text.measured(name, lambda: read_files(files, config.data, lost, doubts))
+    return replace(text, unread=account.told_skipped(), lost=tuple(lost), doubts=tuple(doubts))

@@ -96,6 +96,65 @@ def test_letters_are_right_in_eastern_and_western_encodings(tmp_path: Path, text
     assert read_path(tmp_path / "a.txt").texts == [text * 20]
 
 
+OLD = {
+    "Árvíztűrő tükörfúrógép. Ma szép idő van, és elmegyünk sétálni az erdőbe a gyerekekkel.": "iso8859-2 cp1250 cp852",
+    "Astăzi mergem în oraş să cumpărăm pâine şi brânză, apoi ne întoarcem acasă împreună.": "iso8859-2 cp1250",
+    "Příliš žluťoučký kůň úpěl ďábelské ódy. Dnes je krásný den a jdeme do parku.": "iso8859-2 cp852",
+    "Zażółć gęślą jaźń, a potem idź na spacer do parku, bo dziś jest piękny dzień.": "iso8859-2 cp1250",
+    "Pijamalı hasta yağız şoföre çabucak güvendi. Bugün hava çok güzel, parka gidiyoruz.": "cp1254 cp857",
+    "Šiandien gražus oras, ir mes einame pasivaikščioti į mišką su draugais.": "cp1257 iso8859-4",
+    "Съешь же ещё этих мягких французских булок, да выпей чаю.": "koi8-r cp1251 cp866 iso8859-5 mac-cyrillic",
+    "Σήμερα ο καιρός είναι καλός και πηγαίνουμε βόλτα στο δάσος.": "cp1253 iso8859-7 cp737",
+    "דג סקרן שט בים מאוכזב ולפתע מצא לו חברה. היום מזג האוויר יפה.": "cp1255 cp862",
+    "نص حكيم له سر قاطع وذو شأن عظيم مكتوب على ثوب أخضر.": "cp1256 iso8859-6",
+    "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า กว่าบรรดาฝูงสัตว์เดรัจฉาน": "tis-620",
+    "今日は天気がいいので、みんなで公園を散歩しました。": "shift_jis euc_jp iso2022_jp",
+    "오늘은 날씨가 좋아서 공원에 산책하러 갔습니다.": "euc_kr iso2022_kr",
+    "那是一个漆黑的暴风雨之夜。大雨倾盆而下，我们在房子里读书。": "gb2312 gb18030 hz utf-16-le",
+    "那是一個漆黑的暴風雨之夜。大雨傾盆而下，我們在房子裡讀書。": "big5",
+    "Portez ce vieux whisky au juge blond. Où êtes-vous allés hier, près de la forêt ?": "cp1252 cp850 mac_roman",
+    "Schöne Grüße aus München, wo es über Nacht geschneit hat.": "utf-7",
+}
+
+
+@pytest.mark.parametrize(("text", "encoding"), [(text, name) for text, names in OLD.items() for name in names.split()])
+def test_old_encodings_are_found_and_told_with_some_words(tmp_path: Path, text: str, encoding: str) -> None:
+    text = f"{text}\n" * 8
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    found = read_path(tmp_path / "a.txt")
+    assert found.texts == [text]
+    assert len(found.settings.notes) + len(found.settings.doubts) == 1, "no guess without a word"
+    [told] = [*found.settings.notes, *found.settings.doubts]
+    assert "isn't UTF-8: read as" in told
+
+
+def test_a_guess_that_may_be_wrong_is_a_warning_that_names_words_and_the_setting(tmp_path: Path) -> None:
+    text = "Sot është një ditë e bukur dhe ne po shkojmë në park me fëmijët tanë të vegjël.\n" * 40
+    (tmp_path / "a.txt").write_bytes(b"A preface in plain English.\n" * 9000 + text.encode("cp1252"))
+    found = read_path(tmp_path / "a.txt")
+    assert found.texts[0].endswith(text) and found.settings.notes == []
+    [doubt] = found.settings.doubts
+    assert "read as cp1252 (është, një, ditë), which may be wrong" in doubt
+    assert "--set data.encoding=NAME" in doubt
+
+
+@pytest.mark.parametrize("head", ["", '<meta charset="koi8-r">', '<meta charset="utf-8">', '<meta charset="latin1">'])
+def test_a_page_in_an_old_encoding_is_read_whatever_it_declares(tmp_path: Path, head: str) -> None:
+    text = "Сегодня хорошая погода, и мы идём гулять в лес вместе с друзьями."
+    page = f"<html><head>{head}</head><body><article><p>{text}</p></article></body></html>"
+    (tmp_path / "a.html").write_bytes(page.encode("koi8-r"))
+    found = read_path(tmp_path / "a.html")
+    assert found.texts == [text]
+    told = [*found.settings.notes, *found.settings.doubts]
+    assert bool(told) == ("koi8" not in head), "a guess is told"
+
+
+def test_code_that_looks_like_escapes_stays_as_it_is(tmp_path: Path) -> None:
+    text = "re.compile(r'~{2}+abc-') # +ABCD- and ~{x~}\n\x1b$ls\n"
+    (tmp_path / "a.txt").write_text(text)
+    assert read_path(tmp_path / "a.txt").texts == [text]
+
+
 def test_nuls_after_the_beginning_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"A line of text.\n" * 70_000 + bytes(900_000))
     with pytest.raises(DataError, match=r"NUL or control bytes \(byte 1,120,000\)"):

@@ -145,6 +145,7 @@ class ShardEncoder:
             self.counts.bytes_in += size
             self.counts.drop(reason, size, documents=0)
         self.counts.notes += reading.notes
+        self.counts.doubts += reading.doubts
         self.counts.separated = [old + new for old, new in zip(self.counts.separated, reading.separated, strict=True)]
         if self.counts.documents_in == before + 1 and len(self.rejected) == rejected_before + 1:
             self._count_without_text(span, self.rejected[-1])

@@ -51,7 +51,8 @@ class ShardCounts:
     files, records looked at in them, of those with a text there, with null. ``separated``: plain text files with the
     document separator in them, and without. ``without_text``: files that gave none, "reason kind" → files, bytes as
     stored, paths of the first. ``first_failures``: reason → what is wrong with the first such file. ``losses``: a
-    sentence for each file of which only a part was used. ``lost_bytes`` have no token, in ``lossy_documents``.
+    sentence for each file of which only a part was used, ``doubts`` for each that may be read wrongly. ``lost_bytes``
+    have no token, in ``lossy_documents``.
     ``cleaning``: step → processor seconds, bytes that went in.
     """
 
@@ -65,6 +66,7 @@ class ShardCounts:
     changed_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     rejected: dict[str, int] = field(default_factory=dict)
     span_documents: list[int] = field(default_factory=list)
     columns: dict[str, list[int]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from pretrain_cli.data.reading.charsets import find_page_encoding
 from pretrain_cli.data.reading.documents import UNREADABLE_HINT, Document, Record, Rejected
 from pretrain_cli.data.reading.input_files import Span, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
@@ -28,8 +29,13 @@ def read_rich_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Ite
     if not raw:
         yield Rejected(path, 0, 0, 0, "empty")
         return
+    size = len(raw)
+    if span.file.format == "html":
+        encoding = find_page_encoding(raw, settings.encoding, path)
+        settings.say_guess(path, encoding)
+        raw = raw[encoding.mark_bytes :].decode(encoding.name, "replace").encode()
     text = EXTRACTORS[span.file.format](raw, path)
-    settings.skip("markup", max(0, len(raw) - len(text.encode())))
+    settings.skip("markup", max(0, size - len(text.encode())))
     yield Document(text, path) if text.strip() else Rejected(path, 0, 0, 0, "no_text_found")
 
 
@@ -62,11 +68,11 @@ def _extracting(path: str, package: str) -> Iterator[None]:
 
 
 def html(raw: bytes, path: str) -> str:
-    """The main text of a page, without menus and scripts; all of its text where no main part is found."""
+    """The main text of a page in UTF-8, without menus and scripts; all of its text where no main part is found."""
     with _extracting(path, "trafilatura"):
         import trafilatura
 
-        return trafilatura.extract(raw, include_comments=False) or _all_text(raw)
+        return trafilatura.extract(raw, include_comments=False) or _all_text(raw, "utf-8")
 
 
 def pdf(raw: bytes, path: str) -> str:
@@ -102,10 +108,10 @@ def epub(raw: bytes, path: str) -> str:
         return "\n\n".join(_all_text(item.get_content()) for item in items if item is not None)
 
 
-def _all_text(raw: bytes) -> str:
+def _all_text(raw: bytes, encoding: str | None = None) -> str:
     from lxml import html as parser
 
-    page = parser.document_fromstring(raw)
+    page = parser.document_fromstring(raw, parser.HTMLParser(encoding=encoding))
     for element in page.xpath("//script|//style|//title"):
         element.drop_tree()
     lines = (line.strip() for line in page.text_content().splitlines())

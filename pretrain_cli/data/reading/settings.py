@@ -29,6 +29,7 @@ class ReadSettings:
         encoding: of plain text, or "auto".
         max_record_bytes: of one record; a longer one is rejected before it is in memory.
         notes: what the user should know of the files, in sentences.
+        doubts: what may be wrong in how they are read, in sentences.
         skipped_bytes: bytes of the files that aren't text, by reason.
         separated: plain text files with the separator in them, and without.
         columns: the text columns that were chosen: name → records looked at, with a text there, with null.
@@ -39,6 +40,7 @@ class ReadSettings:
     encoding: str = "auto"
     max_record_bytes: int = MAX_RECORD_BYTES
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     skipped_bytes: dict[str, int] = field(default_factory=dict)
     separated: list[int] = field(default_factory=lambda: [0, 0])
     columns: dict[str, list[int]] = field(default_factory=dict)
@@ -53,9 +55,17 @@ class ReadSettings:
             self.skipped_bytes[reason] = self.skipped_bytes.get(reason, 0) + size
 
     def say_guess(self, path: str, encoding: Encoding) -> None:
-        """Note an encoding that was guessed."""
-        if encoding.guessed:
-            self.notes.append(f"{path} isn't UTF-8: read as {encoding.name}.")
+        """Note an encoding that was guessed, and warn where the guess may be wrong."""
+        if not encoding.guessed:
+            return
+        words = f" ({', '.join(encoding.words)})" if encoding.words else ""
+        read_as = f"{path} isn't UTF-8: read as {encoding.name}{words}"
+        if encoding.doubt:
+            self.doubts.append(
+                f"{read_as}, which may be wrong: {encoding.doubt}. If you know its encoding: --set data.encoding=NAME."
+            )
+        else:
+            self.notes.append(f"{read_as}.")
 
     def take_column(self, choice: ColumnChoice | None, first: bool = True) -> str:
         """The name of the chosen column, which is kept with its share for a file's ``first`` span."""

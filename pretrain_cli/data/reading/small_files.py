@@ -6,7 +6,7 @@ import codecs
 import os
 
 from pretrain_cli.data.reading.binary import CONTROLS, LFS_POINTER, SIGNATURES
-from pretrain_cli.data.reading.charsets import JAPANESE_ESCAPES
+from pretrain_cli.data.reading.charsets import ESCAPES
 from pretrain_cli.data.reading.input_files import STDIN, Span, is_url
 from pretrain_cli.data.reading.json_sniffing import BEGINS_HTML
 
@@ -55,6 +55,6 @@ def read_simple(span: Span) -> tuple[str, bytes] | None:
         return None
     if content[:LOOKED_AT].lstrip()[:1] in (b"{", b"[", b"") or content.startswith(OTHER_STARTS):
         return None
-    if BEGINS_HTML.match(content) or JAPANESE_ESCAPES.search(content):
+    if BEGINS_HTML.match(content) or ESCAPES.search(content):
         return None
     return None if content[4:8] == b"ftyp" else (text, content)
