@@ -34,7 +34,7 @@ class Messages:
         self._progress.note(text)
 
     def add(self, counts: Sequence[ShardCounts]) -> None:
-        """Tell what was found out about single files: losses and doubts as warnings, the rest as notes, some of each."""
+        """Tell what was found out about single files: losses and doubts as warnings, the first of the rest as notes."""
         doubts = [*dict.fromkeys(doubt for each in counts for doubt in each.doubts)]
         notes = [*dict.fromkeys(note for each in counts for note in each.notes)]
         self._warn_of_some([*dict.fromkeys(loss for each in counts for loss in each.losses)], self._rejected)
@@ -43,7 +43,8 @@ class Messages:
         for note in notes[:NOTES_SHOWN]:
             self._progress.note(note)
         if len(notes) > NOTES_SHOWN:
-            self._progress.note(f"… and {count(len(notes) - NOTES_SHOWN)} more like these: all are in {self._manifest}.")
+            more = count(len(notes) - NOTES_SHOWN)
+            self._progress.note(f"… and {more} more like these: all are in {self._manifest}.")
 
     def _warn_of_some(self, warnings: Sequence[str], listed: Path) -> None:
         for warning in warnings[:NOTES_SHOWN]:
