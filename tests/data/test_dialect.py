@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_cli.data.reading.input_files import Span
+from pretrain_cli.data.reading.inputs import find_files
+from pretrain_cli.data.reading.small_files import read_simple
 from pretrain_cli.errors import DataError
 from tests.support.reading import read_path
 
@@ -131,3 +134,37 @@ def test_spaces_after_separators_are_no_part_of_the_fields(tmp_path: Path) -> No
     )
     found = read_path(tmp_path / "a.csv")
     assert found.texts == DOCS and list(found.columns) == ["text"]
+
+
+SENTENCE = "A sentence about the sea, and the ships on it; the number is {}."
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("id,text", '{0},"{1}"'),
+        ("id\ttext", "{0}\t{1}"),
+        ('"id";"story"', '"{0}";"{1}"'),
+        ("\ufefffull name, Text", 'No {0}, "{1}"'),
+    ],
+)
+@pytest.mark.parametrize("rows", [9, 20_000])
+def test_a_table_with_the_ending_of_a_text_is_read_by_rows(tmp_path: Path, header: str, row: str, rows: int) -> None:
+    texts = [SENTENCE.format(number) for number in range(rows)]
+    lines = [header, *(row.format(number, text) for number, text in enumerate(texts)), ""]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    found = read_path(tmp_path / "a.txt")
+    assert found.texts == texts and not found.rejected
+    assert f"{tmp_path / 'a.txt'} holds a table: each row is a document." in found.settings.notes
+    for file in find_files([str(tmp_path)]):
+        assert read_simple(Span(file)) is None, "the quick way must leave it to the reader"
+
+
+def test_a_table_without_text_is_one_document_with_a_warning_and_prose_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x,y,z\n" + "1,2,3\n" * 30)
+    found = read_path(tmp_path / "a.txt")
+    assert len(found.texts) == 1 and "looks like a table (columns: x, y, z)" in found.settings.doubts[0]
+    prose = "Hello,world\nIt was a dark night, and the wind blew, hard.\nNo comma here.\n"
+    (tmp_path / "a.txt").write_text(prose)
+    found = read_path(tmp_path / "a.txt")
+    assert found.texts == [prose] and not found.settings.notes and not found.settings.doubts

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import IO
 
 from pretrain_cli.data.reading import input_files
+from pretrain_cli.data.reading.delimited import read_delimited
 from pretrain_cli.data.reading.documents import Document, Record, Rejected, make_batch
 from pretrain_cli.data.reading.input_files import Span, with_head
 from pretrain_cli.data.reading.json_records import read_json, read_jsonl
 from pretrain_cli.data.reading.json_sniffing import JSON_KINDS, kind_of_json, starts_like_html, starts_like_json
 from pretrain_cli.data.reading.rich_text import read_rich_text
 from pretrain_cli.data.reading.settings import ReadSettings
+from pretrain_cli.data.reading.table_sniffing import peek_table, table_of
 from pretrain_cli.data.reading.text_blocks import decode_stream
 from pretrain_cli.data.reading.text_column import SAMPLED_BYTES
 
@@ -20,7 +22,7 @@ from pretrain_cli.data.reading.text_column import SAMPLED_BYTES
 def read_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
     """The document, or the documents between separators. One longer than a block comes in parts.
 
-    A text that is JSON or a page of HTML is read as that, unless a separator is given: no one wants its braces or tags
+    A text that is JSON, a page of HTML or a table is read as that, unless a separator is given: no one wants its braces, tags or separators
     in a model.
     """
     path = span.file.name
@@ -34,6 +36,19 @@ def read_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator
             settings.notes.append(f"{path} holds {JSON_KINDS[kind]}: each record is a document.")
             yield from (read_jsonl if kind == "jsonl" else read_json)(stream, span, settings)
             return
+    if not settings.separator and peek_table(stream):
+        head, stream = with_head(stream, SAMPLED_BYTES)
+        table = table_of(head, len(head) < SAMPLED_BYTES)
+        if table and table.text:
+            settings.notes.append(f"{path} holds a table: each row is a document.")
+            kind = "tsv" if table.separator == "\t" else "csv"
+            yield from read_delimited(stream, replace(span, file=span.file._replace(format=kind)), settings)
+            return
+        if table:
+            settings.doubts.append(
+                f"{path} looks like a table (columns: {', '.join(table.columns)}), none of which is text: "
+                "it is read as one document. If a column is text, give the file the ending .csv, and --text-column."
+            )
     decoded = decode_stream(stream, settings.encoding, path)
     if decoded is None:
         yield Rejected(path, 0, 0, 0, "empty")

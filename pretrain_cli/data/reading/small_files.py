@@ -9,6 +9,7 @@ from pretrain_cli.data.reading.binary import CONTROLS, LFS_POINTER, SIGNATURES
 from pretrain_cli.data.reading.charsets import ESCAPES
 from pretrain_cli.data.reading.input_files import STDIN, Span, is_url
 from pretrain_cli.data.reading.json_sniffing import BEGINS_HTML
+from pretrain_cli.data.reading.table_sniffing import separator_of
 
 SMALL_BYTES = 1 << 16
 NO_TEXT = bytes([0, *CONTROLS])
@@ -55,6 +56,6 @@ def read_simple(span: Span) -> tuple[str, bytes] | None:
         return None
     if content[:LOOKED_AT].lstrip()[:1] in (b"{", b"[", b"") or content.startswith(OTHER_STARTS):
         return None
-    if BEGINS_HTML.match(content) or ESCAPES.search(content):
+    if BEGINS_HTML.match(content) or ESCAPES.search(content) or separator_of(content):
         return None
     return None if content[4:8] == b"ftyp" else (text, content)
