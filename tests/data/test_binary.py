@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import struct
 from pathlib import Path
@@ -182,6 +185,42 @@ def test_zstd_with_a_long_window_is_read(tmp_path: Path) -> None:
     packer = zstandard.ZstdCompressor(compression_params=long).compressobj()
     (tmp_path / "a.txt.zst").write_bytes(packer.compress(b"A text. " * 99) + packer.flush())
     assert read_path(tmp_path / "a.txt.zst").texts == ["A text. " * 99]
+
+
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_a_compressed_file_that_is_cut_or_goes_on_as_something_else_is_told(tmp_path: Path, ending: str) -> None:
+    text = "".join(f"Line {number} of a text that is long enough.\n" for number in range(30_000)).encode()
+    packed, path = PACK[ending](text), tmp_path / f"a.txt.{ending}"
+    path.write_bytes(packed + packed)
+    assert "".join(read_path(path).texts).encode() == text * 2
+    for wrong in (packed[:-9], packed[: len(packed) // 2], packed + packed[:-9], packed + b"not compressed"):
+        path.write_bytes(wrong)
+        with pytest.raises(DataError, match="can't be read"):
+            read_path(path)
+
+
+def test_skippable_frames_and_zeros_between_streams_are_passed_over(tmp_path: Path) -> None:
+    skipped = (0x184D2A51).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"hello"
+    (tmp_path / "a.txt.zst").write_bytes(skipped + zstandard.compress(b"A text. ") + skipped)
+    (tmp_path / "b.txt.xz").write_bytes(lzma.compress(b"A text. ") + bytes(8) + lzma.compress(b"And more. "))
+    assert read_path(tmp_path).texts == ["A text. ", "A text. And more. "]
+
+
+@pytest.mark.parametrize("half", [b"\xed\xa0\x80", b"\xed\xa0\xbd\xed\xb8\x80"])
+def test_half_a_character_of_utf16_is_damage_and_no_other_encoding(tmp_path: Path, half: bytes) -> None:
+    (tmp_path / "a.txt").write_bytes(b"A line of text.\n" * 20 + half + b"A line of text.\n" * 20)
+    with pytest.raises(DataError, match="UTF-8, but damaged at byte 320"):
+        read_path(tmp_path / "a.txt")
+
+
+def test_text_that_goes_on_in_utf16_is_refused(tmp_path: Path) -> None:
+    line = "A line of text that is long enough to be told from letters of another script.\n"
+    (tmp_path / "a.txt").write_bytes((line * 20).encode() + (line * 20).encode("utf-16"))
+    with pytest.raises(DataError, match="isn't text"):
+        read_path(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.parquet", "a.arrow"])

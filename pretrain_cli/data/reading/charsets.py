@@ -23,6 +23,10 @@ DETECTED_BYTES = 1 << 17
 """Of text that isn't ASCII, from which an encoding is guessed."""
 WIDE_BYTES = 1 << 14
 """The same for UTF-16 and UTF-32, which a little text tells."""
+SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+"""Half a character of UTF-16, as some programs write it into UTF-8. In other encodings few letters go with these."""
+ASCII_RUN = re.compile(rb"[\t\r\n\x20-\x7e]{64}")
+"""Stands in no text of UTF-16 or UTF-32."""
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 ESCAPES = re.compile(rb"\x1b\$[@B(+)]|\x0e|~\{|\+[A-Za-z0-9+/]{3,}-")
 """May begin what isn't ASCII in encodings that are written in ASCII bytes: ISO-2022, HZ and UTF-7."""
@@ -150,6 +154,8 @@ def _wide_encoding(head: bytes, path: str) -> Encoding:
     """
     start = head[: min(len(head), WIDE_BYTES) // 4 * 4]
     found: list[tuple[int, str]] = []
+    if run := ASCII_RUN.search(start):  # text before or after it: joined files, or a damaged one
+        raise not_text(path, next((at for at in range(len(head)) if head[at] == 0 and at > run.start()), 0))
     for name in WIDE:
         try:
             text = codecs.getincrementaldecoder(name)().decode(start)
@@ -168,7 +174,7 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
     controls = sum(byte < 9 or 13 < byte < 32 for byte in head[:65536])
     if controls > len(head[:65536]) * 0.02:
         return _wide_encoding(head, path)
-    if _is_damaged_utf8(head):
+    if _is_damaged_utf8(head) or SURROGATE.search(head):
         raise damaged(path, "UTF-8", bad)
     # What is ASCII tells nothing, and a preface in English may be longer than what is looked at. What a page declares
     # is known to be wrong here, and chardet would believe it.

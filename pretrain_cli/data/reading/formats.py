@@ -44,7 +44,7 @@ NOT_TEXT = "bytes that aren't text, a damaged byte"
 FORMATS = {
     "text": Format(
         read_text,
-        "the file as one document, or the documents between separators; JSON, HTML and tables under such a name as that",
+        "the file as one document, or the documents between separators; JSON, HTML and tables as what they are",
         f"{NOT_TEXT}; a separator that occurs in no file",
         (".txt", ".text", ".md", ".markdown", ".rst"),
     ),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import IO, Any, NamedTuple, cast
 
+from pretrain_cli.data.reading.compressed import decompressed
 from pretrain_cli.file_systems import fsspec_module
 
 STDIN = "-"
@@ -89,25 +90,17 @@ def is_url(path: str) -> bool:
 
 def open_bytes(file: InputFile) -> IO[bytes]:
     """The file's bytes, decompressed as they are read."""
-    if file.compression and file.compression != "zstd" and file.path != STDIN and not is_url(file.path):
+    if file.compression == "gzip" and file.path != STDIN and not is_url(file.path):
         # Given a path, it closes the file in the end; given an open file, it leaves that open.
-        return cast("IO[bytes]", _module_of(file.compression).open(file.path))
+        return cast("IO[bytes]", gzip.open(file.path))
     return decompress(_open_raw(file), file.compression)
 
 
 def decompress(stream: IO[bytes], compression: str) -> IO[bytes]:
     """A stream's bytes, decompressed as they are read."""
-    if compression == "zstd":
-        import zstandard
-
-        # `zstd --long` needs up to 2 GB, as each file says; without the limit named here it refuses from 128 MB on.
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(stream, read_across_frames=True)
-        return cast("IO[bytes]", io.BufferedReader(reader, 1 << 20))
-    return cast("IO[bytes]", _module_of(compression).open(stream)) if compression else stream
-
-
-def _module_of(compression: str) -> Any:
-    return import_module({"xz": "lzma"}.get(compression, compression))
+    if compression == "gzip":
+        return cast("IO[bytes]", gzip.open(stream))
+    return decompressed(stream, compression) if compression else stream
 
 
 def _open_raw(file: InputFile) -> IO[bytes]:
