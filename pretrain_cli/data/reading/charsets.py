@@ -24,7 +24,7 @@ DETECTED_BYTES = 1 << 17
 WIDE_BYTES = 1 << 14
 """The same for UTF-16 and UTF-32, which a little text tells."""
 SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
-"""Half a character of UTF-16, as some programs write it into UTF-8. In other encodings few letters go with these."""
+"""Half a character of UTF-16, as some programs write it into UTF-8."""
 ASCII_RUN = re.compile(rb"[\t\r\n\x20-\x7e]{64}")
 """Stands in no text of UTF-16 or UTF-32."""
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
@@ -174,7 +174,7 @@ def _guess(head: bytes, path: str, bad: int) -> Encoding:
     controls = sum(byte < 9 or 13 < byte < 32 for byte in head[:65536])
     if controls > len(head[:65536]) * 0.02:
         return _wide_encoding(head, path)
-    if _is_damaged_utf8(head) or SURROGATE.search(head):
+    if _is_damaged_utf8(head) or _has_surrogates(head):
         raise damaged(path, "UTF-8", bad)
     # What is ASCII tells nothing, and a preface in English may be longer than what is looked at. What a page declares
     # is known to be wrong here, and chardet would believe it.
@@ -276,6 +276,16 @@ def _is_damaged_utf8(raw: bytes) -> bool:
     text = raw.decode("utf-8", "replace")
     wrong = text.count("\ufffd")
     return len(text.encode("ascii", "ignore")) + 11 * wrong < len(text)
+
+
+def _has_surrogates(head: bytes) -> bool:
+    """Whether it is UTF-8 but for halves of characters."""
+    without = SURROGATE.sub(b"", head)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(without)
+    except UnicodeDecodeError:
+        return False
+    return len(without) < len(head)
 
 
 def _is_mixed(raw: bytes) -> bool:

@@ -1,6 +1,6 @@
 """Decompresses bz2, xz and zstd streams to their end, where the libraries pass over what is cut off or can't be read.
 
-Python's bz2 and lzma take what follows a stream, and isn't one, for its end, and zstandard a file that is cut short for a
+Python's bz2 and lzma pass over what follows a stream and isn't one, and zstandard takes a file that is cut short for a
 whole one: text would be lost without a word.
 """
 

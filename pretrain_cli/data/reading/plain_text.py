@@ -22,8 +22,8 @@ from pretrain_cli.data.reading.text_column import SAMPLED_BYTES
 def read_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
     """The document, or the documents between separators. One longer than a block comes in parts.
 
-    A text that is JSON, a page of HTML or a table is read as that, unless a separator is given: no one wants its braces,
-    tags or separators in a model.
+    A text that is JSON, a page of HTML or a table is read as that, unless a separator is given: no one wants its
+    braces, tags or separators in a model.
     """
     path = span.file.name
     if not settings.separator and starts_like_html(stream):
