@@ -39,7 +39,7 @@ def separator_of(start: bytes) -> str:
 def peek_table(stream: IO[bytes]) -> bool:
     """Whether a stream's first line may be a table's header; where that can't be seen without reading it, it isn't."""
     peek = getattr(stream, "peek", None)
-    return bool(peek) and bool(separator_of(bytes(peek(LONGEST_HEADER))))
+    return peek is not None and bool(separator_of(bytes(peek(LONGEST_HEADER))))
 
 
 class Table(NamedTuple):
