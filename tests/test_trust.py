@@ -257,7 +257,8 @@ def test_every_opening_of_a_model_or_tokenizer_says_whether_it_trusts_code() -> 
 def test_a_resume_sends_nothing_that_only_the_run_asks_to_send(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     asks = {"push_to_hub": True, "hub_model_id": "owner/name", "hub_strategy": "every_save"}
-    run.config.write_text(to_toml(changed(Config(), trainer={**asks, "dataloader_pin_memory": False})))
+    elsewhere = {"output_dir": str(tmp_path / "elsewhere"), "dataloader_num_workers": 1000, "save_strategy": "steps"}
+    run.config.write_text(to_toml(changed(Config(), trainer={**asks, **elsewhere, "dataloader_pin_memory": False})))
     kept = read_config(run)
     assert kept.trainer == {"dataloader_pin_memory": False}
     assert merge(kept, Config()).trainer == kept.trainer

@@ -413,6 +413,6 @@ TRAINER_KEYS = {
     "save_steps": "train.save_steps", "save_strategy": "train.save_steps", "save_total_limit": "train.keep",
     "dataloader_num_workers": "train.workers", "gradient_checkpointing": "train.gradient_checkpointing",
     "torch_compile": "train.compile", "use_liger_kernel": "train.liger", "fsdp": "train.shard_model",
-    "report_to": "tracking.report_to",
+    "report_to": "tracking.report_to", "output_dir": "--artifacts",
 }  # fmt: skip
 """TrainingArguments that ptk sets itself: under [trainer] they would have no effect, or only half of it."""

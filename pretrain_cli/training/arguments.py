@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.util
+import json
 import os
 import traceback
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from transformers.training_args import OptimizerNames
 from pretrain_cli.errors import ConfigError, MissingDependencyError, PtkError, first_line
 from pretrain_cli.model.devices import make_current
 from pretrain_cli.optional import fault_of, to_install
+from pretrain_cli.small_files import small_text
 from pretrain_cli.training.choices.kernels import liger_config
 from pretrain_cli.training.choices.optimizer_bytes import PROJECTED, library_of
 from pretrain_cli.training.choices.plan import Plan
@@ -30,6 +32,8 @@ from pretrain_cli.training.processes.sharding import be_one_of_one
 
 ENDLESS_STEPS = 1_000_000_000
 """Steps of a run that the clock ends."""
+IN_FILES = ("accelerator_config", "fsdp_config", "deepspeed")
+"""Arguments that may name a JSON file; a text that begins with { is the JSON itself."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -117,7 +121,7 @@ def make_arguments(context: TrainingContext, report_to: list[str]) -> TrainingAr
     _check_optimizer(plan, kind)
     _check_types(config.trainer)
     with trainer_refusals(config.trainer):
-        arguments = TrainingArguments(**{**derived, **config.trainer})
+        arguments = TrainingArguments(**{**derived, **_read_settings(config.trainer)})
         device_found = arguments.device
     if arguments.world_size != world_size():
         raise ConfigError(
@@ -128,6 +132,22 @@ def make_arguments(context: TrainingContext, report_to: list[str]) -> TrainingAr
         arguments._n_gpu = 1  # else Trainer would take all GPUs through DataParallel
     _place_on(arguments, machine.device)
     return arguments
+
+
+def _read_settings(given: Mapping[str, object]) -> dict[str, object]:
+    """What is under ``[trainer]``, with the JSON files read that it names: transformers would read a device for ever.
+
+    Raises:
+        ConfigError: one can't be read, or is no file.
+    """
+    read: dict[str, object] = {}
+    for key, value in given.items():
+        if key in IN_FILES and isinstance(value, str) and value and not value.lstrip().startswith("{"):
+            try:
+                read[key] = json.loads(small_text(Path(value)))
+            except (OSError, ValueError, RecursionError) as error:
+                raise ConfigError(f"[trainer] {key} = {value} can't be read: {error}.", "Name a JSON file.") from error
+    return {**given, **read}
 
 
 def _check_types(given: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from pretrain_cli.errors import ConfigError, DataError
-from pretrain_cli.training.arguments import _check_types, blaming, trainer_refusals
+from pretrain_cli.training.arguments import _check_types, _read_settings, blaming, trainer_refusals
 
 EVIL = [
     {"torch_compile_backend": "evil"},
@@ -69,3 +70,14 @@ def test_an_error_in_a_library_names_the_keys_and_one_of_ours_stays_a_bug() -> N
         fails({})
     with pytest.raises(AttributeError), blaming({"adam_beta1": 5.0}):
         _check_types(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["accelerator_config", "fsdp_config", "deepspeed"])
+def test_settings_in_a_file_are_read_as_a_file_only(tmp_path: Path, key: str) -> None:
+    """A run's own config may name them: transformers read a device until there was no memory."""
+    (tmp_path / "a.json").write_text('{"split_batches": true}', "utf-8")
+    assert _read_settings({key: str(tmp_path / "a.json")}) == {key: {"split_batches": True}}
+    assert _read_settings({key: '{"a": 1}', "run_name": "a"}) == {key: '{"a": 1}', "run_name": "a"}
+    for name in (os.devnull, str(tmp_path), str(tmp_path / "none")):
+        with pytest.raises(ConfigError, match="can't be read"):
+            _read_settings({key: name})

@@ -9,7 +9,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.config.load import TRUST, changed, flatten, given
-from pretrain_cli.config.model import Config
+from pretrain_cli.config.model import TRAINER_KEYS, Config
 from pretrain_cli.errors import ConfigError, DataError, ModelError
 from pretrain_cli.manifest_records import RowLayout
 from pretrain_cli.run_record import RunRecord, TrainResult, parse_run_config
@@ -76,7 +76,8 @@ def find_run(resume: str, artifacts: Artifacts) -> Resumed:
 def read_config(run: RunFolder) -> Config:
     """The config that the run was started with, without what only the user of this command may decide.
 
-    That is whether a base's own code runs, and where under the user's login the model is sent.
+    That is whether a base's own code runs, where under the user's login the model is sent, and where else files are
+    written. Of what ptk sets itself, a run that ptk wrote has nothing there.
 
     Raises:
         ModelError: it isn't there or is damaged.
@@ -94,7 +95,7 @@ def _sends(key: str) -> bool:
 
 
 def _staying(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in trainer.items() if not _sends(key)}
+    return {key: value for key, value in trainer.items() if not _sends(key) and key not in TRAINER_KEYS}
 
 
 def result_of(run: RunFolder, record: RunRecord | None, config: Config) -> TrainResult | None:

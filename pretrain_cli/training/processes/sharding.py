@@ -36,6 +36,7 @@ from pretrain_cli.artifacts import SHARDS
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model.load import runs_own_code
 from pretrain_cli.processes import world_size
+from pretrain_cli.small_files import small_text
 from pretrain_cli.training.processes.agreement import group, rank
 from pretrain_cli.training.processes.shard_reading import PlainPlanner, PlainReader
 
@@ -82,7 +83,7 @@ def zero_stage(trainer: Mapping[str, Any]) -> int | None:
     if not named:
         return None
     try:
-        settings = named if isinstance(named, Mapping) else json.loads(Path(named).read_text("utf-8"))
+        settings = named if isinstance(named, Mapping) else json.loads(small_text(Path(named)))
         return int(settings.get("zero_optimization", {}).get("stage", 0))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
