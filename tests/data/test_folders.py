@@ -92,6 +92,7 @@ SPLITS = {
     "hub": ("data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", "data/test-00000-of-00001.jsonl"),
     "plain": ("train.txt", "valid.txt", "test.txt"),
     "named": ("wiki.train.txt", "wiki.test.txt", "wiki.dev.txt"),
+    "in the middle": ("wiki.train.en.txt", "wiki.test.en.txt", "wiki.dev.en.txt"),
     "underscored": ("book_train.csv", "book_test.csv"),
     "folders": ("train/a/1.txt", "train/b/2.txt", "test/a/1.txt", "validation/3.txt"),
     "compressed": ("x-train.jsonl.gz", "x-test.jsonl.gz", "x-val.jsonl.zst"),

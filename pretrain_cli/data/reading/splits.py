@@ -103,7 +103,7 @@ def _begins_with_metadata(path: Path) -> bool:
 def _split_of(folder: str, name: str, root: str, format: str) -> tuple[str, Key] | None:
     """(split, what is alike in the names of one data set's splits); None for a file of no split.
 
-    A folder's name says it, or the first or last word of the file's: ``train-00000-of-00002``, ``wiki.test``.
+    A folder's name says it, or a word of the file's, rather the first or last: ``train-00000-of-00002``, ``wiki.test``.
     """
     folders, in_folder = _split_of_folder(folder, root)
     if in_folder:
@@ -112,7 +112,8 @@ def _split_of(folder: str, name: str, root: str, format: str) -> tuple[str, Key]
     words = [word for word in re.split(r"[-_. ]+", plain)[:-1] if word]
     if plain.endswith(tuple(COMPRESSIONS)):  # the ending before it is no word of the name
         words.pop()
-    for place in (0, len(words) - 1) if words else ():
+    # In the middle too, as in corpus.dev.en.txt: only what has a train split of the same name is left out.
+    for place in (0, *range(len(words) - 1, 0, -1)) if words else ():
         if split := SPLITS.get(words[place].rstrip("0123456789")):
             rest = [
                 word for number, word in enumerate(words) if number != place and not word.isdigit() and word != "of"
