@@ -205,3 +205,14 @@ def test_a_table_in_an_archive_is_read(tmp_path: Path, kind: str, preparing: Pre
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(f"a.{kind}", table(kind, ["A first text.", "A second one."]))
     assert preparing(tmp_path / "a.zip", validation_fraction=0)[0].documents == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="a system without /proc")
+@pytest.mark.parametrize("target", ["/proc/kmsg", "/proc/self/environ"])
+def test_a_link_to_a_file_of_the_system_is_not_read(tmp_path: Path, target: str) -> None:
+    """As a stranger's folder may hold one: reading /proc/kmsg waits for ever."""
+    (tmp_path / "a.txt").write_text("Call me Ishmael.")
+    (tmp_path / "b.txt").symlink_to(target)
+    account = Account()
+    files = find_files([str(tmp_path)], 0, account)
+    assert [Path(file.path).name for file in files] == ["a.txt"]

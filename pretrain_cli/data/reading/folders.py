@@ -229,6 +229,8 @@ class _Walk:
             return
         format, kind = self._kind(name)
         reason = _file_reason(name, state.st_mode, format)
+        if not reason and not state.st_size and os.path.realpath(base + name).startswith(OF_SYSTEM):
+            reason = "special_file"
         if not reason and not _may_be_read(base + name, state.st_mode):
             self._refuse(base + name, PermissionError(13, "Permission denied"))
             reason = "unreadable"
@@ -332,6 +334,11 @@ def _folder_reason(folder: str) -> str:
     if name in PROGRAM_FOLDERS or name.endswith(PROGRAM_ENDINGS) or has_file("pyvenv.cfg"):
         return "program_folder"
     return "model_folder" if has_file("config.json") and any(map(has_file, WEIGHTS)) else ""
+
+
+OF_SYSTEM = ("/proc/", "/sys/", "/dev/")
+"""Linked from a folder, a file of no size there isn't empty: /proc/kmsg waits for ever, and others hold this process's
+variables."""
 
 
 def _has_file(folder: str) -> Callable[[str], bool]:
