@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.distributed import DistributedConfig
 
 from pretrain_cli.errors import ModelError, first_line
-from pretrain_cli.formatting import count_of
-from pretrain_cli.model.config_checks import check_settings
-from pretrain_cli.model.files import USE_ANOTHER, check_finite, check_vocabulary, check_weight_files
+from pretrain_cli.formatting import count_of, exact
+from pretrain_cli.model.config_checks import MOST_PACKED, check_settings
+from pretrain_cli.model.files import USE_ANOTHER, check_finite, check_vocabulary, check_weight_files, weight_shapes
 from pretrain_cli.model.pickles import files_of, foreign, pickle_notes_ignored
 from pretrain_cli.published import check_published
+
+MOST_DESCRIBED, SMALL_MODEL = 2, 10_000_000
+"""Parameters that a config may describe: so many times those in its files (a head may be the embedding), and more."""
 
 
 def load_model(
@@ -48,7 +52,7 @@ def load_model(
     name = str(folder)
     if Path(folder).is_dir():
         check_published(Path(folder), tensors=True)
-        check_weight_files(Path(folder))
+        _check_room(check_weight_files(Path(folder)), name, trust_remote_code)
     else:
         read_model_config(name, trust_remote_code)
     packing = _four_bit(four_bit, device) if four_bit is not None else {}
@@ -79,6 +83,22 @@ def load_model(
         model.to(torch.device(device))
     model.eval()
     return model
+
+
+def _check_room(files: list[Path], name: str, trust_remote_code: bool) -> None:
+    """Check that config.json describes about as many weights as ``files`` hold: transformers allocates missing ones."""
+    held = sum(math.prod(shape) for shape in weight_shapes(files).values())
+    config = read_model_config(name, trust_remote_code)
+    if not held or runs_own_code(config):
+        return
+    try:
+        with torch.device("meta"):
+            described = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
+    except Exception:  # what is wrong with it is told where it is opened
+        return
+    if described > held * (MOST_PACKED if hasattr(config, "quantization_config") else MOST_DESCRIBED) + SMALL_MODEL:
+        told = f"it describes a model of {exact(described)} parameters, and the weights are {exact(held)} numbers"
+        raise ModelError(f"config.json in {name} doesn't fit the weights: {told}.", USE_ANOTHER)
 
 
 def _own_part(weight: torch.Tensor) -> torch.Tensor:

@@ -182,3 +182,12 @@ def test_a_config_that_names_a_kernel_of_the_hub_is_refused(empty: Path, values:
     for opened in (load_model, lambda folder: read_model_config(str(folder))):
         with pytest.raises(ModelError, match="asks for code from the Hub"):
             opened(model)
+
+
+def test_a_config_of_far_more_weights_than_its_files_hold_is_two_lines(ptk, empty: Path) -> None:
+    """transformers makes the missing ones: of these, 59 GB."""
+    model = make_model(empty / "model")
+    own = {"num_experts": 100_000, "moe_intermediate_size": 768}
+    changed_json(model / "config.json", model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], **own)
+    outcome = ptk("generate", "a", "--model", str(model))
+    assert outcome.code == 4 and "describes a model of 14,752,031,104 parameters" in outcome.err
