@@ -88,10 +88,10 @@ def load_model(
 def _check_room(files: list[Path], name: str, trust_remote_code: bool) -> None:
     """Check that config.json describes about as many weights as ``files`` hold: transformers allocates missing ones."""
     held = sum(math.prod(shape) for shape in weight_shapes(files).values())
-    config = read_model_config(name, trust_remote_code)
-    if not held or runs_own_code(config):
-        return
     try:
+        config = read_model_config(name, trust_remote_code)
+        if not held or runs_own_code(config):
+            return
         with torch.device("meta"):
             described = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
     except Exception:  # what is wrong with it is told where it is opened
