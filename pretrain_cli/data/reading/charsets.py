@@ -55,6 +55,8 @@ LATIN_SHARE = 0.3
 """Of bytes that aren't ASCII: the text of Latin letters has fewer."""
 STRANGE_SHARE = 0.02
 """Of characters that are neither printable nor space; with more, an encoding is the wrong one."""
+SCRIPTS = 4
+"""In a short text; bytes that count up make a letter of each."""
 CONTROL_CHARACTERS = re.compile("[\x80-\x9f]")
 """What the Windows encodings have printable characters for, and those of ISO don't."""
 WORDS = re.compile(r"[^\W\d_]*[^\W\d_\x00-\x7f][^\W\d_]*")
@@ -162,11 +164,16 @@ def _wide_encoding(head: bytes, path: str) -> Encoding:
         except UnicodeDecodeError:
             continue
         strange = sum(not (char.isprintable() or char.isspace() or category(char) == "Cf") for char in text)
-        if text and strange < STRANGE_SHARE * len(text):
+        if text and strange < STRANGE_SHARE * len(text) and len(_scripts(text)) <= max(SCRIPTS, len(text) // 4):
             found.append((len({ord(char) >> 7 for char in text}), name))
     if found:
         return Encoding(min(found)[1], guessed=True)
     raise not_text(path, next((at for at in range(len(head)) if head[at] < 9 or head[at] in CONTROLS), 0))
+
+
+def _scripts(text: str) -> set[str]:
+    """The first words of the characters' names, such as LATIN or CJK."""
+    return {character_name(char, "").partition(" ")[0] for char in text if char.isalpha()}
 
 
 def _guess(head: bytes, path: str, bad: int) -> Encoding:
