@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -55,18 +56,33 @@ def remove_ours(folder: Path, ours: set[str], last: Sequence[str] = ()) -> None:
         ours: names of files, or of folders that are ours whole.
         last: of these, those that say what is ours: a kill before them leaves the rest known.
     """
-    for name in sorted(ours, key=lambda each: (each in last, each)):
-        entry = folder / name
-        if entry.parent.resolve() != folder.resolve() / Path(name).parent:  # through a link, or "..": not in here
-            continue
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-    for parent in [*sorted(_parents(ours), key=len, reverse=True), ""]:
-        with contextlib.suppress(OSError):  # it isn't empty
-            (folder / parent).rmdir()
+    for name in sorted(ours.difference(last)):
+        _remove(folder, name)
+    for parent in sorted(_parents(ours), key=len, reverse=True):
+        _remove_if_empty(folder / parent)
+    for name in last:
+        if name in ours:
+            _remove(folder, name)
+    _remove_if_empty(folder)
+
+
+def _remove(folder: Path, name: str) -> None:
+    entry = folder / name
+    if entry.parent.resolve() != folder.resolve() / Path(name).parent:  # through a link, or "..": not in here
+        return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise  # otherwise something is in it, or it may not be removed
 
 
 def keep_aside(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
@@ -79,17 +78,14 @@ def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
     freed = 0
     for run in runs:
         freed += size_on_disk(run)
-        if run.path.is_symlink() or foreign_files(run):
-            remove_run_files(run)
-            freed -= size_on_disk(run)
-        else:
-            shutil.rmtree(run.path)
+        remove_run_files(run)
+        freed -= size_on_disk(run)
     return freed
 
 
 def _real_run(artifacts: Artifacts, name: str) -> RunFolder:
     run = artifacts.existing_run(name)
-    if not is_run(run):
+    if not is_run(run) and any(run.path.iterdir()):  # an empty one is what a removal left that was killed at its end
         raise UsageError(
             f"{run.path} is not a run: it has neither {run.record.name} nor {run.config.name}, so nothing is removed.",
             "Delete the folder yourself if nobody needs it. Runs: ptk runs list",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -268,6 +269,24 @@ def test_a_folder_that_was_never_a_run_is_not_removed(artifacts: Artifacts) -> N
             remove()
         assert caught.value.hint
     assert (folder / "f").read_text() == "thesis"
+
+
+def test_a_removal_that_was_killed_is_ended_by_the_next(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, real = artifacts.run("first"), Path.rmdir
+
+    def killed(folder: Path) -> None:
+        if folder == run.path:
+            raise OSError(errno.EIO, "Input/output error")
+        real(folder)
+
+    monkeypatch.setattr(Path, "rmdir", killed)
+    with pytest.raises(OSError, match="Input/output"):
+        remove_runs(artifacts, ["first"])
+    assert list(run.path.iterdir()) == []
+    monkeypatch.undo()
+    assert runs_to_remove(artifacts, ("first",)).runs[0].bytes_on_disk == 0
+    remove_runs(artifacts, ["first"])
+    assert not run.path.exists()
 
 
 def test_of_a_run_only_what_ptk_wrote_is_removed_and_the_rest_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
