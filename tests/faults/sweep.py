@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -305,6 +306,7 @@ def main() -> None:
             if options.list:
                 print(scenario.name)
             elif not options.names or scenario.name in options.names:
+                print(f"{scenario.name} …", file=sys.stderr, flush=True)
                 for finding in sweep.findings(scenario, options.sample):
                     findings.append(finding)
                     if finding.wrong:
