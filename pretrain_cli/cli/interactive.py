@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain_cli.cli.session import Session
+from pretrain_cli.small_files import small_bytes
 
 if TYPE_CHECKING:
     from pretrain_cli.generation.conversation import Conversation
     from pretrain_cli.generation.results import GeneratedText
 
 HISTORY_LINES = 1000
+MOST_HISTORY_BYTES = 10_000_000
 HELP = (
     "Type text, and the model continues all text so far. Empty line: continue. /new: start over. /help: this text. "
     "/quit or Ctrl-D: end."
@@ -94,6 +96,7 @@ def _edit_lines(history: Path) -> None:
     except ImportError:  # Windows: its console edits lines itself
         return
     with contextlib.suppress(OSError):
+        small_bytes(history, MOST_HISTORY_BYTES)  # readline itself waits for the writer of a pipe, for ever
         readline.read_history_file(history)
     readline.set_history_length(HISTORY_LINES)
 

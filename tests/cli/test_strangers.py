@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -191,3 +193,20 @@ def test_a_config_of_far_more_weights_than_its_files_hold_is_two_lines(ptk, empt
     changed_json(model / "config.json", model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], **own)
     outcome = ptk("generate", "a", "--model", str(model))
     assert outcome.code == 4 and "describes a model of 14,752,031,104 parameters" in outcome.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "holes"])
+def test_typed_lines_are_not_recalled_from_a_pipe_or_a_huge_file(empty: Path, kind: str) -> None:
+    pytest.importorskip("readline")
+    history = empty / ".generate_history"
+    if kind == "pipe":
+        os.mkfifo(history)
+    else:
+        history.touch()
+        os.truncate(history, 10**12)
+    code = (
+        "import sys, pathlib; from pretrain_cli.cli.interactive import _edit_lines as e; e(pathlib.Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", f"{code}; import os; os._exit(0)", str(history)]
+    assert subprocess.run(command, timeout=30).returncode == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import xxhash
 
 from pretrain_cli.addresses import is_redacted
+from pretrain_cli.data.reading import globs
 from pretrain_cli.data.reading.file_table import FileTable
 from pretrain_cli.data.reading.folders import Account, walk_folder
 from pretrain_cli.data.reading.formats import COMPRESSIONS, ENDINGS, format_of
@@ -88,7 +89,7 @@ def check_unchanged(files: FileTable) -> None:
 def _named(path: str) -> list[str]:
     """The files on this machine that a path names, which isn't a folder."""
     local = str(user_path(path.removeprefix("file://")))
-    return glob.glob(local, recursive=True) if glob.has_magic(local) else [local]
+    return globs.matches(local) if glob.has_magic(local) else [local]
 
 
 def _expand(path: str, source: int, account: Account, strict: bool) -> FileTable:
@@ -104,7 +105,7 @@ def _expand(path: str, source: int, account: Account, strict: bool) -> FileTable
     if local.exists():
         return _described([local], source)
     found = FileTable()
-    for match in map(Path, sorted(glob.glob(str(local), recursive=True))):
+    for match in map(Path, globs.matches(str(local))):
         if not match.is_dir():
             found.extend(_described([match], source))
         elif "**" not in path:  # which matches what is in them too
