@@ -58,7 +58,7 @@ def foreign_files(run: RunFolder) -> list[Path]:
 
 def remove_run_files(run: RunFolder) -> None:
     """Remove what is the run's, and its folder where nothing else is in it."""
-    remove_ours(run.path, run_files(run), last=(run.config.name, run.record.name))
+    remove_ours(run.path, run_files(run), last=(".lock", run.config.name, run.record.name))
 
 
 def _unfinished(folder: Path) -> set[str]:

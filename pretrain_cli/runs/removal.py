@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
@@ -9,7 +10,7 @@ from pretrain_cli.errors import UsageError
 from pretrain_cli.run_files import foreign_files, is_run, remove_run_files
 from pretrain_cli.runs.ranking import by_data, rank
 from pretrain_cli.runs.results import RunSummary
-from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
+from pretrain_cli.runs.summary import is_training, kept_from_training, list_runs, size_on_disk, summarize_run
 from pretrain_cli.small_files import first_word
 from pretrain_cli.storage import write_text
 
@@ -72,15 +73,30 @@ def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
         ModelError: there is no such run.
     """
     runs = [_real_run(artifacts, name) for name in names]
-    if busy := next((run.name for run in runs if is_training(run)), None):
-        raise UsageError(f"Run '{busy}' is still training.", "Stop it first.")
+    if busy := next((run for run in runs if is_training(run)), None):
+        raise _still_training(busy)
     _let_latest_name_another(artifacts, names)  # first: a removal that is killed leaves no name of a run that is gone
     freed = 0
     for run in runs:
         freed += size_on_disk(run)
-        remove_run_files(run)
+        _remove(run)
         freed -= size_on_disk(run)
     return freed
+
+
+def _remove(run: RunFolder) -> None:
+    """Remove a run's files under its lock: a resume that came in between would train on what vanishes."""
+    if os.name == "nt":  # which removes no file that is open, as the lock is
+        remove_run_files(run)
+        return
+    with kept_from_training(run) as kept:
+        if not kept:
+            raise _still_training(run)
+        remove_run_files(run)
+
+
+def _still_training(run: RunFolder) -> UsageError:
+    return UsageError(f"Run '{run.name}' is still training.", "Stop it first.")
 
 
 def _real_run(artifacts: Artifacts, name: str) -> RunFolder:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
@@ -96,18 +97,29 @@ def size_on_disk(run: RunFolder) -> int:
 
 def is_training(run: RunFolder) -> bool:
     """Whether a process trains this run now: the lock is freed however that process ends."""
+    with kept_from_training(run) as kept:
+        return not kept
+
+
+@contextlib.contextmanager
+def kept_from_training(run: RunFolder) -> Iterator[bool]:
+    """Whether no process trains this run; none begins to before the block ends, then."""
     import filelock
 
     file = run.path / ".lock"
     if not file.is_file():
-        return False
+        yield True
+        return
     guard = filelock.FileLock(file)
     try:
         guard.acquire(timeout=0)
     except filelock.Timeout:
-        return True
-    guard.release()
-    return False
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        guard.release()
 
 
 def _tried(read: Callable[[], Found | None]) -> tuple[Found | None, str]:

@@ -138,10 +138,11 @@ def train_on(
     with contextlib.ExitStack() as held:
         held.enter_context(together(choose_device(config.train.device).value))
         run = resumed.run if resumed is not None else same(lambda: _new_run(artifacts, run_name))
-        held.callback(_leave_nothing, run)
+        after_lock = held.enter_context(contextlib.ExitStack())
         held.enter_context(writing_to(artifacts.root))
         stop = held.enter_context(StopRequests(progress.warn, run, config.train.on_sigusr1 == "continue"))
         held.enter_context(_run_lock(run))
+        after_lock.callback(_leave_nothing, run)  # not where another process has the lock: the run is its
         return _train_locked(
             open_rows,
             config,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from pretrain_cli import foreign
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.locking import lock
@@ -287,6 +289,24 @@ def test_a_removal_that_was_killed_is_ended_by_the_next(artifacts: Artifacts, mo
     assert runs_to_remove(artifacts, ("first",)).runs[0].bytes_on_disk == 0
     remove_runs(artifacts, ["first"])
     assert not run.path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no lock is held there while the files are removed")
+def test_no_training_begins_on_a_run_while_it_is_removed(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, real, tried = artifacts.run("first"), foreign._remove, []
+
+    def attempted(folder: Path, name: str) -> None:
+        if name not in (".lock", run.config.name, run.record.name):
+            with pytest.raises(UsageError, match="already"), lock(run.path, "training"):
+                pass
+            tried.append(name)
+        real(folder, name)
+
+    with lock(run.path, "training"):
+        pass
+    monkeypatch.setattr(foreign, "_remove", attempted)
+    remove_runs(artifacts, ["first"])
+    assert tried and not run.path.exists()
 
 
 def test_of_a_run_only_what_ptk_wrote_is_removed_and_the_rest_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
