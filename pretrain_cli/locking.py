@@ -52,6 +52,22 @@ def lock(folder: Path, what: str) -> Iterator[None]:
             guard.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the lock of ``folder`` now."""
+    import filelock
+
+    file = folder / ".lock"
+    if not file.is_file():
+        return False
+    guard = filelock.FileLock(file)
+    try:
+        guard.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    guard.release()
+    return False
+
+
 def _outlived(guard: filelock.BaseFileLock, pid: int) -> bool:
     """Take over the lock of a killed process: its loader workers hold it until they notice, for up to 5 s."""
     import filelock

@@ -11,6 +11,7 @@ from pathlib import Path
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.foreign import foreign_entries, matching, remove_ours
+from pretrain_cli.locking import is_locked
 from pretrain_cli.manifest import LISTS, MANIFEST, VERSION, Manifest
 from pretrain_cli.records import read_versioned
 from pretrain_cli.sealing import is_as_sealed
@@ -100,7 +101,12 @@ def check_empty(folder: Path) -> None:
 
 
 def clear_work(work: Path, *kept: Path) -> None:
-    """Remove the shards and tokenizers of earlier prepares from a work folder; other files stay."""
+    """Remove the shards and tokenizers of earlier prepares from a work folder; other files stay.
+
+    None while other processes encode shards there (``data.shard``): some may be theirs.
+    """
+    if _shards_are_encoded(work.parent):
+        return
     for entry in list(work.iterdir()) if work.is_dir() else ():
         if entry not in kept and WORK.fullmatch(entry.name):
             if entry.is_dir() and not entry.is_symlink():
@@ -120,12 +126,20 @@ def clear_links(work: Path) -> None:
 
 def remove_work(artifacts: Artifacts) -> None:
     """Remove what prepare needed until its output was complete: the work folder, and the locks of shards."""
+    if _shards_are_encoded(artifacts.data):
+        return
     work = artifacts.data / ".work"
     clear_work(work)
     remove_ours(work, set())
     for entry in list(artifacts.data.iterdir()):
         if LOCKS.fullmatch(entry.name) and entry.is_dir():
             remove_ours(entry, {".lock", ".lock.json"})
+
+
+def _shards_are_encoded(data: Path) -> bool:
+    """Whether a process encodes some of the shards just now, under a lock of its own."""
+    entries = list(data.iterdir()) if data.is_dir() else []
+    return any(is_locked(entry) for entry in entries if LOCKS.fullmatch(entry.name))
 
 
 def is_manifest(path: Path) -> bool:

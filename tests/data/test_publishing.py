@@ -15,6 +15,7 @@ from pretrain_cli.data.inspect import inspect_row
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.staging import Staging
 from pretrain_cli.errors import DataError
+from pretrain_cli.locking import lock
 from pretrain_cli.manifest import damages, read_manifest
 from pretrain_cli.refusals import NoSpaceError
 from pretrain_cli.storage import file_hash
@@ -185,3 +186,18 @@ def test_a_shard_that_a_power_failure_emptied_is_encoded_again(
         file.write_bytes(b"")
     prepare(small_config(text, 32), artifacts)
     assert everything(artifacts.train_rows) == everything(undisturbed.train_rows)
+
+
+@pytest.mark.parametrize("length", [32, 64])
+def test_shards_that_another_process_encodes_stay_until_it_ends(tmp_path: Path, length: int) -> None:
+    text, artifacts = tmp_path / "text.txt", Artifacts(tmp_path / "artifacts")
+    text.write_text("Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60)
+    prepare(small_config(text, 32), artifacts)
+    theirs = artifacts.data / ".work" / "shards-0123456789abcdef" / "0.ids"
+    with lock(artifacts.data / ".shards-0-of-2", "preparing"):
+        theirs.parent.mkdir(parents=True)
+        theirs.write_bytes(b"ids")
+        prepare(small_config(text, length), artifacts)
+        assert theirs.read_bytes() == b"ids"
+    assert prepare(small_config(text, length), artifacts).reused
+    assert not theirs.parent.exists() and not (artifacts.data / ".shards-0-of-2").exists()
