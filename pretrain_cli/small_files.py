@@ -14,13 +14,18 @@ NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 """Without it, opening a pipe waits for its writer, for ever if there is none."""
 
 
+def no_wait(name: str, flags: int) -> int:
+    """An ``opener`` that doesn't wait for the writer of a pipe, which may have taken a file's place."""
+    return os.open(name, flags | NONBLOCK)
+
+
 def small_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """The bytes of a file of at most ``most``; a file may have holes, and be far larger than what it takes on the disk.
 
     Raises:
         OSError: it can't be read, is a pipe, a device or a socket, or is larger.
     """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NONBLOCK)) as file:
+    with open(path, "rb", opener=no_wait) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "It is not a file", str(path))

@@ -8,12 +8,16 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pretrain_cli.data.reading import pipes
+from pretrain_cli.data.reading.input_files import open_bytes
+from pretrain_cli.data.reading.inputs import find_files
+from pretrain_cli.data.reading.small_files import read_small
 from pretrain_cli.errors import DataError
 from pretrain_cli.manifest import read_manifest
 from tests.support.mixed import text
@@ -103,3 +107,25 @@ def test_a_separator_that_never_occurs_is_an_error_and_one_that_is_missing_somew
     result, _ = preparing(tmp_path / "a.txt", tmp_path / "b.txt", document_separator=separator, validation_fraction=0)
     assert result.documents == 21
     assert any("doesn't occur in 1 file" in note for note in result.notes) and not result.warnings
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.txt.xz"])
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(LINES)
+    (found,) = find_files([str(tmp_path / name)])
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    told: list[object] = []
+
+    def read(opened: Callable[[], object]) -> None:
+        try:
+            told.append(opened())
+        except DataError as error:
+            told.append("changed" in error.message or error)
+
+    for opened in (lambda: open_bytes(found), lambda: read_small(found.path, found.size) is None):
+        thread = threading.Thread(target=read, args=(opened,), daemon=True)
+        thread.start()
+        thread.join(20)
+    assert told == [True, True]

@@ -30,7 +30,7 @@ from pretrain_cli.data.reading.documents import (
     bad_record,
 )
 from pretrain_cli.data.reading.folders import EXAMPLES, NO_ENDING
-from pretrain_cli.data.reading.input_files import Span, kind_of
+from pretrain_cli.data.reading.input_files import Span, kind_of, open_input
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings, add_numbers
 from pretrain_cli.data.reading.small_files import read_simple
@@ -410,7 +410,7 @@ def _lines_before(span: Span) -> int:
     if not span.start:
         return 0
     lines, left = 0, span.start
-    with open(span.file.path, "rb") as stream:
+    with open_input(span.file.path) as stream:
         while left > 0 and (block := stream.read(min(left, 1 << 24))):
             lines += block.count(b"\n")
             left -= len(block)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pretrain_cli.data.encoding.shards import Shard
 from pretrain_cli.data.reading.file_table import FileTable, as_table
-from pretrain_cli.data.reading.input_files import STDIN, InputFile, Span, is_url
+from pretrain_cli.data.reading.input_files import STDIN, InputFile, Span, is_url, open_input
 
 HEAD_BYTES = 4096
 LEAST_SHARD_BYTES, MOST_SHARD_BYTES = 1 << 20, 16 << 20
@@ -93,7 +93,7 @@ def _splits(file: InputFile, shard_bytes: int) -> list[tuple[int, int]] | None:
     if file.format != "jsonl" or file.compression or file.path == STDIN or is_url(file.path):
         return None
     start, found = 0, []
-    with open(file.path, "rb") as stream:
+    with open_input(file.path) as stream:
         if b"\0" in stream.read(HEAD_BYTES):  # UTF-16: its lines don't end with the byte of a line end
             return None
         while start < file.size:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple, cast
 
 from pretrain_cli.data.reading.compressed import decompressed
+from pretrain_cli.errors import DataError
 from pretrain_cli.file_systems import fsspec_module
+from pretrain_cli.small_files import no_wait
 
 STDIN = "-"
 PIPE = -2
@@ -88,10 +92,25 @@ def is_url(path: str) -> bool:
     return "://" in path and not path.startswith("file://")
 
 
+def open_input(path: str) -> IO[bytes]:
+    """An input on this machine, as it is.
+
+    Raises:
+        DataError: it was a file when it was found, and now is a pipe or a device, which may have no end.
+        OSError: it can't be read.
+    """
+    file = open(path, "rb", opener=no_wait)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DataError(f"{path} changed while it was being read.", "Run the command again once the input is complete.")
+    return file
+
+
 def open_bytes(file: InputFile) -> IO[bytes]:
     """The file's bytes, decompressed as they are read."""
     if file.compression == "gzip" and file.path != STDIN and not is_url(file.path):
         # Given a path, it closes the file in the end; given an open file, it leaves that open.
+        open_input(file.path).close()
         return cast("IO[bytes]", gzip.open(file.path))
     return decompress(_open_raw(file), file.compression)
 
@@ -110,7 +129,7 @@ def _open_raw(file: InputFile) -> IO[bytes]:
         fsspec = fsspec_module()
         # fsspec's own files can't read a number of lines at a time.
         return io.BufferedReader(fsspec.open(file.path, "rb").open(), BLOCK_BYTES)
-    return open(file.path, "rb")
+    return open_input(file.path)
 
 
 def can_seek(file: InputFile) -> bool:

@@ -10,6 +10,7 @@ from pretrain_cli.data.reading.charsets import ESCAPES
 from pretrain_cli.data.reading.input_files import STDIN, Span, is_url
 from pretrain_cli.data.reading.json_sniffing import BEGINS_HTML
 from pretrain_cli.data.reading.table_sniffing import separator_of
+from pretrain_cli.small_files import NONBLOCK
 
 SMALL_BYTES = 1 << 16
 NO_TEXT = bytes([0, *CONTROLS])
@@ -28,7 +29,7 @@ def read_small(path: str, size: int) -> bytes | None:
     Raises:
         OSError: it can't be read.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    handle = os.open(path, os.O_RDONLY | NONBLOCK | getattr(os, "O_BINARY", 0))
     try:
         content = os.read(handle, size + 1)
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pretrain_cli.data.reading.file_table import FileTable
 from pretrain_cli.data.reading.formats import COMPRESSIONS, format_of
 from pretrain_cli.data.reading.input_files import InputFile
+from pretrain_cli.small_files import no_wait
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -94,7 +95,7 @@ def _above(files: FileTable, places: Iterable[int]) -> set[Path]:
 
 def _begins_with_metadata(path: Path) -> bool:
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=no_wait) as stream:
             return stream.read(8).removeprefix(b"\xef\xbb\xbf").startswith((b"---\n", b"---\r\n"))
     except OSError:
         return False
