@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import math
@@ -274,6 +275,7 @@ def publish_all(replacements: Sequence[Replacement]) -> None:
             _clear_old(replacement)  # of a process that was killed here
         elif os.path.lexists(replacement.old):  # or in between: the older one is all there is
             os.replace(replacement.old, replacement.final)
+        _check_changeable(replacement)
     done: list[tuple[Path, Path]] = []
 
     def move(source: Path, target: Path) -> None:
@@ -294,6 +296,27 @@ def publish_all(replacements: Sequence[Replacement]) -> None:
         sync_folder(folder)
     for replacement in reversed(replacements):  # the record of what is in the others goes last
         _clear_old(replacement)
+
+
+def _check_changeable(replacement: Replacement) -> None:
+    """Check that what ptk didn't write in an older folder may be moved out of it, before the folder leaves its name.
+
+    Raises:
+        PermissionError: it may not.
+    """
+    final = replacement.final
+    if replacement.ours is None or final.is_symlink() or not final.is_dir():
+        return
+    _check_access(final)
+    for entry in foreign_entries(final, replacement.ours(final)):
+        _check_access(entry.parent)
+        if entry.is_dir() and not entry.is_symlink():  # its own ".." changes
+            _check_access(entry)
+
+
+def _check_access(folder: Path) -> None:
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _sync_tree(path: Path) -> None:

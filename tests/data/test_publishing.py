@@ -14,7 +14,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.data.inspect import inspect_row
 from pretrain_cli.data.prepare import prepare
 from pretrain_cli.data.staging import Staging
-from pretrain_cli.errors import DataError
+from pretrain_cli.errors import DataError, UsageError
 from pretrain_cli.locking import lock
 from pretrain_cli.manifest import damages, read_manifest
 from pretrain_cli.refusals import NoSpaceError
@@ -201,3 +201,27 @@ def test_shards_that_another_process_encodes_stay_until_it_ends(tmp_path: Path, 
         assert theirs.read_bytes() == b"ids"
     assert prepare(small_config(text, length), artifacts).reused
     assert not theirs.parent.exists() and not (artifacts.data / ".shards-0-of-2").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are never read-only there")
+@pytest.mark.parametrize("name", ["data/train", "tokenizer", "tokenizer/notes"])
+def test_my_files_in_a_folder_that_may_not_be_changed_stay_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    text, artifacts = tmp_path / "text.txt", Artifacts(tmp_path / "artifacts")
+    text.write_text("Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60)
+    prepare(small_config(text, 32), artifacts)
+    folder = artifacts.root / name
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.txt").write_text("mine")
+    before = everything(artifacts.train_rows), everything(artifacts.tokenizer)
+    folder.chmod(0o555)
+    access = os.access  # which says yes to root
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and access(path, mode))
+    with pytest.raises(UsageError, match=f"{folder}.* can't be written"):
+        prepare(small_config(text, 64), artifacts)
+    assert (everything(artifacts.train_rows), everything(artifacts.tokenizer)) == before
+    monkeypatch.undo()
+    folder.chmod(0o755)
+    prepare(small_config(text, 64), artifacts)
+    assert (folder / "mine.txt").read_text() == "mine"
