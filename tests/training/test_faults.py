@@ -7,19 +7,21 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
-from pretrain_cli.errors import UsageError
+from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.refusals import DiskError
 from pretrain_cli.storage import read_lines
 from pretrain_cli.training.keeping.checkpoints import fault, staged, whole_steps
 from pretrain_cli.training.keeping.metrics import Metrics
 from pretrain_cli.training.keeping.saving import Saver
 from pretrain_cli.training.run import train
+from pretrain_cli.training.trainer import PackedTrainer
 from tests.support.disks import disk, fill, free, mount
 from tests.support.runs import Heard, course, record_of, small, weights_equal
 
@@ -172,3 +174,16 @@ def test_a_manifest_that_is_none_leaves_its_checkpoint_aside(tmp_path: Path, tex
     (run.checkpoint(1) / "manifest.json").write_text(text)
     assert fault(run.checkpoint(1)).startswith("manifest.json is damaged")
     assert whole_steps(run) == [1]
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_ends_the_resume(rows: Artifacts, monkeypatch) -> None:
+    train(small(**{**STEPS, "train__max_steps": 4}), rows, run_name="vanishing")
+    run, make = rows.run("vanishing"), PackedTrainer.create_optimizer
+
+    def vanishing(self: PackedTrainer, model: torch.nn.Module | None = None) -> Any:
+        shutil.rmtree(run.checkpoints)
+        return make(self, model)
+
+    monkeypatch.setattr(PackedTrainer, "create_optimizer", vanishing)
+    with pytest.raises(ModelError, match="vanished while it was read"):
+        train(small(**{**STEPS, "train__max_steps": 8}), rows, resume="vanishing")

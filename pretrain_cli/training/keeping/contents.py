@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from pretrain_cli.artifacts import SHARDS
+from pretrain_cli.errors import ModelError
 from pretrain_cli.model.adapters import has_adapter, load_adapter, save_adapter
 from pretrain_cli.model.pickles import reading_tensors
 from pretrain_cli.training.attempt import Attempt
@@ -116,6 +117,7 @@ class KeepingTrainer(Trainer):  # type: ignore[misc]
         with reading_tensors(Path(checkpoint)):
             if not self._sharded_at(checkpoint):
                 super()._load_optimizer_and_scheduler(checkpoint)
+                _check_still_there(Path(checkpoint))
                 return
             load_any(Path(checkpoint), self.model, self.optimizer.optimizer)
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
@@ -127,3 +129,13 @@ class KeepingTrainer(Trainer):  # type: ignore[misc]
 
     def _sharded_at(self, checkpoint: str) -> bool:
         return is_sharded(self.model) or (Path(checkpoint) / SHARDS).is_dir()
+
+
+def _check_still_there(checkpoint: Path) -> None:
+    """Check that a checkpoint didn't vanish while it was read: Trainer takes a missing file for a beginning.
+
+    Raises:
+        ModelError: it did.
+    """
+    if not (checkpoint / TRAINER_STATE_NAME).is_file():
+        raise ModelError(f"{checkpoint} vanished while it was read.", "Restore or mount it, and run the command again.")
