@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import shlex
 import sys
+import sysconfig
 from pathlib import Path
 
 from pretrain_cli.errors import first_line
@@ -23,7 +24,8 @@ def to_install(packages: str = "", extra: str = "") -> str:
     here = Path(sys.prefix)
     if (here / "pipx_metadata.json").is_file():
         return f"pipx runpip {here.name} install {what}"
-    if importlib.util.find_spec("pip") is not None or "\nuv = " not in _settings(here):
+    # Asked for as a module, pip makes setuptools' import hook fall back on Python's own distutils, and no model compiles.
+    if (Path(sysconfig.get_path("purelib")) / "pip").is_dir() or "\nuv = " not in _settings(here):
         return f"pip install {what}"
     if "archive-v0" in here.parts:
         return f"uvx --with {what} and the rest of the line as before"

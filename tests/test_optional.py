@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,10 @@ def test_each_kind_of_environment_has_its_command(tmp_path: Path, monkeypatch: p
     here = tmp_path / "archive-v0" / "pretrain-cli"
     here.mkdir(parents=True)
     monkeypatch.setattr(sys, "prefix", str(here))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    (tmp_path / "pip").mkdir()
     assert to_install(extra="lora") == 'pip install "pretrain-cli[lora]"'
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "pip").rmdir()
     assert to_install("gcsfs") == "pip install gcsfs"  # an environment without pip that neither of them made
     (here / "pyvenv.cfg").write_text("implementation = CPython\nuv = 0.9.0\n", encoding="utf-8")
     assert to_install("gcsfs").startswith("uvx --with gcsfs ")

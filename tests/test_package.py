@@ -63,4 +63,4 @@ def test_the_script_in_the_docs_goes_from_text_to_text(
     Path("data.txt").write_text("".join(f"{number}: {TEXT}" for number in range(100)), encoding="utf-8")
     Path("ptk.toml").write_text(FAST, encoding="utf-8")
     exec(compile(script[1], str(PAGE), "exec"), {})
-    assert re.search(r"^\d+ tokens, 2 steps, \d\.\d\d bits per byte: ", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^[\d,]+ tokens, 2 steps, \d\.\d\d bits per byte: ", capsys.readouterr().out, re.MULTILINE)

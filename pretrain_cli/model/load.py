@@ -79,6 +79,8 @@ def load_model(
     check_finite({key: _own_part(tensor) for key, tensor in model.state_dict().items()}, name)
     if tokenizer_size is not None:
         check_vocabulary(tokenizer_size, embedding_rows(model), name)
+    if packing:
+        _keep_scales(model)
     if not placing:
         model.to(torch.device(device))
     model.eval()
@@ -114,6 +116,17 @@ def _four_bit(compute: torch.dtype, device: str | torch.device) -> dict[str, Any
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
     return {"quantization_config": settings, "device_map": {"": str(device)}}
+
+
+def _keep_scales(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew for a CPU with AVX512-BF16 where the model isn't in training.
+
+    It would round their scales to bf16, so that a run that validates differs from one that doesn't, and it fails where
+    a row is shorter than a block.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _foreign_weights(folder: Path) -> str:
