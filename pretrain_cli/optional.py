@@ -24,7 +24,7 @@ def to_install(packages: str = "", extra: str = "") -> str:
     here = Path(sys.prefix)
     if (here / "pipx_metadata.json").is_file():
         return f"pipx runpip {here.name} install {what}"
-    # Asked for as a module, pip makes setuptools' import hook fall back on Python's own distutils, and no model compiles.
+    # Asked for as a module, pip turns setuptools' import hook off, without which no model compiles.
     if (Path(sysconfig.get_path("purelib")) / "pip").is_dir() or "\nuv = " not in _settings(here):
         return f"pip install {what}"
     if "archive-v0" in here.parts:
