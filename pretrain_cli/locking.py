@@ -54,18 +54,32 @@ def lock(folder: Path, what: str) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether another process holds the lock of ``folder`` now."""
+    with kept_unlocked(folder) as kept:
+        return not kept
+
+
+@contextlib.contextmanager
+def kept_unlocked(folder: Path) -> Iterator[bool]:
+    """Whether no other process holds the lock of ``folder``; none can take it before the block ends, then.
+
+    A folder that was never locked stays without a lock.
+    """
     import filelock
 
     file = folder / ".lock"
     if not file.is_file():
-        return False
+        yield True
+        return
     guard = filelock.FileLock(file)
     try:
         guard.acquire(timeout=0)
     except filelock.Timeout:
-        return True
-    guard.release()
-    return False
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        guard.release()
 
 
 def _outlived(guard: filelock.BaseFileLock, pid: int) -> bool:

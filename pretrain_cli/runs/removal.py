@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
+from pretrain_cli.locking import kept_unlocked
 from pretrain_cli.run_files import foreign_files, is_run, remove_run_files
 from pretrain_cli.runs.ranking import by_data, rank
 from pretrain_cli.runs.results import RunSummary
-from pretrain_cli.runs.summary import is_training, kept_from_training, list_runs, size_on_disk, summarize_run
+from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
 from pretrain_cli.small_files import first_word
 from pretrain_cli.storage import write_text
 
@@ -89,7 +90,7 @@ def _remove(run: RunFolder) -> None:
     if os.name == "nt":  # which removes no file that is open, as the lock is
         remove_run_files(run)
         return
-    with kept_from_training(run) as kept:
+    with kept_unlocked(run.path) as kept:
         if not kept:
             raise _still_training(run)
         remove_run_files(run)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import PtkError
 from pretrain_cli.evaluation_report import EvaluationReport, read_report
+from pretrain_cli.locking import is_locked
 from pretrain_cli.records import damaged_files
 from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import RunRecord, WandbRecord, read_run_config, read_run_record
@@ -97,29 +97,7 @@ def size_on_disk(run: RunFolder) -> int:
 
 def is_training(run: RunFolder) -> bool:
     """Whether a process trains this run now: the lock is freed however that process ends."""
-    with kept_from_training(run) as kept:
-        return not kept
-
-
-@contextlib.contextmanager
-def kept_from_training(run: RunFolder) -> Iterator[bool]:
-    """Whether no process trains this run; none begins to before the block ends, then."""
-    import filelock
-
-    file = run.path / ".lock"
-    if not file.is_file():
-        yield True
-        return
-    guard = filelock.FileLock(file)
-    try:
-        guard.acquire(timeout=0)
-    except filelock.Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        guard.release()
+    return is_locked(run.path)
 
 
 def _tried(read: Callable[[], Found | None]) -> tuple[Found | None, str]:
