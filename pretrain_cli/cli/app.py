@@ -40,7 +40,8 @@ def main() -> None:
     ctrl_c = CtrlC()
     ctrl_c.listen()
     status = run(sys.argv[1:], ctrl_c)
-    gc.freeze()  # a last search for garbage among torch's objects would take 0.3 s more
+    if "triton" not in sys.modules:  # it complains at the exit, in 30 lines, of objects that nobody has freed
+        gc.freeze()  # a last search for garbage among torch's objects would take 0.3 s more
     exec("")  # a Ctrl-C inside a library's exec() leaves a mark with CPython, which would end us by the signal instead
     sys.exit(status)
 

@@ -345,3 +345,18 @@ def test_resume_alone_is_the_run_touched_last_and_no_empty_name(ptk) -> None:
     told = ptk("train", "--resume")
     assert told.code == 3 and "empty" not in told.err
     assert ptk("evaluate", "").error_lines[0] == "Error: RUN is empty."
+
+
+def test_what_triton_watches_is_freed_before_the_end(tmp_path: Path) -> None:
+    """Its C++ side prints 30 lines about every object that is left when the process ends."""
+    code = (
+        "import sys, types\n"
+        "class Watched:\n    def __del__(self): sys.__stderr__.write('freed')\n"
+        "class Ring: pass\n"
+        "ring = Ring(); ring.itself = ring; ring.watched = Watched()\n"
+        "sys.modules['triton'] = types.ModuleType('triton')\n"
+        "sys.argv = ['ptk', '--version']\n"
+        "from pretrain_cli.__main__ import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "freed")
