@@ -94,8 +94,10 @@ class RemoteFolder:
         except FileNotFoundError:
             return {}
 
-    def get(self, name: str, path: Path, record: FileRecord | None = None) -> None:
-        """Copy a file to ``path``, complete or not at all; ``record``: its size and hash.
+    def get(
+        self, name: str, path: Path, record: FileRecord | None = None, hint: str = "Prepare the text again there."
+    ) -> None:
+        """Copy a file to ``path``, complete or not at all; ``record``: its size and hash, ``hint``: if it has others.
 
         Raises:
             StorageError: it isn't there, has other bytes than were written, or the storage doesn't answer.
@@ -106,10 +108,7 @@ class RemoteFolder:
         try:
             self._patiently(lambda: system.get_file(f"{root}/{name}", str(part)), "read")
             if record is not None and (part.stat().st_size != record.size or file_hash(part) != record.hash):
-                raise StorageError(
-                    f"{redact_address(self.url)}/{name} has other bytes than ptk wrote.",
-                    "Prepare the text again there.",
-                )
+                raise StorageError(f"{redact_address(self.url)}/{name} has other bytes than ptk wrote.", hint)
             os.replace(part, path)
         except FileNotFoundError as error:
             raise StorageError(f"{redact_address(self.url)}/{name} is missing.", "Check the address.") from error

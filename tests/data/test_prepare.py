@@ -484,7 +484,7 @@ def test_shards_encoded_apart_give_the_rows_of_one_run(
         data = {"inputs": [str(path)], "sequence_length": 32, "add_bos": True, "shard": chosen}
         config = Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": data})
         if chosen == "1/2":
-            with pytest.raises(DataError, match="shards aren't finished"):
+            with pytest.raises(DataError, match="shards are unfinished or damaged"):
                 prepare(without_shard(config), apart, merge=True)
         with monkeypatch.context() as patch:
             patch.setattr("pretrain_cli.data.prepare.find_inputs", None)  # reads its own shards only
@@ -496,6 +496,29 @@ def test_shards_encoded_apart_give_the_rows_of_one_run(
     assert not ran, "every shard was finished already"
     monkeypatch.undo()
     monkeypatch.setattr(encode_text.plan_shards, "__defaults__", (2000,))
+    assert row_bytes(apart) == row_bytes(preparing(path, into="whole")[1])
+
+
+@pytest.mark.parametrize("ending", ["ids", "documents.npy", "json", "json without a field"])
+def test_a_shard_that_was_damaged_before_the_merge_is_encoded_again(
+    preparing: Preparing, tmp_path: Path, byte_level: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE}" for i in range(60)])
+    monkeypatch.setattr(encode_text.plan_shards, "__defaults__", (2000,))
+    apart = Artifacts(tmp_path / "apart")
+    data = {"inputs": [str(path)], "sequence_length": 32, "add_bos": True, "shard": "1/1"}
+    config = Config.model_validate({"tokenizer": {"path": str(byte_level)}, "data": data})
+    prepare(config, apart)
+    (file,) = (apart.data / ".work").glob(f"shards-*/task-000001.{ending.split()[0]}")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    if ending == "json without a field":
+        record = json.loads(file.read_text(encoding="utf-8"))
+        content = bytearray(json.dumps({**record, "counts": None, "files": {}}).encode())
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"^1 of [0-9]+ shards are unfinished or damaged, first 1\.$"):
+        prepare(without_shard(config), apart, merge=True)
+    prepare(without_shard(config), apart)
     assert row_bytes(apart) == row_bytes(preparing(path, into="whole")[1])
 
 

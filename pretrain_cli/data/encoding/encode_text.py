@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,12 +55,13 @@ def encode_text(
     there = RemoteFolder(f"{remote}/data/.work/{folder.name}", progress) if remote else None
     store, plan = ShardStore(folder, there), plan_shards(files)
     chosen = choose_shards(len(plan), data.shard)
+    counts = store.finished(chosen)
     if merge:
-        _check_finished(chosen, store)
-    counts = encode_shards(plan, chosen, settings, store, data, progress)
+        _check_finished(chosen, counts)
+    whole = encode_shards(plan, chosen, settings, store, data, progress, counts)
     check_unchanged(files)
     store.look()
-    return store, plan, counts
+    return store, plan, whole
 
 
 def _key(files: FileTable, settings: ShardSettings, tokenizer: TokenizerInfo) -> str:
@@ -67,7 +69,7 @@ def _key(files: FileTable, settings: ShardSettings, tokenizer: TokenizerInfo) ->
     encoder = settings.encoder
     return fingerprint(
         {
-            "layout": 8,
+            "layout": 9,
             "files": files.stamp(with_changes=False),
             "settings": [
                 settings.dtype,
@@ -84,11 +86,10 @@ def _key(files: FileTable, settings: ShardSettings, tokenizer: TokenizerInfo) ->
     )
 
 
-def _check_finished(chosen: range, store: ShardStore) -> None:
-    finished = store.finished(chosen)
+def _check_finished(chosen: range, finished: Mapping[int, ShardCounts]) -> None:
     missing = [index for index in chosen if index not in finished]
     if missing:
         raise DataError(
-            f"{exact(len(missing))} of {exact(len(chosen))} shards aren't finished; the first is {missing[0]}.",
+            f"{exact(len(missing))} of {exact(len(chosen))} shards are unfinished or damaged, first {missing[0]}.",
             "Encode them with --shard, or run ptk prepare without --merge, which does what is left.",
         )

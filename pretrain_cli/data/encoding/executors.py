@@ -54,13 +54,13 @@ def encode_shards(
     store: ShardStore,
     data: DataConfig,
     progress: Progress,
+    counts: dict[int, ShardCounts],
 ) -> list[ShardCounts]:
-    """Encode the chosen shards that aren't finished in ``store`` yet; ``data`` says by whom.
+    """Encode the chosen shards that aren't in ``counts``, the finished ones, yet; ``data`` says by whom.
 
     Returns:
         The counts of all, in the order of ``chosen``.
     """
-    counts = store.finished(chosen)
     left = [index for index in chosen if index not in counts]
     if counts and left:
         progress.note(f"Continuing: {len(counts):,} of {len(chosen):,} shards are finished.")

@@ -9,16 +9,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from pretrain_cli.addresses import redact_all
 from pretrain_cli.data.cleaning.near_duplicates import PERMUTATIONS
 from pretrain_cli.data.encoding.encoder import Encoder
 from pretrain_cli.data.encoding.shard_encoder import ShardEncoder
 from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
+from pretrain_cli.records import FileRecord, Record, damaged_files, record_files
 from pretrain_cli.refusals import writing_to
 
 ENDINGS = ("ids", "documents.npy", "signatures.npy", "rejected")
 """Of a shard's files, but for its record."""
+
+
+class ShardRecord(Record):
+    """What was counted in a shard, and its files: name → size and hash."""
+
+    counts: ShardCounts
+    files: dict[str, FileRecord]
 
 
 def shard_file(folder: Path, index: int, ending: str) -> Path:
@@ -59,26 +68,27 @@ def encode_shard(
             rejected = shard_file(folder, shard.index, "rejected")
             rejected.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
         unfinished = shard_file(folder, shard.index, "json.new")
-        record = {"counts": redact_all(asdict(encoding.counts)), "sizes": _sizes(folder, shard.index)}
+        names = (shard_file(folder, shard.index, ending).name for ending in ENDINGS)
+        files = record_files(folder, [name for name in names if (folder / name).is_file()])
+        record = {"counts": redact_all(asdict(encoding.counts)), "files": {n: f.model_dump() for n, f in files.items()}}
         unfinished.write_text(json.dumps(record), encoding="utf-8")
         os.replace(unfinished, shard_file(folder, shard.index, "json"))
     return encoding.counts
 
 
-def finished_shard(folder: Path, index: int) -> ShardCounts | None:
-    """The counts of a shard whose files are complete, or None.
+def read_shard_record(folder: Path, index: int) -> ShardRecord | None:
+    """The record of a shard, which is written once its files are; None without one that can be read."""
+    path = shard_file(folder, index, "json")
+    try:
+        return ShardRecord.model_validate_json(path.read_bytes()) if path.is_file() else None
+    except ValidationError:
+        return None
+
+
+def finished_shard(folder: Path, index: int) -> ShardRecord | None:
+    """The record of a shard whose files are those that were written, or None.
 
     The files aren't synced, which would take longer than encoding: a power failure may leave a name without its bytes.
     """
-    path = shard_file(folder, index, "json")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError:
-        return None
-    return ShardCounts(**record["counts"]) if record and record["sizes"] == _sizes(folder, index) else None
-
-
-def _sizes(folder: Path, index: int) -> dict[str, int]:
-    """Name → bytes, of the files that a shard's ``json`` vouches for."""
-    files = (shard_file(folder, index, ending) for ending in ENDINGS)
-    return {file.name: file.stat().st_size for file in files if file.is_file()}
+    record = read_shard_record(folder, index)
+    return None if record is None or damaged_files(folder, record.files, read=True) else record

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pretrain_cli.data.encoding.shard_files import ENDINGS, finished_shard, shard_file
+from pretrain_cli.data.encoding.shard_files import ENDINGS, finished_shard, read_shard_record, shard_file
 from pretrain_cli.data.encoding.shards import ShardCounts
 from pretrain_cli.remote import RemoteFolder
 
@@ -45,14 +44,16 @@ class ShardStore:
             return {index: counts for index, counts in zip(chosen, found, strict=True) if counts is not None}
 
     def _counts(self, index: int) -> ShardCounts | None:
-        record = shard_file(self.folder, index, "json")
-        here = finished_shard(self.folder, index)
-        if here is not None or self.remote is None or record.name not in self._there:
-            return here
-        self.remote.get(record.name, record)
-        told = json.loads(record.read_text(encoding="utf-8"))
-        whole = all(self._there.get(name) == size for name, size in told["sizes"].items())
-        return ShardCounts(**told["counts"]) if whole else None
+        name = shard_file(self.folder, index, "json").name
+        record = finished_shard(self.folder, index)
+        if record is None and self.remote is not None and name in self._there:
+            self.remote.get(name, self.folder / name)
+            there = read_shard_record(self.folder, index)
+            if there is not None and all(self._there.get(each) == file.size for each, file in there.files.items()):
+                for each in there.files:  # what is here isn't what is there
+                    (self.folder / each).unlink(missing_ok=True)
+                record = there
+        return record.counts if record is not None else None
 
     def has(self, index: int, ending: str) -> bool:
         """Whether a shard has such a file."""
@@ -60,10 +61,16 @@ class ShardStore:
         return path.is_file() or path.name in self._there
 
     def path(self, index: int, ending: str) -> Path:
-        """A file of a shard, on this machine: it is fetched if it isn't here."""
+        """A file of a shard, on this machine: it is fetched if it isn't here.
+
+        Raises:
+            StorageError: what was fetched isn't what was written.
+        """
         path = shard_file(self.folder, index, ending)
         if self.remote is not None and not path.is_file() and path.name in self._there:
-            self.remote.get(path.name, path)
+            record = read_shard_record(self.folder, index)
+            hint = "Remove it there, and run the commands with --shard again."
+            self.remote.get(path.name, path, record.files.get(path.name) if record else None, hint)
             if ending == "ids":
                 self._fetched[path] = None
                 if len(self._fetched) > IDS_KEPT:
