@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.errors import DataError
+from pretrain_cli.errors import DataError, PtkError
 from pretrain_cli.formatting import count_of, exact
 from pretrain_cli.manifest_records import (
     FileAccount,
@@ -164,6 +166,32 @@ def check_bytes(artifacts: Artifacts, manifest: Manifest, split: str) -> None:
         _refuse(damaged_files(artifacts.root, files, read=True))
 
 
+@contextlib.contextmanager
+def damage_explained(artifacts: Artifacts, manifest: Manifest) -> Iterator[None]:
+    """Let an error that nothing else explains say that the rows have changed since they were opened, if they have.
+
+    Raises:
+        DataError: they have.
+    """
+    try:
+        yield
+    except PtkError:
+        raise
+    except Exception:
+        if _is_there(artifacts, manifest):  # replaced by a prepare, what was opened stays as it was
+            check_sizes(artifacts, manifest)
+            for split in ("train", "validation"):
+                check_bytes(artifacts, manifest, split)
+        raise
+
+
+def _is_there(artifacts: Artifacts, manifest: Manifest) -> bool:
+    try:
+        return bool(read_json(artifacts.manifest).get("fingerprint") == manifest.fingerprint)
+    except DataError:
+        return False
+
+
 def _refuse(found: list[str]) -> None:
     if found:
         raise DataError(f"The prepared data is damaged: {found[0]}.", "Prepare the text again: ptk prepare")
@@ -175,11 +203,7 @@ def check_still(artifacts: Artifacts, manifest: Manifest) -> None:
     Raises:
         DataError: a file is damaged, or a prepare has replaced it, or is doing it now.
     """
-    try:
-        same = read_json(artifacts.manifest).get("fingerprint") == manifest.fingerprint
-    except DataError:
-        same = False
-    if not same:
+    if not _is_there(artifacts, manifest):
         raise DataError(
             f"The prepared data in {artifacts.root} was replaced while it was being opened.",
             "Run the command again once no ptk prepare is running there.",

@@ -13,7 +13,7 @@ from pretrain_cli.config.load import changed
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError, UsageError
 from pretrain_cli.locking import lock
-from pretrain_cli.manifest import read_manifest
+from pretrain_cli.manifest import damage_explained, read_manifest
 from pretrain_cli.model.devices import choose_device
 from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
@@ -46,7 +46,7 @@ from pretrain_cli.training.measuring.forecast import Done
 from pretrain_cli.training.processes.agreement import rank, same, together, wait_for_all, world_size
 from pretrain_cli.training.processes.sharding import check_zero_layout, refuse_other_sharding
 from pretrain_cli.training.processes.signals import StopRequests
-from pretrain_cli.training.rows.bringing import bring_train_rows
+from pretrain_cli.training.rows.bringing import bring_train_rows, stay_there, without_distant
 from pretrain_cli.training.rows.prepared import (
     PreparedRows,
     check_prepared,
@@ -108,17 +108,18 @@ def train(
     if elsewhere := other_inputs(config, manifest):
         progress.warn(elsewhere)
     bring_train_rows(config, artifacts, progress)
-    return train_on(
-        lambda machine: open_prepared(config, artifacts, manifest, machine.device, progress),
-        config,
-        artifacts,
-        progress,
-        run_name=run_name,
-        resumed=resumed,
-        command=tuple(command),
-        started=started,
-        origins=origins,
-    )
+    with damage_explained(artifacts, without_distant(manifest) if stay_there(config, artifacts) else manifest):
+        return train_on(
+            lambda machine: open_prepared(config, artifacts, manifest, machine.device, progress),
+            config,
+            artifacts,
+            progress,
+            run_name=run_name,
+            resumed=resumed,
+            command=tuple(command),
+            started=started,
+            origins=origins,
+        )
 
 
 def train_on(

@@ -11,7 +11,7 @@ from pretrain_cli.config.load import changed
 from pretrain_cli.data.rows.batches import PackedDataset
 from pretrain_cli.errors import DataError
 from pretrain_cli.training.run import train
-from tests.support.runs import prepare_text, small
+from tests.support.runs import Heard, prepare_text, small
 
 
 @pytest.mark.slow
@@ -34,3 +34,16 @@ def test_rows_that_are_replaced_while_training_opens_them_are_not_trained_on(
     assert replaced and not artifacts.run("torn").record.exists()
     monkeypatch.undo()
     assert train(changed(small(train__max_steps=2)), artifacts, run_name="whole").steps == 2
+
+
+@pytest.mark.slow
+def test_rows_that_are_overwritten_while_they_are_trained_on_are_told_of(tmp_path: Path, prose: str) -> None:
+    artifacts = prepare_text(tmp_path, prose[:20_000])
+    (rows,) = artifacts.train_rows.glob("*.arrow")
+
+    def overwrite() -> None:
+        with open(rows, "r+b") as file:  # in place, as a copying program does, not by a rename
+            file.write(b"\xff" * rows.stat().st_size)
+
+    with pytest.raises(DataError, match=r"The prepared data is damaged: .*\.arrow has other bytes than were written"):
+        train(small(train__max_steps=20), artifacts, Heard(step_3=overwrite), run_name="torn")
