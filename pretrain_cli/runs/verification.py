@@ -13,11 +13,13 @@ from pretrain_cli.manifest import read_manifest
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import recorded_files
 from pretrain_cli.records import FileRecord, damaged_files
+from pretrain_cli.run_files import run_files
 from pretrain_cli.run_record import parse_run_config, read_run_record
 from pretrain_cli.runs.summary import is_training
 from pretrain_cli.sealing import CHANGED, is_as_sealed
 from pretrain_cli.small_files import small_bytes
 
+LOCKS = {".lock", ".lock.json"}
 MISSING = "is missing"
 NO_HASH = "has no hash on record"
 LOST = "has lost its hash, which the files beside it still have"
@@ -129,7 +131,7 @@ class _Check:
     def run(self, run: RunFolder) -> None:
         """A run's record, config, metrics, model, checkpoints and report."""
         known, finished = run.record.is_file(), False
-        if not known and any(path.exists() for path in (run.config, run.metrics, run.checkpoints, run.model)):
+        if not known and run_files(run) - LOCKS:  # what a removal leaves is nobody's but the user's
             self.differs.append(Finding(run.record, MISSING))
         if known and self.sealed(run.record):
             try:

@@ -20,6 +20,7 @@ from pretrain_cli.exporting.run import export
 from pretrain_cli.manifest import check_bytes, read_manifest
 from pretrain_cli.model.load import load_model
 from pretrain_cli.model.names import find_model, open_folders
+from pretrain_cli.runs.removal import remove_runs
 from pretrain_cli.runs.verification import verify
 from pretrain_cli.storage import write_sealed_json
 from pretrain_cli.training.keeping.resume import read_config
@@ -189,6 +190,15 @@ def test_a_checkpoint_and_an_export_with_other_weights_are_not_opened(artifacts:
         flip(folder / "model.safetensors")
         with pytest.raises(ModelError, match="damaged"):
             load_model(folder)
+
+
+def test_what_a_removal_leaves_of_a_run_is_not_missing_its_record(artifacts: Artifacts) -> None:
+    run = artifacts.run("a")
+    for place in (run.path, run.model, run.checkpoint(run.checkpoint_steps()[0])):
+        (place / "notes.txt").write_text("mine")
+    remove_runs(artifacts, ["a"])
+    assert (run.model / "notes.txt").is_file() and not run.record.exists()
+    assert verify(artifacts).ok
 
 
 def test_a_model_card_may_be_edited(artifacts: Artifacts) -> None:
