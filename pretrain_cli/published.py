@@ -21,6 +21,7 @@ from pretrain_cli.artifacts import (
     MODEL_RECORD,
     OPTIMIZER_FILES,
     SHARDS,
+    TOKENIZER_FILES,
 )
 from pretrain_cli.errors import ModelError
 from pretrain_cli.foreign import matching
@@ -62,17 +63,20 @@ def recorded_files(folder: Path) -> dict[str, FileRecord] | None:
     return None
 
 
-def check_published(folder: Path, *, tensors: bool) -> None:
+def check_published(folder: Path, *, tensors: bool, tokenizer_only: bool = False) -> None:
     """The model in ``folder`` is as ptk published it: all sizes, and the bytes of all small files.
 
     Args:
         folder: of any model; nothing is checked where nothing is recorded.
         tensors: compare the bytes of the weights too, for whoever reads all of them.
+        tokenizer_only: nothing but the tokenizer is read there: a checkpoint's is its run's.
 
     Raises:
         ModelError: a file is another one, or is missing.
     """
     files = {name: record for name, record in (recorded_files(folder) or {}).items() if name not in BESIDE}
+    if tokenizer_only:
+        files = {name: record for name, record in files.items() if name in TOKENIZER_FILES}
     large = {name: record for name, record in files.items() if name.endswith(TENSORS)}
     small = {name: record for name, record in files.items() if name not in large}
     weights = {name: record for name, record in large.items() if name.endswith(".safetensors")}
@@ -83,7 +87,7 @@ def check_published(folder: Path, *, tensors: bool) -> None:
     )
     if found:
         raise ModelError(
-            f"The model is damaged: {found[0]}.",
+            f"The {'tokenizer' if tokenizer_only else 'model'} is damaged: {found[0]}.",
             f"Use a complete copy, or another checkpoint: ptk runs show. {_yours(folder)}",
         )
 

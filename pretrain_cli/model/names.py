@@ -166,8 +166,9 @@ def open_folders(named: NamedModel, artifacts: Artifacts) -> tuple[str, Path]:
         return str(folder), own if (own / "tokenizer.json").is_file() else folder
     if location.is_dir():
         tokenizer = Path(named.tokenizer)
-        for folder in dict.fromkeys((location, tokenizer)):
-            check_published(folder, tensors=False)
+        check_published(location, tensors=False)
+        if tokenizer != location:
+            check_published(tokenizer, tensors=False, tokenizer_only=True)
         return str(location), tokenizer if (tokenizer / "tokenizer.json").is_file() else _made(tokenizer, artifacts)
     from pretrain_cli.tokenizer.copy import copy_tokenizer
 

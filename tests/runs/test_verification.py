@@ -201,6 +201,17 @@ def test_what_a_removal_leaves_of_a_run_is_not_missing_its_record(artifacts: Art
     assert verify(artifacts).ok
 
 
+def test_a_checkpoint_is_opened_beside_a_damaged_model_but_not_with_a_damaged_tokenizer(artifacts: Artifacts) -> None:
+    run = artifacts.run("a")
+    step = run.checkpoint(run.checkpoint_steps()[0]).name
+    flip(run.model / "model.safetensors")
+    (run.model / "config.json").unlink()
+    assert open_folders(find_model("a", artifacts, step), artifacts)[1] == run.model
+    swap_a_merge(run.model / "tokenizer.json")
+    with pytest.raises(ModelError, match=r"The tokenizer is damaged: .*tokenizer\.json has other bytes"):
+        open_folders(find_model("a", artifacts, step), artifacts)
+
+
 def test_a_model_card_may_be_edited(artifacts: Artifacts) -> None:
     (artifacts.run("a").model / "README.md").write_text("mine")
     assert open_folders(find_model("a", artifacts), artifacts)
