@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import field_validator
 
@@ -23,6 +23,8 @@ from pretrain_cli.version import __version__
 VERSION = 1
 """Of run.json's format. Version 0.1.0 of ptk wrote the same without the number."""
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "wandb")
+RunStatus = Literal["unknown", "running", "finished", "interrupted", "diverged", "failed", "refused"]
+"""Refused: its settings ended it before its first step."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class TrainResult:
     """
 
     run: str
-    status: str
+    status: RunStatus
     steps: int
     tokens: int
     train_loss: float | None
@@ -139,7 +141,7 @@ class RunRecord(VersionedRecord):
 
     version: int = VERSION
     run: str = ""
-    status: str = "unknown"
+    status: RunStatus = "unknown"
     command: tuple[str, ...] = ()
     versions: dict[str, str] = {}
     commit: str = ""
@@ -230,7 +232,7 @@ class RunRecordFile:
         self.record = RunRecord()
 
     @property
-    def status(self) -> str:
+    def status(self) -> RunStatus:
         """The run's status; "unknown" before `begin`."""
         return self.record.status
 

@@ -146,9 +146,10 @@ def command_schema(command: str) -> dict[str, Any]:
 
 def error_schema() -> dict[str, Any]:
     """The schema of what any command prints with --json where it fails, or is stopped."""
+    kinds = ", ".join(sorted({f"{error.kind} {error.exit_code}" for error in ERRORS}))
     codes = "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items())
     fields = {
-        "kind": {"enum": sorted({error.kind for error in ERRORS}), "description": "The kind of failure."},
+        "kind": {"enum": sorted({error.kind for error in ERRORS}), "description": f"With its exit code: {kinds}."},
         "message": {"type": "string", "description": "What went wrong and where."},
         "hint": {"type": "string", "description": "What to do about it; may be empty."},
         "exit_code": {"type": "integer", "description": codes},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pretrain_cli.run_record import RunRecord
+from pretrain_cli.run_record import RunRecord, RunStatus
 
 Curve = list[tuple[int, float]]
 """(step, value) of each logged line that has the value."""
@@ -31,7 +31,7 @@ class RunSummary:
 
     name: str
     started: str
-    status: str
+    status: RunStatus | Literal["killed"]
     base: str
     steps: int
     planned_steps: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import PtkError
@@ -11,7 +11,7 @@ from pretrain_cli.evaluation_report import EvaluationReport, read_report
 from pretrain_cli.locking import is_locked
 from pretrain_cli.records import damaged_files
 from pretrain_cli.run_outcome import judge
-from pretrain_cli.run_record import RunRecord, WandbRecord, read_run_config, read_run_record
+from pretrain_cli.run_record import RunRecord, RunStatus, WandbRecord, read_run_config, read_run_record
 from pretrain_cli.runs.results import Curve, RunDetails, RunSummary
 from pretrain_cli.storage import read_lines
 
@@ -127,6 +127,6 @@ def _last(lines: list[dict[str, Any]], key: str) -> float | None:
     return measured[-1][1] if measured else None
 
 
-def _status(run: RunFolder, record: RunRecord) -> str:
+def _status(run: RunFolder, record: RunRecord) -> RunStatus | Literal["killed"]:
     """The record's status; a run that says it is running, but that no process holds, was killed."""
     return "killed" if record.status == "running" and not is_training(run) else record.status

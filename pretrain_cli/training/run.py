@@ -21,7 +21,7 @@ from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.records import damaged_files
 from pretrain_cli.refusals import writing_to
 from pretrain_cli.run_files import remove_run_files
-from pretrain_cli.run_record import RunRecord, RunRecordFile, TrainResult, now, read_run_record
+from pretrain_cli.run_record import RunRecord, RunRecordFile, RunStatus, TrainResult, now, read_run_record
 from pretrain_cli.storage import read_lines
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.reasons import Reasons
@@ -55,9 +55,6 @@ from pretrain_cli.training.rows.prepared import (
     with_its_base,
 )
 from pretrain_cli.training.step.rows_at_once import memory_explained
-
-REFUSED = "refused"
-"""A run whose settings ended it before its first step."""
 
 
 def train(
@@ -179,7 +176,7 @@ def _train_locked(
     if resumed is not None and (done := result_of(run, earlier, config)) is not None:
         if resumed.checkpoint is not None:
             choose_checkpoint(run, resumed.checkpoint)
-        progress.note(f"Run '{run.name}' is already finished; a larger budget, such as --max-steps, continues it.")
+        progress.warn(f"Run '{run.name}' is already finished; a larger budget, such as --max-steps, continues it.")
         return done
     for told in damaged_files(run.path, earlier.files, read=True) if earlier is not None else ():
         progress.warn(f"{told}: the curves of this run aren't as they were measured.")
@@ -275,7 +272,7 @@ def _teacher_trainer(
 @contextlib.contextmanager
 def _failure_recorded(record: RunRecordFile, run: RunFolder) -> Iterator[None]:
     """Write into run.json why the run ended early, if it does."""
-    status = "failed"
+    status: RunStatus = "failed"
     try:
         yield
         return
@@ -287,7 +284,7 @@ def _failure_recorded(record: RunRecordFile, run: RunFolder) -> Iterator[None]:
         raise
     except (UsageError, MissingDependencyError):
         if not run.checkpoint_steps() and not (run.metrics.is_file() and read_lines(run.metrics)):
-            status = REFUSED
+            status = "refused"
         raise
     finally:
         if record.status == "running":
@@ -318,7 +315,7 @@ def _leave_nothing(run: RunFolder) -> None:
     if rank() != 0 or not run.path.is_dir():
         return
     record = read_run_record(run)
-    refused = record is not None and record.status == REFUSED
+    refused = record is not None and record.status == "refused"
     if refused or all(entry.name == ".lock" for entry in run.path.iterdir()):
         remove_run_files(run)
 
