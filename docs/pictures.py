@@ -103,17 +103,16 @@ def draw_command(name: str, words: tuple[str, ...]) -> None:
     save(console, IMAGES / f"{name}.svg", f"ptk {' '.join(quoted)}")
 
 
-def take_report(report: Path) -> None:
-    """The top of the report, as Chromium shows it."""
+def screenshot(page: Path, picture: Path, width: int, height: int) -> None:
+    """The top of a page, as Chromium shows it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        print("no Chromium: the report's picture is left as it is")
+        print(f"no Chromium: {picture} is left as it is")
         return
-    picture = IMAGES / "first-report.png"
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1150")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},{height}")
     with tempfile.TemporaryDirectory() as profile:
         subprocess.run(
-            [browser, *options, f"--user-data-dir={profile}", f"--screenshot={picture}", report.resolve().as_uri()],
+            [browser, *options, f"--user-data-dir={profile}", f"--screenshot={picture}", page.resolve().as_uri()],
             check=True,
             capture_output=True,
         )
@@ -130,7 +129,8 @@ def main(folder: Path) -> None:
     draw_live_view(IMAGES / "train.svg")
     for name, words in COMMANDS.items():
         draw_command(name, words)
-    take_report(Path("artifacts", "runs", "first", "evaluation", "report.html"))
+    report = Path("artifacts", "runs", "first", "evaluation", "report.html")
+    screenshot(report, IMAGES / "first-report.png", 1000, 1150)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02d} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
+def step_time(seconds: float) -> str:
+    """The time of a step, in three digits: "0.253 ms", "148 ms", "1.83 s", "16 s"."""
+    return (
+        f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s" if seconds < 9.95 else duration(seconds)
+    )
+
+
 def clock(seconds: float) -> str:
     """A running time as a clock shows it: "1:07", "2:05:00"."""
     whole = max(0, int(seconds))

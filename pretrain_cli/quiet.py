@@ -9,6 +9,8 @@ import os
 import sys
 import warnings
 
+from pretrain_cli.delayed import delay
+
 
 def quiet_environment(debug: bool = False) -> None:
     """Turn off bars and warnings before the libraries are imported; worker processes inherit it.
@@ -29,6 +31,7 @@ def quiet_environment(debug: bool = False) -> None:
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     block_hub_kernels()
+    delay("bitsandbytes")  # peft imports it for full training too, which took a sixth of the time until a run begins
 
 
 def block_hub_kernels() -> None:

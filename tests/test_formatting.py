@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pretrain_cli.formatting import byte_size, clock, count, count_of, duration, exact, percent, rate, score
+from pretrain_cli.formatting import byte_size, clock, count, count_of, duration, exact, percent, rate, score, step_time
 
 
 def test_counts_have_comma_separators_and_large_ones_a_suffix() -> None:
@@ -20,6 +20,9 @@ def test_bytes_and_times_have_units() -> None:
     assert [byte_size(123e6), byte_size(2.5e12)] == ["123 MB", "2.5 TB"]
     assert [duration(0.84), duration(42), duration(185), duration(7800)] == ["0.8 s", "42 s", "3:05 min", "2:10 h"]
     assert [duration(9.97), duration(59.7)] == ["10 s", "1:00 min"]
+    assert [step_time(seconds) for seconds in (0.000253, 0.148, 0.9996, 1.826, 15.7)] == [
+        *("0.253 ms", "148 ms", "1 s", "1.83 s", "16 s")
+    ]
     assert [clock(67), clock(7500)] == ["1:07", "2:05:00"]
     assert [rate(8123, "tokens"), rate(12.3e6, "bytes")] == ["8,123 tokens/s", "12.3 MB/s"]
 

@@ -9,7 +9,7 @@ import typer
 from pretrain_cli.cli.console import labeled, shell
 from pretrain_cli.cli.options import command
 from pretrain_cli.cli.session import Session, loading
-from pretrain_cli.formatting import byte_size, count, count_of, duration, exact, rate
+from pretrain_cli.formatting import byte_size, count, count_of, duration, exact, rate, step_time
 
 if TYPE_CHECKING:
     from pretrain_cli.planning.result import MethodForecast, TrainingPlan
@@ -139,7 +139,10 @@ def _facts(result: TrainingPlan) -> list[tuple[str, str]]:
         *labeled("ways", [_way(way, way.method == result.method) for way in result.methods]),
         *labeled("would fit", result.fixes),
         ("disk", f"{byte_size(result.disk_bytes)} for checkpoints and model{_disk(result)}"),
-        ("step", f"{_step(result.step_seconds)}, {rate(result.tokens_per_second, 'tokens')}: {result.step_source}"),
+        (
+            "step",
+            f"{step_time(result.step_seconds)}, {rate(result.tokens_per_second, 'tokens')}: {result.step_source}",
+        ),
         ("time", f"{duration(result.seconds)}: {_pieces(result.duration)}"),
         ("energy", f"{result.energy_kwh:.3g} kWh at {count(result.watts)} W"),
     ]
@@ -180,7 +183,3 @@ def _disk(result: TrainingPlan) -> str:
 def _power(number: float) -> str:
     """8.63e+14 → "8.63e14"."""
     return f"{number:.3g}".replace("e+", "e")
-
-
-def _step(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else duration(seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from pretrain_cli.data.rows.batches import PackedDataset
+from pretrain_cli.formatting import step_time
 from pretrain_cli.model.devices import ASKED, Choice, available_cores
 
 WORTH = 0.03
@@ -25,7 +26,7 @@ def choose_workers(setting: int | str, dataset: PackedDataset, micro_batch: int,
     if isinstance(setting, int):
         return Choice(setting, ASKED)
     seconds = batch_seconds(dataset, micro_batch)
-    reason = f"a batch takes {seconds * 1e3:.1f} ms to make, a step on it about {micro_seconds * 1e3:.0f} ms"
+    reason = f"a batch takes {step_time(seconds)} to make, a step on it about {step_time(micro_seconds)}"
     if seconds < WORTH * micro_seconds:
         return Choice(0, reason)
     return Choice(max(1, min(MOST, available_cores() - 1)), reason)

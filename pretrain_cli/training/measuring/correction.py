@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pretrain_cli.formatting import step_time
 from pretrain_cli.training.attempt import Attempt
 
 AFTER_SHARE, LEAST_STEPS = 0.1, 5
@@ -34,7 +35,7 @@ class Correction:
         if abs(coming / announced - 1) > OFF_BY:
             seconds = attempt.state.stepping_s / step
             context.choices.note(
-                f"corrected: about {coming:,} steps, not {announced:,}: a step takes {1e3 * seconds:,.0f} ms, "
-                f"not {1e3 * context.plan.step_seconds:,.0f}"
+                f"corrected: about {coming:,} steps, not {announced:,}: a step takes {step_time(seconds)}, "
+                f"not {step_time(context.plan.step_seconds)}"
             )
             context.record.update(choices=tuple(context.choices.lines))
