@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def run(path: Path) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    path.write_text(path.read_text("utf-8").replace(sysconfig.get_path("purelib"), "site-packages"), "utf-8")
     print(f"wrote {path}")
 
 
