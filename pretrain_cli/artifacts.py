@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -133,6 +135,17 @@ def _is_checkpoint(folder: Path) -> bool:
     return not names or own or any((folder / SHARDS).glob("*.distcp"))
 
 
+def _recorded_at(folder: Path) -> float | None:
+    """When run.json in ``folder`` was written last; of a folder that this user may not open, when that was changed."""
+    try:
+        found = (folder / "run.json").stat()
+        return found.st_ctime if stat.S_ISREG(found.st_mode) else None
+    except PermissionError:
+        return folder.lstat().st_ctime
+    except OSError:
+        return None
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """The folder that all commands share. It has no state: every property is a path.
@@ -218,19 +231,23 @@ class Artifacts:
 
     def run_names(self) -> list[str]:
         """The existing runs, oldest first."""
-        if not self.runs.is_dir():
+        try:
+            entries = [entry for entry in self.runs.iterdir() if is_run_name(entry.name)]  # "a (copy)" can't be named
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        entries = [entry for entry in self.runs.iterdir() if is_run_name(entry.name)]  # "a (copy)" can't be named
-        folders = [entry for entry in entries if (entry / "run.json").is_file()]
-        return [entry.name for entry in sorted(folders, key=lambda entry: (entry / "run.json").stat().st_ctime)]
+        times = {entry.name: _recorded_at(entry) for entry in entries}
+        return sorted((name for name, time in times.items() if time is not None), key=lambda name: times[name] or 0.0)
 
     def latest_run(self) -> RunFolder:
         """The run that evaluate, generate and export use by default.
 
         Raises:
-            ModelError: nothing has been trained here.
+            ModelError: nothing has been trained here, or the file that names it can't be read.
         """
         name = first_word(self.latest)
+        if not name and self.latest.is_file() and not os.access(self.latest, os.R_OK):
+            runs = ", ".join(self.run_names()[-5:])
+            raise ModelError(f"{self.latest} can't be read: Permission denied.", f"Name a run: {runs}.")
         if not name or not self.run(name).path.is_dir():
             begun = self.run_names()
             if not begun:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain_cli.errors import UsageError
-from pretrain_cli.refusals import writing_to
+from pretrain_cli.refusals import is_denied, writing_to
 from pretrain_cli.storage import open_own, read_json
 
 if TYPE_CHECKING:
@@ -53,9 +53,28 @@ def lock(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process holds the lock of ``folder`` now."""
-    with kept_unlocked(folder) as kept:
-        return not kept
+    """Whether another process holds the lock of ``folder`` now, as far as this user may find out."""
+    try:
+        with kept_unlocked(folder) as kept:
+            return not kept
+    except OSError as error:
+        if not is_denied(error):
+            raise
+        return _seems_locked(folder)
+
+
+def _seems_locked(folder: Path) -> bool:
+    """The same of a lock that this user may not write: a shared lock tells; else, whether its holder is named."""
+    try:
+        import fcntl
+
+        with open(folder / ".lock", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return os.path.lexists(folder / ".lock.json")
 
 
 @contextlib.contextmanager

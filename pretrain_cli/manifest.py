@@ -25,6 +25,7 @@ from pretrain_cli.manifest_records import (
     TokenizerRecord,
 )
 from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, read_versioned
+from pretrain_cli.refusals import denied
 from pretrain_cli.storage import read_json, write_sealed_json
 
 VERSION = 2
@@ -120,7 +121,11 @@ def read_manifest(artifacts: Artifacts) -> Manifest:
     Raises:
         DataError: prepare hasn't finished here, or the manifest is damaged or of another version.
     """
-    if not artifacts.manifest.is_file():
+    try:
+        there = artifacts.manifest.is_file()
+    except PermissionError as error:
+        raise DataError(*denied(error)) from error
+    if not there:
         raise DataError(f"There is no prepared data in {artifacts.root}.", "Prepare some first: ptk prepare data.txt")
     hint = "Prepare the text again: ptk prepare"
     return read_versioned(artifacts.manifest, Manifest, VERSION, VERSION, DataError, hint)

@@ -26,6 +26,7 @@ from pretrain_cli.artifacts import (
 from pretrain_cli.errors import ModelError
 from pretrain_cli.foreign import matching
 from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, record_files
+from pretrain_cli.refusals import denied
 from pretrain_cli.sealing import CHANGED, YOURS, is_as_sealed
 from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import write_sealed_json
@@ -143,6 +144,8 @@ def _read(path: Path) -> dict[str, FileRecord]:
         content = small_bytes(path)
         values: dict[str, Any] = json.loads(content)
         found = {name: _file(entry) for name, entry in values["files"].items()}
+    except PermissionError as error:
+        raise ModelError(*denied(error, path)) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
         raise ModelError(f"{path} is damaged: {error}.", "Use a complete copy, or another checkpoint.") from error
     if is_as_sealed(content) is False:

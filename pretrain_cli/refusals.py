@@ -1,4 +1,4 @@
-"""Turns the system's refusals to write into errors that say what to do."""
+"""Turns the system's refusals to read or write into errors that say what to do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from pretrain_cli.formatting import byte_size
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 """The disk is full, or the user's quota is used up."""
 ANOTHER_FOLDER = "Choose another folder with --artifacts DIR."
+A_COPY = "Ask its owner for access, or work in your own copy of the artifact folder: --artifacts COPY."
+"""For what needs the runs or the data of this one."""
 
 
 class DiskError(PtkError):
@@ -29,16 +32,68 @@ class NoSpaceError(DiskError):
     """The disk is full."""
 
 
+def is_denied(error: OSError) -> bool:
+    """Whether this user may not read or write there, or nobody may write."""
+    return isinstance(error, PermissionError) or error.errno == errno.EROFS
+
+
+def unreadable_at(path: Path) -> Path | None:
+    """Why ``path`` can't be read: a folder above it that this user may not enter, or itself; None where it can be."""
+    for folder in reversed(path.parents):
+        if not os.access(folder, os.X_OK):
+            return folder if os.path.lexists(folder) else None
+    if not os.path.lexists(path) or os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        return None
+    return path
+
+
+def denied(error: OSError, path: Path | str | None = None, instead: str = "") -> tuple[str, str]:
+    """What this user may not do, and what helps: a message and a hint.
+
+    Args:
+        error: see `is_denied`.
+        path: where; None: as ``error`` says.
+        instead: what helps where it can't be written.
+    """
+    place = Path(os.fsdecode(path or error.filename or "."))
+    if error.errno == errno.EROFS:
+        return f"{place} is on a read-only file system.", instead or "Use a copy of it that can be written."
+    closed = unreadable_at(place)
+    there = closed or next((each for each in (place, *place.parents) if os.path.lexists(each)), place)
+    owned = hasattr(os, "getuid") and there.lstat().st_uid == os.getuid()
+    hint = f"It is yours: chmod u+rwX {there}" if owned else "Ask its owner for access, or use another one."
+    done = "read" if closed else "written"
+    return f"{there} can't be {done}: {error.strerror}.", (not closed and instead) or hint
+
+
+def check_writable(folder: Path, instead: str = ANOTHER_FOLDER) -> None:
+    """Check that files can be written to ``folder``, before long work whose result goes there.
+
+    Args:
+        folder: which need not exist yet.
+        instead: what the user can do.
+
+    Raises:
+        UsageError: they can't.
+    """
+    with writing_to(folder, instead):
+        there = existing_folder(folder)
+        try:
+            tempfile.TemporaryFile(dir=there).close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(there)) from error
+
+
 @contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Turn the system's refusals to write under ``folder`` into errors that say what to do."""
+def writing_to(folder: Path, instead: str = ANOTHER_FOLDER) -> Iterator[None]:
+    """Turn the system's refusals to write under ``folder`` into errors that say what to do: ``instead``."""
     try:
         yield
     except PtkError:
         raise
     except Exception as error:
         refused = error if isinstance(error, OSError) else _within(error)
-        told = _explained(refused, folder) if refused is not None else None
+        told = _explained(refused, folder, instead) if refused is not None else None
         if told is None:
             raise
         raise told from error
@@ -53,15 +108,15 @@ def _within(error: Exception) -> OSError | None:
     return OSError(number, os.strerror(number)) if number is not None else None
 
 
-def _explained(error: OSError, folder: Path) -> PtkError | None:
+def _explained(error: OSError, folder: Path, instead: str) -> PtkError | None:
     """What ``error`` means for a user; None where the disk has nothing to do with it."""
     where = error.filename or folder
     if isinstance(error, PermissionError):
-        return UsageError(f"{where} can't be written: {error.strerror}.", ANOTHER_FOLDER)
+        return UsageError(*denied(error, where, instead))
     if isinstance(error, (FileExistsError, NotADirectoryError)):
-        return UsageError(f"{where} is a file, but a folder is needed there.", ANOTHER_FOLDER)
+        return UsageError(f"{where} is a file, but a folder is needed there.", instead)
     if error.errno == errno.EROFS:
-        return UsageError(f"{folder} is on a read-only file system.", ANOTHER_FOLDER)
+        return UsageError(f"{folder} is on a read-only file system.", instead)
     return disk_error(error, folder)
 
 

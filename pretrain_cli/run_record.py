@@ -15,6 +15,7 @@ from pretrain_cli.addresses import redact_all
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.errors import ModelError
 from pretrain_cli.records import FileRecord, Record, VersionedRecord, read_versioned
+from pretrain_cli.refusals import denied
 from pretrain_cli.sealing import YOURS, broken_seal, open_seal, sealed
 from pretrain_cli.small_files import small_text
 from pretrain_cli.storage import parse_toml, write_sealed_json, write_text
@@ -204,6 +205,8 @@ def parse_run_config(run: RunFolder) -> dict[str, Any]:
     """
     try:
         values, changed = parse_toml(small_text(run.config)), broken_seal(run.config)
+    except PermissionError as error:
+        raise ModelError(*denied(error, run.config)) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Restore the file, or use another run.") from error
     if changed:

@@ -24,7 +24,7 @@ import xxhash
 from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.foreign import Ours, foreign_entries, remove_ours
 from pretrain_cli.formatting import byte_size
-from pretrain_cli.refusals import writing_to
+from pretrain_cli.refusals import denied, writing_to
 from pretrain_cli.sealing import sealed, with_open_seal
 from pretrain_cli.small_files import MOST_BYTES, NONBLOCK, small_bytes
 
@@ -93,6 +93,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(read_bounded(path, MOST_BYTES))
     except UsageError as error:
         raise DataError(error.message, error.hint) from error
+    except PermissionError as error:
+        raise DataError(*denied(error, path)) from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read: {error}.", "Create it again with the command that wrote it.") from error
     if not isinstance(value, dict):
@@ -124,6 +126,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     try:
         content = small_bytes(path) if path.is_file() else b""
+    except PermissionError as error:
+        raise DataError(*denied(error, path)) from error
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.", "Restore the file, or remove it.") from error
     for text in io.BytesIO(content):
@@ -307,14 +311,19 @@ def _check_changeable(replacement: Replacement) -> None:
     final = replacement.final
     if replacement.ours is None or final.is_symlink() or not final.is_dir():
         return
-    _check_access(final)
+    check_access(final)
     for entry in foreign_entries(final, replacement.ours(final)):
-        _check_access(entry.parent)
+        check_access(entry.parent)
         if entry.is_dir() and not entry.is_symlink():  # its own ".." changes
-            _check_access(entry)
+            check_access(entry)
 
 
-def _check_access(folder: Path) -> None:
+def check_access(folder: Path) -> None:
+    """Check that this user may list and change what is in ``folder``.
+
+    Raises:
+        PermissionError: that isn't so.
+    """
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 

@@ -16,7 +16,7 @@ from pretrain_cli.cli.options import SHARED_OPTIONS, stopped
 from pretrain_cli.cli.streams import OutputError, let_go
 from pretrain_cli.cli.visible import shown
 from pretrain_cli.errors import PtkError, UsageError
-from pretrain_cli.refusals import disk_error
+from pretrain_cli.refusals import denied, disk_error, is_denied
 
 
 def explain(console: Console, error: Exception, words: Sequence[str]) -> int:
@@ -75,6 +75,8 @@ def _usage(error: typer.TyperException, words: Sequence[str]) -> UsageError:
 def _system_error(error: OSError) -> PtkError:
     if told := disk_error(error):
         return told
+    if is_denied(error) and error.filename is not None:
+        return UsageError(*denied(error))
     place = f"{error.filename}: " if error.filename else ""
     result = PtkError(
         f"{place}{error.strerror or error}.", "Check the path and its permissions; --debug shows where it happened."

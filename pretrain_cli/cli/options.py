@@ -27,6 +27,7 @@ ArtifactsOption = Annotated[
     typer.Option(
         "--artifacts",
         envvar="PTK_ARTIFACTS",
+        readable=False,  # what a command does with it tells what is wrong
         metavar="DIR",
         help="Folder for all outputs, or its address in object storage.",
         rich_help_panel=SHARED,
@@ -37,6 +38,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         envvar="PTK_CONFIG",
+        readable=False,
         metavar="FILE",
         help="Config file. Default: ptk.toml, if it exists.",
         rich_help_panel=SHARED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,7 +85,8 @@ def compare(
         session.console.table(_curves(session.console, result))
         session.console.text("")
         session.console.table(_differences(result) if result.differences else "All settings are the same.")
-        session.console.text(f"Comparison page: {result.page}")
+        if result.page is not None:
+            session.console.text(f"Comparison page: {result.page}")
     elif session.console.json:
         session.console.print_json(result)
     session.console.next(shell("ptk", "evaluate", *(run.name for run in result.runs)))
@@ -216,6 +218,13 @@ def _differences(result: RunComparison) -> Table:
     return table
 
 
+def _if_there(path: Path) -> str:
+    try:
+        return str(path) if path.exists() else ""
+    except PermissionError:  # said above the table
+        return ""
+
+
 def _setting(value: object) -> str:
     if value is None:
         return "none"
@@ -249,8 +258,8 @@ def _facts(session: Session, details: RunDetails) -> list[tuple[str, str]]:
         ("evaluated", _evaluated(summary)),
         ("data", record.data_fingerprint),
         ("checkpoints", ", ".join(details.checkpoints)),
-        ("model", str(run.model) if run.model.is_dir() else ""),
-        ("report", str(run.evaluation / PAGE) if (run.evaluation / PAGE).is_file() else ""),
+        ("model", _if_there(run.model)),
+        ("report", _if_there(run.evaluation / PAGE)),
         ("W&B", summary.wandb),
         ("disk", byte_size(summary.bytes_on_disk)),
         *labeled("chosen", record.choices),

@@ -123,6 +123,7 @@ def files_of(path: Path, documents: Sequence[int]) -> list[str]:
     if not path.is_file():
         return names
     before = 0
+    open(path, "rb").close()  # its refusal names the file, pyarrow's doesn't
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
         for number in range(reader.num_record_batches if "documents" in reader.schema.names else 0):
             batch = reader.get_batch(number)

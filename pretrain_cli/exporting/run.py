@@ -22,6 +22,7 @@ from pretrain_cli.model.names import NamedModel, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import check_published
 from pretrain_cli.records import damaged_files
+from pretrain_cli.refusals import denied
 from pretrain_cli.run_record import read_run_record
 from pretrain_cli.storage import check_link, copy_file, read_json, temporary_folder, write_text
 from pretrain_cli.tokenizer.chat import read_chat_template
@@ -126,11 +127,12 @@ def _describe(named: NamedModel, artifacts: Artifacts, whole: Path, how_to_load:
     record = read_run_record(named.run)
     for told in damaged_files(named.run.path, record.files if record is not None else {}, read=True):
         progress.warn(f"{told}: the model card shows what is there.")
-    if artifacts.manifest.is_file():
-        try:
+    try:
+        if artifacts.manifest.is_file():
             read_manifest(artifacts)
-        except DataError as error:
-            progress.warn(f"{error.message} The model card names no inputs.")
+    except (DataError, PermissionError) as error:
+        told = denied(error)[0] if isinstance(error, PermissionError) else error.message
+        progress.warn(f"{told} The model card names no inputs.")
     write_text(whole / "README.md", model_card(named, artifacts, how_to_load))
     if named.run.curves.is_file():
         copy_file(named.run.curves, whole / "curves.png")

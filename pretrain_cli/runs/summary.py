@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
@@ -10,6 +14,7 @@ from pretrain_cli.errors import PtkError
 from pretrain_cli.evaluation_report import EvaluationReport, read_report
 from pretrain_cli.locking import is_locked
 from pretrain_cli.records import damaged_files
+from pretrain_cli.refusals import denied
 from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import RunRecord, RunStatus, WandbRecord, read_run_config, read_run_record
 from pretrain_cli.runs.results import Curve, RunDetails, RunSummary
@@ -33,13 +38,16 @@ def show_run(artifacts: Artifacts, name: str | None = None) -> RunDetails:
         ModelError: there is no such run.
     """
     run = artifacts.existing_run(name)
-    lines = read_lines(run.metrics)
+    summary = summarize_run(run)
+    lines = _tried(lambda: read_lines(run.metrics))[0]
+    config, unreadable = _permitted(lambda: read_run_config(run))
+    steps, unlisted = _permitted(run.checkpoint_steps)
     return RunDetails(
-        summary=summarize_run(run),
+        summary=replace(summary, damage=summary.damage or unreadable or unlisted),
         record=_tried(lambda: read_run_record(run))[0] or RunRecord(),
-        config=read_run_config(run),
+        config=config or {},
         last=lines[-1] if lines else {},
-        checkpoints=[run.checkpoint(step).name for step in run.checkpoint_steps()],
+        checkpoints=[run.checkpoint(step).name for step in steps or []],
     )
 
 
@@ -91,8 +99,16 @@ def curve(lines: list[dict[str, Any]], key: str) -> Curve:
 
 
 def size_on_disk(run: RunFolder) -> int:
-    """Bytes of everything in the run's folder."""
-    return sum(entry.stat().st_size for entry in run.path.rglob("*") if entry.is_file())
+    """Bytes of everything in the run's folder that this user may see."""
+    return sum(_size(Path(folder, name)) for folder, _, names in os.walk(run.path) for name in names)
+
+
+def _size(file: Path) -> int:
+    try:
+        found = file.stat()
+    except OSError:  # a training that runs now has removed it, or its folder may be listed only
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def is_training(run: RunFolder) -> bool:
@@ -103,9 +119,17 @@ def is_training(run: RunFolder) -> bool:
 def _tried(read: Callable[[], Found | None]) -> tuple[Found | None, str]:
     """(what ``read`` gives, what is wrong with it in a sentence): a run that can't be read leaves the others listed."""
     try:
-        return read(), ""
+        return _permitted(read)
     except PtkError as error:
         return None, error.message
+
+
+def _permitted(read: Callable[[], Found | None]) -> tuple[Found | None, str]:
+    """The same where only what this user may not read is let go."""
+    try:
+        return read(), ""
+    except PermissionError as error:
+        return None, denied(error)[0]
 
 
 def _of_training(record: RunRecord, lines: list[dict[str, Any]]) -> float | None:

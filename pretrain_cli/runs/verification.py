@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pretrain_cli.artifacts import CHECKPOINT_RECORD, EXPORT_RECORD, MODEL_RECORD, Artifacts, RunFolder
@@ -13,6 +15,7 @@ from pretrain_cli.manifest import read_manifest
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import recorded_files
 from pretrain_cli.records import FileRecord, damaged_files
+from pretrain_cli.refusals import is_denied, unreadable_at
 from pretrain_cli.run_files import run_files
 from pretrain_cli.run_record import parse_run_config, read_run_record
 from pretrain_cli.runs.summary import is_training
@@ -63,33 +66,50 @@ def verify(artifacts: Artifacts, run: str | None = None, progress: Progress = SI
     Raises:
         ModelError: there is no such run.
     """
-    folders = [artifacts.existing_run(run)] if run is not None else _all_runs(artifacts)
+    check, folders = _Check(progress), [artifacts.existing_run(run)] if run is not None else []
+    if run is None:
+        with check.readable():
+            folders = _all_runs(artifacts)
     training = [folder.name for folder in folders if is_training(folder)]
-    check = _Check(progress)
     progress.stage("comparing files with their records", unit="bytes")
     if run is None:
-        check.data(artifacts)
-        check.latest(artifacts)
-        for page in sorted(artifacts.root.glob("comparisons/*.html")):
-            check.sealed(page)
-        for export in sorted(artifacts.exports.glob(f"*/{EXPORT_RECORD}")):
-            check.folder(export.parent, export)
-        for base in sorted(artifacts.bases.glob(f"*/{MODEL_RECORD}")):
-            check.folder(base.parent, base)
-        for measured in sorted({report.parent for report in artifacts.root.glob(f"evaluation/*/{REPORTS}")}):
-            check.evaluation(measured)
+        with check.readable():
+            check.data(artifacts)
+        with check.readable():
+            check.latest(artifacts)
+        with check.readable():
+            for page in _entries(artifacts.root / "comparisons", "*.html"):
+                check.sealed(page)
+        for models, record in ((artifacts.exports, EXPORT_RECORD), (artifacts.bases, MODEL_RECORD)):
+            with check.readable():
+                for model in _entries(models):
+                    check.recorded(model, model / record)
+        with check.readable():
+            for measured in _entries(artifacts.root / "evaluation"):
+                check.evaluation(measured)
     for folder in folders:
         if folder.name not in training:
-            for each in (folder, *_all_runs(folder.teachers)):
-                check.run(each)
+            with check.readable():
+                check.run(folder)
+            with check.readable():
+                for each in _all_runs(folder.teachers):
+                    check.run(each)
     progress.end_stage()
     return Verification(check.files, check.bytes, check.differs, check.unrecorded, training)
 
 
 def _all_runs(artifacts: Artifacts) -> list[RunFolder]:
     """Every folder of a run, those without a run.json too."""
-    entries = sorted(artifacts.runs.iterdir()) if artifacts.runs.is_dir() else []
-    return [RunFolder(entry) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return [RunFolder(entry) for entry in _entries(artifacts.runs) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _entries(folder: Path, pattern: str = "*") -> list[Path]:
+    """What is in ``folder`` with a name of this kind; nothing where there is no folder.
+
+    Raises:
+        PermissionError: it can't be listed, which a glob would keep to itself.
+    """
+    return sorted(entry for entry in folder.iterdir() if fnmatch(entry.name, pattern)) if folder.is_dir() else []
 
 
 class _Check:
@@ -100,6 +120,16 @@ class _Check:
         self.differs: list[Finding] = []
         self.unrecorded: list[Finding] = []
         self._progress = progress
+
+    @contextlib.contextmanager
+    def readable(self) -> Iterator[None]:
+        """What this user may not read is a finding; the rest is compared all the same."""
+        try:
+            yield
+        except OSError as error:
+            if not is_denied(error) or error.filename is None:
+                raise
+            self._add(unreadable_at(Path(error.filename)) or Path(error.filename), f"can't be read: {error.strerror}")
 
     def data(self, artifacts: Artifacts) -> None:
         """The manifest, and all files that it names."""
@@ -143,18 +173,19 @@ class _Check:
                 self._add(run.record, error.message)
         elif run.config.is_file():
             self._config(run)
-        for step in run.checkpoint_steps():
-            self.folder(run.checkpoint(step), run.checkpoint(step) / CHECKPOINT_RECORD)
+        with self.readable():
+            for step in run.checkpoint_steps():
+                self.folder(run.checkpoint(step), run.checkpoint(step) / CHECKPOINT_RECORD)
         if finished and not run.model.is_dir():
             self.differs.append(Finding(run.model, MISSING))
-        lost = known and is_as_sealed(small_bytes(run.record)) is not None
+        lost = known and _has_seal(run.record)
         for folder in (run.model, run.adapter):
             if folder.is_dir():
                 self.folder(folder, folder / MODEL_RECORD, lost=lost)
         self.evaluation(run.evaluation)
 
     def _config(self, run: RunFolder) -> None:
-        lost = is_as_sealed(small_bytes(run.record)) is not None if run.record.is_file() else False
+        lost = run.record.is_file() and _has_seal(run.record)
         if not run.config.is_file():
             self.differs.append(Finding(run.config, MISSING))
         elif self.sealed(run.config, lost=lost):
@@ -165,20 +196,34 @@ class _Check:
 
     def evaluation(self, folder: Path) -> None:
         """The reports and their pages."""
-        for report in sorted(folder.glob(REPORTS)):
+        with self.readable():
+            self._reports(_entries(folder, REPORTS))
+
+    def _reports(self, reports: list[Path]) -> None:
+        for report in reports:
             if self.sealed(report):
                 try:
-                    read_report(folder, report.name)
+                    read_report(report.parent, report.name)
                 except PtkError as error:
                     self._add(report, error.message)
-            lost, page = is_as_sealed(small_bytes(report)) is not None, report.with_suffix(".html")
+            lost, page = _has_seal(report), report.with_suffix(".html")
             if not page.is_file():
                 self.differs.append(Finding(page, MISSING))
             else:
                 self.sealed(page, lost=lost)
 
+    def recorded(self, folder: Path, record: Path) -> None:
+        """An export or a base, if that is what the folder holds."""
+        with self.readable():
+            if record.is_file():
+                self.folder(folder, record)
+
     def folder(self, folder: Path, record: Path, *, lost: bool = False) -> None:
         """A model, an export or a checkpoint: the record, and all files that it names. ``lost``: it must have one."""
+        with self.readable():
+            self._folder(folder, record, lost)
+
+    def _folder(self, folder: Path, record: Path, lost: bool) -> None:
         try:
             files = recorded_files(folder)
         except PtkError as error:
@@ -230,3 +275,11 @@ class _Check:
         words = told.removesuffix(".").removeprefix(f"{path} ")
         if all(found.path != path for found in self.differs):
             self.differs.append(Finding(path, words))
+
+
+def _has_seal(file: Path) -> bool:
+    """Whether a file holds its own hash; not of one that can't be read, which is told elsewhere."""
+    try:
+        return is_as_sealed(small_bytes(file)) is not None
+    except OSError:
+        return False

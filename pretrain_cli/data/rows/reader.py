@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pretrain_cli.data.rows.schema import PIECE_TYPES
 from pretrain_cli.errors import DataError
+from pretrain_cli.refusals import denied
 from pretrain_cli.storage import read_json
 
 REMAKE = "Make the rows again: ptk prepare"
@@ -141,6 +142,7 @@ def open_blocks(path: Path) -> tuple[list[Block], pa.Schema]:
     """
     if not path.is_file():  # opening a pipe would wait for ever
         raise DataError(f"{path} is missing, or is not a file.", REMAKE)
+    open(path, "rb").close()  # a refusal of the system's names the file, pyarrow's doesn't
     reader = pa.ipc.open_stream(pa.memory_map(str(path)))  # left open: the views point into it
     if told := _not_rows(reader.schema):
         raise DataError(f"{path} doesn't hold packed rows: {told}.", REMAKE)
@@ -205,5 +207,7 @@ def open_rows(folder: Path) -> Rows:
     """
     try:
         return Rows(Path(folder))
+    except PermissionError as error:
+        raise DataError(*denied(error)) from error
     except (pa.ArrowInvalid, ValueError, IndexError, OSError) as error:
         raise DataError(f"The rows in {folder} can't be read: {error}.", "Make them again: ptk prepare") from error
