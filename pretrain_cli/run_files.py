@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pretrain_cli.artifacts import ADAPTER_FILES, MODEL_FILES, RunFolder
+from pretrain_cli.errors import UsageError
 from pretrain_cli.foreign import foreign_entries, matching, remove_ours
 from pretrain_cli.published import checkpoint_files, listed_files
-from pretrain_cli.storage import OURS
+from pretrain_cli.refusals import denied, is_denied
+from pretrain_cli.storage import OURS, check_access
 
 RUN_FILES = (
     *("run.json", "config.toml", "metrics.jsonl", "samples.jsonl", "curves.png"),
@@ -19,6 +22,37 @@ TRACKERS = ("wandb", "tensorboard")
 REPLACED = f".{OURS}old-"
 UNFINISHED = (".staging-", ".old-", f".{OURS}")
 """How the names begin of what a killed process left: what was replaced may hold other files too."""
+
+
+def check_changeable(run: RunFolder, what: str, *also: Path) -> None:
+    """Check that this user may change all of a run before anything in it is changed: half of it is of no use.
+
+    Args:
+        run: as it stands there.
+        what: happens to it, for the message: "removed".
+        also: folders that change too, and files, beside its lock, that are written where they are.
+
+    Raises:
+        UsageError: it may not.
+    """
+
+    def refuse(error: OSError) -> None:
+        if is_denied(error):
+            raise error
+
+    try:
+        for place in (run.path / ".lock", *also):
+            if place.is_file():
+                open(place, "r+b").close()
+            elif place.is_dir():
+                check_access(place)
+        for folder, _, _ in os.walk(run.path, onerror=refuse):
+            check_access(Path(folder))
+    except OSError as error:
+        if not is_denied(error):
+            raise
+        message, hint = denied(error)
+        raise UsageError(f"Run '{run.name}' can't be {what}: {message}", hint) from error
 
 
 def is_run(run: RunFolder) -> bool:

@@ -17,7 +17,8 @@ from pretrain_cli.data.ours import (
     published_names,
 )
 from pretrain_cli.manifest import LISTS, MANIFEST, Manifest, write_manifest
-from pretrain_cli.storage import Replacement, clear_replaced, publish_all
+from pretrain_cli.refusals import check_writable, writing_to
+from pretrain_cli.storage import Replacement, check_access, clear_replaced, publish_all
 
 
 class Staging:
@@ -39,8 +40,14 @@ class Staging:
         """Check that a new output may be put where the last one is, and be made ready here.
 
         Raises:
-            UsageError: something is there that no record says ptk wrote; nothing of it was touched.
+            UsageError: it can't be written, or something is there that no record says ptk wrote; nothing of it was
+                touched.
         """
+        check_writable(self.artifacts.root)
+        with writing_to(self.artifacts.root):
+            for folder in (self.artifacts.root / name for name in FOLDERS):
+                if folder.is_dir() and not folder.is_symlink():
+                    check_access(folder)
         clear_staged(self.folder)
         check_empty(self.folder)
         check_replaceable(self.artifacts, (MANIFEST, *LISTS, *FOLDERS))

@@ -35,6 +35,7 @@ from pretrain_cli.model.devices import Choice, choose_device, choose_precision, 
 from pretrain_cli.model.files import count_weights
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.refusals import A_COPY, check_writable
 from pretrain_cli.run_outcome import RunOutcome, judge
 from pretrain_cli.run_record import read_run_config, read_run_record
 from pretrain_cli.storage import read_lines
@@ -84,6 +85,7 @@ def evaluate(
     Raises:
         ModelError: a model isn't there, is damaged, or gives probabilities that aren't finite.
         DataError: a text isn't there or is too short.
+        UsageError: the report can't be written.
         MissingDependencyError: lm-eval tasks without lm-eval.
     """
     started = time.perf_counter()
@@ -109,6 +111,9 @@ def evaluate(
     context = shared_context(named, config.evaluate.context)
     prompts = choose_prompts(_given_prompts(config, named[0]), texts, config.evaluate.samples)
     others = [weights_at_hand(entry, artifacts) for entry in named[1:]]
+    folder = _report_folder(named[0], artifacts)
+    check_writable(folder, A_COPY)
+    report = folder / f"{free_name(folder, [text.name for text in texts], config.evaluate.sample)}.json"
     scored: list[ScoredModel] = []
     openings: list[contextlib.AbstractContextManager[NamedModel]] = [contextlib.nullcontext(entry) for entry in named]
     openings += [blended(named[0], named[1], weight, artifacts) for weight in between]
@@ -127,8 +132,6 @@ def evaluate(
         chat = measure_chat(named, artifacts, arithmetic.device, arithmetic.dtype, config.evaluate.seed, progress)
     elif len(named) > 1 and named[-1].name == "base" and has_chat_template(named[-1], artifacts):
         progress.note("The base is tuned for chat. To measure what is left of that: ptk evaluate --chat")
-    folder = _report_folder(named[0], artifacts)
-    report = folder / f"{free_name(folder, [text.name for text in texts], config.evaluate.sample)}.json"
     if report.name != FILE:
         progress.note(f"The figures in {folder / FILE} are of other texts, and stay there.")
     result = EvaluateResult(

@@ -12,7 +12,7 @@ from pydantic import Field
 from pretrain_cli.artifacts import EXPORT_RECORD, Artifacts
 from pretrain_cli.errors import ModelError, PtkError, UsageError
 from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, read_versioned, record_files
-from pretrain_cli.refusals import check_decodable
+from pretrain_cli.refusals import check_decodable, check_writable
 from pretrain_cli.storage import move_file, publish_folder, write_sealed_json
 
 VERSION = 1
@@ -37,11 +37,13 @@ def check_output(folder: Path, artifacts: Artifacts) -> None:
     """Check that an export may be written to ``folder``, which isn't part of what the other commands keep.
 
     Raises:
-        UsageError: its name isn't UTF-8, it is something other than a folder, it is inside one of the artifact folder's
-            own folders, or contains the artifact folder.
+        UsageError: its name isn't UTF-8, it can't be written, it is something other than a folder, it is inside one of
+            the artifact folder's own folders, or contains the artifact folder.
     """
     check_decodable(folder, ANOTHER)
     check_is_folder(folder)
+    for place in (folder.parent, folder):  # what is made ready stands in the first
+        check_writable(place, ANOTHER)
     place, root = folder.resolve(), artifacts.root.resolve()
     own = (artifacts.runs, artifacts.data, artifacts.tokenizer, artifacts.bases)
     if place == root or place in root.parents:

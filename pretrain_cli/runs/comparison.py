@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import score
+from pretrain_cli.refusals import DiskError
 from pretrain_cli.run_record import read_run_config
 from pretrain_cli.runs.comparison_page import write_comparison
 from pretrain_cli.runs.ranking import HELD_OUT, by_data, rank
@@ -41,10 +43,13 @@ def compare_runs(artifacts: Artifacts, names: Sequence[str]) -> RunComparison:
         curves={key: curves for key, curves in found.items() if curves},
         samples={prompt: {run: text for run, (_, text) in own.items()} for prompt, own in samples.items()},
         sample_steps={prompt: {run: step for run, (step, _) in own.items()} for prompt, own in samples.items()},
-        page=artifacts.comparison(*(run.name for run in runs)),
     )
-    write_comparison(result, lines, {run.name: run for run in runs})
-    return result
+    page = artifacts.comparison(*(run.name for run in runs))
+    try:
+        write_comparison(page, result, lines, {run.name: run for run in runs})
+    except (UsageError, DiskError) as error:  # the comparison itself is there
+        return replace(result, warnings=[*result.warnings, f"There is no page of this comparison: {error.message}"])
+    return replace(result, page=page)
 
 
 def _verdict(runs: list[RunSummary]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pretrain_cli.artifacts import RunFolder
 from pretrain_cli.evaluation_report import PAGE
 from pretrain_cli.foreign import keep_aside
 from pretrain_cli.formatting import count, duration, exact, score
+from pretrain_cli.refusals import writing_to
 from pretrain_cli.runs.results import RunComparison, RunSummary
 from pretrain_cli.storage import write_text
 from pretrain_cli.webpage import charts, document, line_chart, quote, table
@@ -24,13 +26,19 @@ LABELS = {"validation_bits_per_byte": "validation, bits per byte", "grad_norm": 
 Lines = list[dict[str, Any]]
 
 
-def write_comparison(result: RunComparison, lines: Mapping[str, Lines], folders: Mapping[str, RunFolder]) -> None:
-    """Write ``result.page``.
+def write_comparison(
+    page: Path, result: RunComparison, lines: Mapping[str, Lines], folders: Mapping[str, RunFolder]
+) -> None:
+    """Write ``page``.
 
     Args:
+        page: the file.
         result: what it shows.
         lines: run → its lines of metrics.jsonl.
         folders: run → its folder, for the links to reports.
+
+    Raises:
+        UsageError, DiskError: it can't be written.
     """
     names = [run.name for run in result.runs]
     title = f"Runs {', '.join(names[:-1])} and {names[-1]}"
@@ -42,15 +50,16 @@ def write_comparison(result: RunComparison, lines: Mapping[str, Lines], folders:
         "<h2>Figures</h2>",
         table(("", *names), _figures(result.runs)),
         *(f'<p class="note">{html.escape(f"{run.name}: {run.outcome}")}</p>' for run in result.runs if run.outcome),
-        *_links(result, folders),
+        *_links(page, result, folders),
         *(["<h2>Curves</h2>", curves] if curves else []),
         *_samples(result),
         "<h2>Settings that differ</h2>",
         table(("setting", *names), differing) if differing else "<p>None.</p>",
     ]
-    if told := keep_aside(result.page):
-        result.warnings.append(told)
-    write_text(result.page, document(title, parts))
+    with writing_to(page.parent):
+        if told := keep_aside(page):
+            result.warnings.append(told)
+        write_text(page, document(title, parts))
 
 
 def _charts(result: RunComparison, lines: Mapping[str, Lines]) -> Iterator[str]:
@@ -133,11 +142,11 @@ def _at(result: RunComparison, prompt: str, run: str) -> str:
     return f"{run}, step {exact(step)}" if step else run
 
 
-def _links(result: RunComparison, folders: Mapping[str, RunFolder]) -> Iterator[str]:
+def _links(page: Path, result: RunComparison, folders: Mapping[str, RunFolder]) -> Iterator[str]:
     for run in result.runs:
         report = folders[run.name].evaluation / PAGE
         if report.is_file():
-            target = os.path.relpath(report, result.page.parent).replace(os.sep, "/")
+            target = os.path.relpath(report, page.parent).replace(os.sep, "/")
             yield f'<p><a href="{html.escape(target)}">Evaluation of {html.escape(run.name)}</a></p>'
         if run.wandb.startswith("http"):
             yield f'<p><a href="{html.escape(run.wandb)}">{html.escape(run.name)} in W&amp;B</a></p>'

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
 from pretrain_cli.locking import kept_unlocked
-from pretrain_cli.run_files import foreign_files, is_run, remove_run_files
+from pretrain_cli.run_files import check_changeable, foreign_files, is_run, remove_run_files
 from pretrain_cli.runs.ranking import by_data, rank
 from pretrain_cli.runs.results import RunSummary
 from pretrain_cli.runs.summary import is_training, list_runs, size_on_disk, summarize_run
@@ -34,7 +34,7 @@ def runs_to_remove(artifacts: Artifacts, names: tuple[str, ...] = (), keep_best:
     still training, or whose figures are damaged, is never among those that ``keep_best`` removes.
 
     Raises:
-        UsageError: neither names nor a number to keep, or both.
+        UsageError: neither names nor a number to keep, or both; or this user may not remove all of a run.
         ModelError: there is no such run.
     """
     if names and keep_best is not None:
@@ -70,7 +70,7 @@ def remove_runs(artifacts: Artifacts, names: list[str]) -> int:
     ``latest`` then names the newest run left.
 
     Raises:
-        UsageError: a run is still training, or the folder was never a run's.
+        UsageError: a run is still training, the folder was never a run's, or this user may not remove all of it.
         ModelError: there is no such run.
     """
     runs = [_real_run(artifacts, name) for name in names]
@@ -102,6 +102,7 @@ def _still_training(run: RunFolder) -> UsageError:
 
 def _real_run(artifacts: Artifacts, name: str) -> RunFolder:
     run = artifacts.existing_run(name)
+    check_changeable(run, "removed", artifacts.runs)
     if not is_run(run) and any(run.path.iterdir()):  # an empty one is what a removal left that was killed at its end
         raise UsageError(
             f"{run.path} is not a run: it has neither {run.record.name} nor {run.config.name}, so nothing is removed.",
@@ -123,8 +124,15 @@ def _let_latest_name_another(artifacts: Artifacts, removed: list[str]) -> None:
     latest = first_word(artifacts.latest)
     if latest not in removed:
         return
-    left = [name for name in artifacts.run_names() if name not in removed and artifacts.run(name).model.is_dir()]
+    left = [name for name in artifacts.run_names() if name not in removed and _has_model(artifacts.run(name))]
     if left:
         write_text(artifacts.latest, left[-1] + "\n")
     else:
         artifacts.latest.unlink()
+
+
+def _has_model(run: RunFolder) -> bool:
+    try:
+        return run.model.is_dir()
+    except PermissionError:
+        return False

@@ -81,7 +81,7 @@ class RunComparison:
         curves: metric → run → curve by step.
         samples: prompt → run → what it wrote last.
         sample_steps: prompt → run → the step at which it wrote that.
-        page: the same as one HTML file.
+        page: the same as one HTML file; None where it can't be written.
         warnings: what was said while it was written.
     """
 
@@ -91,5 +91,5 @@ class RunComparison:
     curves: dict[str, dict[str, Curve]]
     samples: dict[str, dict[str, str]]
     sample_steps: dict[str, dict[str, int]]
-    page: Path
+    page: Path | None = None
     warnings: list[str] = field(default_factory=list)

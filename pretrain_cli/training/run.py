@@ -19,8 +19,8 @@ from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.records import damaged_files
-from pretrain_cli.refusals import writing_to
-from pretrain_cli.run_files import remove_run_files
+from pretrain_cli.refusals import A_COPY, check_writable, writing_to
+from pretrain_cli.run_files import check_changeable, remove_run_files
 from pretrain_cli.run_record import RunRecord, RunRecordFile, RunStatus, TrainResult, now, read_run_record
 from pretrain_cli.storage import read_lines
 from pretrain_cli.training.choices.machine import Machine
@@ -133,11 +133,16 @@ def train_on(
 ) -> TrainResult:
     """Train on the rows that ``open_rows`` gives for the chosen machine; the rest is as in `train`."""
     refuse_other_sharding(config.trainer, os.environ)
+    check_writable(artifacts.root, A_COPY)
+    if resumed is None:
+        check_writable(artifacts.runs, A_COPY)
+    else:
+        check_changeable(resumed.run, "resumed", resumed.run.metrics, resumed.run.samples)
     with contextlib.ExitStack() as held:
         held.enter_context(together(choose_device(config.train.device).value))
         run = resumed.run if resumed is not None else same(lambda: _new_run(artifacts, run_name))
         after_lock = held.enter_context(contextlib.ExitStack())
-        held.enter_context(writing_to(artifacts.root))
+        held.enter_context(writing_to(artifacts.root, A_COPY))
         stop = held.enter_context(StopRequests(progress.warn, run, config.train.on_sigusr1 == "continue"))
         held.enter_context(_run_lock(run))
         after_lock.callback(_leave_nothing, run)  # not where another process has the lock: the run is its

@@ -19,7 +19,7 @@ from pretrain_cli.foreign import DRAWN, keep_aside
 from pretrain_cli.model.probes import head_is_plain
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
-from pretrain_cli.refusals import writing_to
+from pretrain_cli.refusals import A_COPY, check_writable, writing_to
 from pretrain_cli.storage import replacing, write_sealed_json
 from pretrain_cli.training.choices.machine import Machine
 from pretrain_cli.training.choices.plan import Plan
@@ -79,7 +79,8 @@ def find_learning_rate(
         DataError, ConfigError, ModelError: as a training.
     """
     quiet_libraries()
-    with writing_to(artifacts.root):
+    check_writable(artifacts.root, A_COPY)
+    with writing_to(artifacts.root, A_COPY):
         context = open_unrecorded(config, artifacts, progress, tuple(command))
         plan = context.plan
         rates, losses = _rise(context)
