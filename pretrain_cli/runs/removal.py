@@ -103,7 +103,8 @@ def _still_training(run: RunFolder) -> UsageError:
 def _real_run(artifacts: Artifacts, name: str) -> RunFolder:
     run = artifacts.existing_run(name)
     check_changeable(run, "removed", artifacts.runs)
-    if not is_run(run) and any(run.path.iterdir()):  # an empty one is what a removal left that was killed at its end
+    # A removal that was killed at its end leaves an empty folder; one while a command scored the run, a new report.
+    if not is_run(run) and {entry.name for entry in run.path.iterdir()} - {run.evaluation.name, ".lock"}:
         raise UsageError(
             f"{run.path} is not a run: it has neither {run.record.name} nor {run.config.name}, so nothing is removed.",
             "Delete the folder yourself if nobody needs it. Runs: ptk runs list",

@@ -201,6 +201,15 @@ def test_what_a_removal_leaves_of_a_run_is_not_missing_its_record(artifacts: Art
     assert verify(artifacts).ok
 
 
+def test_a_run_that_was_removed_while_it_was_scored_can_be_removed_again(artifacts: Artifacts) -> None:
+    run = artifacts.run("a")
+    kept = shutil.copytree(run.evaluation, artifacts.root / "kept")
+    remove_runs(artifacts, ["a"])
+    shutil.copytree(kept, run.evaluation)
+    remove_runs(artifacts, ["a"])
+    assert not run.path.exists()
+
+
 def test_a_checkpoint_is_opened_beside_a_damaged_model_but_not_with_a_damaged_tokenizer(artifacts: Artifacts) -> None:
     run = artifacts.run("a")
     step = run.checkpoint(run.checkpoint_steps()[0]).name
