@@ -24,8 +24,9 @@ from pretrain_cli.training.measuring.forecast import operations_per_token
 from pretrain_cli.training.step.loss import logit_bytes
 from pretrain_cli.training.step.optimizers import split_parameters
 
-PROGRAM_CPU, PROGRAM_GPU = 580e6, 900e6
-"""Python with torch and transformers loaded, resident; on a GPU its context and the libraries' kernels."""
+PROGRAM_CPU, PROGRAM_GPU = (1030e6 if torch.version.cuda else 580e6), 900e6
+"""Python with torch and transformers loaded, resident: more with torch's CUDA build, without a GPU too. On a GPU its
+context and the libraries' kernels."""
 FRAGMENTS_CPU = 1.35
 """Room that activations take on a CPU over their bytes: the C library can't fill every gap (benchmarks/plan.py)."""
 MUON_COPIES = 6
