@@ -27,6 +27,7 @@ def quiet_environment(debug: bool = False) -> None:
     else:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        os.environ.setdefault("TORCH_LOGS", "-all")  # its loggers write to stderr themselves; errors still do
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

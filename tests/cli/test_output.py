@@ -136,6 +136,26 @@ def test_commands_work_without_asserts_and_say_which_need_docstrings(folder: Pat
         assert done.returncode == 0, (words, done.stderr)
 
 
+def test_torchs_own_warnings_stay_off_the_screen_unless_asked_for(tmp_path: Path) -> None:
+    """Its CUDA build, where a model is compiled without a GPU: "No CUDA runtime is found, using CUDA_HOME='/usr'"."""
+    lines = (
+        "import logging",
+        "from pretrain_cli.quiet import quiet_environment",
+        "quiet_environment()",
+        "import torch",
+        "log = logging.getLogger('torch.utils.cpp_extension')",
+        "log.warning('a warning')",
+        "log.error('an error')",
+    )
+
+    def printed(**more: str) -> str:
+        code = [sys.executable, "-c", "\n".join(lines)]
+        return subprocess.run(code, cwd=tmp_path, env={**ENVIRONMENT, **more}, capture_output=True, text=True).stderr
+
+    assert "a warning" not in printed() and "an error" in printed()
+    assert "a warning" in printed(TORCH_LOGS="+dynamo")
+
+
 def test_a_launchers_variable_that_is_no_number_is_two_lines_where_it_matters(tmp_path: Path) -> None:
     refused(ptk(tmp_path, "train", RANK="abc"), 2, "The variable RANK is 'abc'")
     assert ptk(tmp_path, "runs", "list", RANK="abc", WORLD_SIZE="x").returncode == 0
