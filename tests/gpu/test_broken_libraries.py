@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def broken(tmp_path: Path, monkeypatch, gpus) -> Hardware:
     for name, code in BROKEN.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)  # torch's CUDA build has imported triton
     monkeypatch.syspath_prepend(str(tmp_path))
     optional.fault_of.cache_clear()
     gpus(1)
