@@ -43,6 +43,7 @@ class Console:
         debug: show tracebacks and the libraries' logs.
         raw: write a model's text to a terminal as it is, control characters included.
         warnings: all that were given, shown or not: the JSON object has them.
+        place: "--artifacts DIR" as it was typed, for the next commands; empty where it wasn't.
     """
 
     json: bool = False
@@ -51,6 +52,7 @@ class Console:
     debug: bool = False
     raw: bool = False
     warnings: list[str] = field(default_factory=list)
+    place: str = ""
 
     @property
     def out(self) -> RichConsole:
@@ -132,11 +134,20 @@ class Console:
     def next(self, *commands: str) -> None:
         """Name the commands a user would type next; each on its own line where they don't fit on one."""
         if self.speaks:
-            err, told = self.err, [shown(command) for command in commands]
+            err, told = self.err, [shown(self._there(command)) for command in commands]
             line = "   or   ".join(told)
             if err.is_terminal and len(line) + len("Next: ") > err.width:
                 line = "\n  or: ".join(told)
             err.print(f"[dim]Next:[/] {escape(line)}", soft_wrap=True)
+
+    def _there(self, command: str) -> str:
+        """A command for the same artifact folder as this one's."""
+        if " && " in command:
+            return " && ".join(map(self._there, command.split(" && ")))
+        if not command.startswith("ptk ") or command.startswith("ptk config ") or "--artifacts" in command:
+            return command
+        words, remark, rest = command.partition(" (")
+        return f"{words} {self.place}{remark}{rest}" if self.place else command
 
     def hint(self, text: str) -> None:
         """How to go on, on stderr."""

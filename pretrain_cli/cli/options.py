@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pretrain_cli.cli.completing import with_completion
-from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.console import Console, shell
 from pretrain_cli.cli.fields import Flag, flag_parameter
 from pretrain_cli.cli.session import open_session
 from pretrain_cli.cli.shared_folder import shared_folder
@@ -97,6 +97,9 @@ def command(*flags: Flag | str, examples: tuple[str, ...]) -> Callable[[Callable
             if isinstance(outer, Console):
                 console = replace(console, warnings=outer.warnings)
             shared = {name: values.pop(name) for name in ("artifacts", "config", "preset", "assignments")}
+            source = context.get_parameter_source("artifacts")
+            if source is not None and source.name == "COMMANDLINE":
+                console = replace(console, place=shell("--artifacts", str(shared["artifacts"])))
             _check_named(context, values)
             session = open_session(console, **shared, flags=given)
             try:

@@ -110,8 +110,7 @@ def _next(session: Session, inputs: list[str]) -> str:
     if not inputs:
         return train
     base = ("--base", session.config.model.base) if session.config.model.base else ()
-    place = ("--artifacts", str(session.artifacts.root)) if "--artifacts" in session.command else ()
-    return f"{shell('ptk', 'prepare', *inputs, *base, *place)} && {train}"
+    return f"{shell('ptk', 'prepare', *inputs, *base)} && {train}"
 
 
 def _title(result: TrainingPlan) -> str:

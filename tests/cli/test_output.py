@@ -208,3 +208,15 @@ def test_a_limit_to_the_size_of_files_is_named_and_the_run_is_finished_without_i
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, env=ENVIRONMENT)
     refused(done, 3, "larger than this process may write", "ptk train --resume b")
     assert ok(folder, "train", "--resume", "b", "--artifacts", "limited")["steps"] == 2
+
+
+def test_the_next_command_names_the_artifact_folder_that_was_typed(ptk, tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("Some words to prepare. " * 400)
+    place = str(tmp_path / "my artifacts")
+    done = ptk("prepare", str(text), "--artifacts", place)
+    assert done.err.splitlines()[-1] == f"Next: ptk train --device auto --artifacts '{place}'"
+    done = ptk("prepare", str(text), "--shard", "0/1", "--artifacts", place + "2")
+    assert done.err.splitlines()[-1].endswith(f"--merge --artifacts '{place}2' (when all shards are finished)")
+    assert ptk("config", "keys", "--artifacts", place).err.endswith("or   ptk config init\n")
+    assert ptk("prepare", str(text)).err.splitlines()[-1] == "Next: ptk train --device auto"

@@ -160,7 +160,8 @@ def test_the_next_command_is_the_one_that_was_planned(tmp_path, text, capfd, mon
     monkeypatch.setenv("COLUMNS", "80")
     assert run([*words, "--artifacts", str(tmp_path / "artifacts")]) == 0
     out, err = capfd.readouterr()
-    assert f"Next: ptk prepare {text} && ptk train --size mini --max-steps 10\n" in err
+    place = f"--artifacts {tmp_path / 'artifacts'}"
+    assert f"Next: ptk prepare {text} {place} && ptk train --size mini --max-steps 10 {place}\n" in err
     assert "tokens at a time, which keeps it less busy" in out and " at 3 per hour" in out
 
 
