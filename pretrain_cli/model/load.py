@@ -18,6 +18,7 @@ from pretrain_cli.model.config_checks import MOST_PACKED, check_settings
 from pretrain_cli.model.files import USE_ANOTHER, check_finite, check_vocabulary, check_weight_files, weight_shapes
 from pretrain_cli.model.pickles import files_of, foreign, pickle_notes_ignored
 from pretrain_cli.published import check_published
+from pretrain_cli.quiet import quiet_libraries
 
 MOST_DESCRIBED, SMALL_MODEL = 2, 10_000_000
 """Parameters that a config may describe: so many times those in its files (a head may be the embedding), and more."""
@@ -49,6 +50,7 @@ def load_model(
         ModelError: no weights, truncated or incomplete weights, non-finite values, remote code, or an embedding
             smaller than the tokenizer.
     """
+    quiet_libraries()
     name = str(folder)
     if Path(folder).is_dir():
         check_published(Path(folder), tensors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,18 @@ def test_the_road_by_keywords_gives_results_that_show_themselves(elsewhere: Path
     assert texts.samples[0].tokens == 4 and "Call &lt;me&gt;" in texts._repr_html_()
     assert list(pretrain_cli.all_runs("here").index) == ["first"]
     assert pretrain_cli.export("first", artifacts="here").checked == "opened with transformers"
+
+
+@pytest.mark.slow
+def test_a_script_prints_nothing_but_its_own_lines(elsewhere: Path) -> None:
+    prepare_first = "pretrain_cli.prepare('data.txt', sequence_length=32, vocab_size=300); "
+    small = "max_steps=2, size=2, micro_batch=2, device='cpu', precision='fp32', report_to='none'"
+    rest = (
+        "pretrain_cli.evaluate('first', on=['validation']); pretrain_cli.generate('Call', model='first', max_tokens=2)"
+    )
+    commands = (f"{prepare_first}pretrain_cli.train(run='first', {small})", f"{rest}; pretrain_cli.export('first')")
+    for command in commands:  # in processes of their own: training silences the libraries for what follows
+        done = subprocess.run(
+            [sys.executable, "-c", f"import pretrain_cli; {command}"], capture_output=True, text=True, check=True
+        )
+        assert (done.stdout, done.stderr) == ("", "")
