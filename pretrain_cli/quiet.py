@@ -27,7 +27,8 @@ def quiet_environment(debug: bool = False) -> None:
     else:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        os.environ.setdefault("TORCH_LOGS", "-all")  # its loggers write to stderr themselves; errors still do
+        # torch's loggers write to stderr themselves, errors still do; an empty value makes its import fail.
+        os.environ["TORCH_LOGS"] = os.environ.get("TORCH_LOGS") or "-all"
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

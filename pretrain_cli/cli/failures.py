@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,8 +17,11 @@ from pretrain_cli.cli.mistyped import meant_option
 from pretrain_cli.cli.options import SHARED_OPTIONS, stopped
 from pretrain_cli.cli.streams import OutputError, let_go
 from pretrain_cli.cli.visible import shown
-from pretrain_cli.errors import PtkError, UsageError
+from pretrain_cli.errors import PtkError, UsageError, first_line
 from pretrain_cli.refusals import denied, disk_error, is_denied
+
+OF_LIBRARIES = ("TORCH", "PYTORCH_", "HF_", "TRANSFORMERS_", "ACCELERATE_", "WANDB_", "MPLBACKEND", "NCCL_", "CUDA_")
+"""How the names of the variables begin that the libraries read."""
 
 
 def explain(console: Console, error: Exception, words: Sequence[str]) -> int:
@@ -87,8 +92,20 @@ def _system_error(error: OSError) -> PtkError:
 
 
 def _bug(error: Exception) -> PtkError:
+    if told := _misset(error):
+        return told
     text = " ".join(str(error).split())
     return PtkError(
         f"{type(error).__name__}: {text[:300]} (this is a bug in ptk).",
         "Run the command again with --debug and report the traceback.",
     )
+
+
+def _misset(error: Exception) -> UsageError | None:
+    """What to say of a library's variable whose name or value ``error`` quotes: some fail with it when imported."""
+    for name, value in os.environ.items():
+        quoted = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", str(error)) if value else None
+        if name.startswith(OF_LIBRARIES) and (quoted or name in str(error)):
+            message = f"A library can't use the environment variable {name}={value}: {first_line(error)[:200]}."
+            return UsageError(message, f"Correct {name}, or unset it.")
+    return None

@@ -220,3 +220,16 @@ def test_the_next_command_names_the_artifact_folder_that_was_typed(ptk, tmp_path
     assert done.err.splitlines()[-1].endswith(f"--merge --artifacts '{place}2' (when all shards are finished)")
     assert ptk("config", "keys", "--artifacts", place).err.endswith("or   ptk config init\n")
     assert ptk("prepare", str(text)).err.splitlines()[-1] == "Next: ptk train --device auto"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", ["TORCH_LOGS", "HF_HUB_ETAG_TIMEOUT", "MPLBACKEND"])
+def test_a_variable_that_a_library_fails_with_is_named(ptk_process, tmp_path: Path, variable: str) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("Some words to prepare. " * 400)
+    assert ptk_process("prepare", str(text), "--set", "data.sequence_length=32").code == 0
+    done = ptk_process("train", "--max-steps", "1", "--size", "micro", **{variable: "mistyped"})
+    error, hint = done.err.splitlines()[-2:]
+    named = f"Error: A library can't use the environment variable {variable}=mistyped: "
+    assert done.code == 2 and error.startswith(named)
+    assert hint == f"Hint: Correct {variable}, or unset it."
