@@ -80,7 +80,7 @@ def run_files(run: RunFolder) -> set[str]:
     if _is_folder(teachers.runs):
         found |= _within(run, teachers.root, matching(("latest",))(teachers.root))
         for entry in sorted(teachers.runs.iterdir()):
-            if is_run(teacher := RunFolder(entry)):
+            if _is_folder(entry) and is_run(teacher := RunFolder(entry)):  # a link may lead back to this run
                 found |= _within(run, entry, run_files(teacher))
     return found
 

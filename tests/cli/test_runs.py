@@ -73,6 +73,21 @@ def test_compare_names_the_settings_that_differ(ptk, two_runs) -> None:
     assert ptk("runs", "compare", "first", "second", "--json").json["differences"] == {"train.seed": [0, 1]}
 
 
+def test_remove_follows_no_link_among_a_runs_teachers(ptk, two_runs) -> None:
+    """Two links back to the run itself would be 2⁴⁰ ways through it."""
+    first, second = two_runs.run("first"), two_runs.run("second")
+    first.teachers.runs.mkdir(parents=True)
+    for name in ("back", "again"):
+        (first.teachers.runs / name).symlink_to(first.path)
+    (first.teachers.runs / "other").symlink_to(second.path)
+    before = sorted(second.path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pretrain_cli", "runs", "remove", "first", "--yes"], capture_output=True, timeout=60
+    )
+    assert done.returncode == 0 and not first.record.exists()
+    assert sorted(second.path.rglob("*")) == before
+
+
 def test_remove_asks_unless_told(ptk, two_runs, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     refused = ptk("runs", "remove", "first")
