@@ -275,6 +275,68 @@ def test_a_damaged_pdf_writes_nothing_to_the_screen(tmp_path: Path) -> None:
     assert "no_text_found" in done.stdout and done.stderr == ""
 
 
+def wide_cell(columns: int, text: str) -> bytes:
+    """A Word document with one cell that spans ``columns``."""
+    docx = pytest.importorskip("docx")
+    document, sink = docx.Document(), io.BytesIO()
+    cell = document.add_table(1, 1).rows[0].cells[0]
+    cell.text = text
+    cell._tc.get_or_add_tcPr().get_or_add_gridSpan().val = columns
+    document.save(sink)
+    return sink.getvalue()
+
+
+def test_a_cell_of_a_billion_columns_is_an_error(tmp_path: Path) -> None:
+    """python-docx would make a list of as many cells."""
+    (tmp_path / "a.docx").write_bytes(wide_cell(10**9, "text"))
+    with pytest.raises(DataError, match="spans over 1,000 columns"):
+        documents(tmp_path / "a.docx")
+
+
+def book(chapters: int, items: int, text: str) -> bytes:
+    """An .epub whose list of files names one page under several ids, and its order each several times."""
+    pytest.importorskip("ebooklib")
+    sink = io.BytesIO()
+    listed = "".join(f'<item id="c{at}" href="c.xhtml" media-type="application/xhtml+xml"/>' for at in range(items))
+    order = "".join(f'<itemref idref="c{at % items}"/>' for at in range(chapters))
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "META-INF/container.xml",
+            '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles><rootfile full-path="c.opf"'
+            ' media-type="application/oebps-package+xml"/></rootfiles></container>',
+        )
+        archive.writestr(
+            "c.opf",
+            '<package xmlns="http://www.idpf.org/2007/opf" version="2.0"><metadata '
+            'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>A book</dc:title></metadata>'
+            f"<manifest>{listed}</manifest><spine>{order}</spine></package>",
+        )
+        archive.writestr("c.xhtml", f"<html><body><p>{text}</p></body></html>")
+    return sink.getvalue()
+
+
+def test_a_chapter_that_a_book_names_again_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.epub").write_bytes(book(chapters=1_000, items=1, text="All of it."))
+    assert documents(tmp_path / "a.epub") == ["All of it."]
+
+
+@pytest.mark.parametrize("kind", ["docx", "epub"])
+def test_a_document_that_says_the_same_again_and_again_is_too_long(tmp_path: Path, kind: str) -> None:
+    text = "words " * 1_000
+    file = tmp_path / f"a.{kind}"
+    file.write_bytes(wide_cell(1_000, text) if kind == "docx" else book(chapters=1_000, items=1_000, text=text))
+    (record,) = read(Span(find_files([str(file)])[0]), ReadSettings(max_record_bytes=1_000_000))
+    assert isinstance(record, Rejected) and record.reason == "too_long"
+
+
+def test_a_tag_with_too_many_attributes_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("trafilatura")
+    attributes = " ".join(f"a{at}=x" for at in range(40_000))
+    (tmp_path / "a.html").write_text(f"<html><body><p {attributes}>text</p></body></html>")
+    with pytest.raises(DataError, match="over 1,000 attributes"):
+        documents(tmp_path / "a.html")
+
+
 @pytest.mark.parametrize("kind", ["docx", "epub"])
 def test_an_archive_that_zipfile_does_not_know_is_an_error(tmp_path: Path, kind: str) -> None:
     pytest.importorskip({"docx": "docx", "epub": "ebooklib"}[kind])
