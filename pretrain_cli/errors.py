@@ -127,10 +127,13 @@ def panic_of(error: BaseException) -> DataError | None:
 
 @contextlib.contextmanager
 def panics_told() -> Iterator[None]:
-    """Turn a panic in a tokenizer's Rust code into a `DataError`: it is no `Exception`, and can't be pickled."""
+    """Turn what a tokenizer's Rust code raises into a `DataError`: a panic, which is no `Exception` and can't be
+    pickled, or a bare `Exception`, as of a tokenizer that has no entry for a word."""
     try:
         yield
     except BaseException as error:
-        if (told := panic_of(error)) is None:
+        if (told := panic_of(error)) is None and type(error) is not Exception:
             raise
-        raise told from None
+        raise told or DataError(
+            f"The tokenizer can't work on this text: {first_line(error)}.", "Use another tokenizer."
+        ) from None

@@ -12,6 +12,8 @@ from pretrain_cli.formatting import exact
 
 MOST_GROWTH = 1_000
 """Characters that normalizers or decoders may make of one, those of Unicode's own forms (18 at most) not counted."""
+MOST_ADDED = 1_000
+"""Ids that a post-processor may put around a text, or times that it may repeat one."""
 SPARSE_IDS = 1_000_000
 """Ids without an entry that a vocabulary may have, beyond as many as it has entries."""
 
@@ -32,12 +34,27 @@ def check_bounds(tokenizer: Tokenizer) -> None:
     for added in _added_ids(_parts(tokenizer.post_processor)):
         if added >= size:
             raise ValueError(f"its post-processor adds the id {exact(added)}, but the vocabulary has {exact(size)} ids")
+    if (most := _most_added(_parts(tokenizer.post_processor))) > MOST_ADDED:
+        raise ValueError(f"its post-processor adds {exact(most)} ids to a text")
     for what, part in (("normalizer", tokenizer.normalizer), ("decoder", tokenizer.decoder)):
         growth = 1.0
         for step in _steps(_parts(part)):
             growth *= _growth(step)
         if growth > MOST_GROWTH:
             raise ValueError(f"its {what} makes up to {growth:.3g} characters of one")
+
+
+def check_added(tokenizer: Tokenizer, spec: dict[str, Any]) -> None:
+    """Check that the added tokens have the ids that their file says: `tokenizers` gives them others where those don't
+    follow the vocabulary, and whoever else reads the file takes those in it.
+
+    Raises:
+        ValueError: one has another id.
+    """
+    for token in spec.get("added_tokens", ()):
+        if (own := tokenizer.token_to_id(token["content"])) not in (None, token["id"]):
+            told = f"{token['content']!r:.60} has the id {exact(token['id'])} in it, and gets {exact(own)}"
+            raise ValueError(f"its added token {told}")
 
 
 def _parts(part: Any) -> Any:
@@ -75,3 +92,12 @@ def _added_ids(part: Any) -> Iterator[int]:
             yield int(part[mark][1])
     for special in (part.get("special_tokens") or {}).values():
         yield from special["ids"]
+
+
+def _most_added(part: Any) -> int:
+    """At most how many ids a post-processor adds; a text that it repeats counts as one."""
+    if part.get("type") == "Sequence":
+        return sum(map(_most_added, part.get("processors", ())))
+    sizes = {name: len(special["ids"]) for name, special in (part.get("special_tokens") or {}).items()}
+    pieces = [piece for way in ("single", "pair") for piece in part.get(way) or ()]
+    return sum(sizes.get((piece.get("SpecialToken") or {}).get("id"), 1) for piece in pieces)

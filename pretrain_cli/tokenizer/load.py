@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer
 from pretrain_cli.errors import DataError, first_line, panics_told
 from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import read_json
-from pretrain_cli.tokenizer.bounds import check_bounds
+from pretrain_cli.tokenizer.bounds import check_added, check_bounds
 
 BOS_NAMES = ("<|bos|>", "<s>", "<|begin_of_text|>", "<bos>", "[BOS]")
 EOS_NAMES = ("<|eos|>", "</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>", "<|im_end|>", "[EOS]")
@@ -113,11 +114,7 @@ def open_tokenizer(file: Path) -> Tokenizer:
         DataError: it isn't one.
     """
     with _reading(file):
-        tokenizer = Tokenizer.from_file(str(file))
-        check_bounds(tokenizer)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+        return _open(small_bytes(file))
 
 
 @contextlib.contextmanager
@@ -133,7 +130,8 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def shared_tokenizer(file: Path) -> Tokenizer:
-    """The `tokenizers` object in a tokenizer.json, not to be changed: files with the same content share it.
+    """The `tokenizers` object in a tokenizer.json, without truncation or padding, and not to be changed: files with
+    the same content share it.
 
     Raises:
         DataError: it isn't one.
@@ -144,8 +142,15 @@ def shared_tokenizer(file: Path) -> Tokenizer:
 
 @functools.lru_cache(maxsize=1)  # a vocabulary of 32,000 takes 0.12 s, and is copied, then described
 def _parse(content: bytes) -> Tokenizer:
+    return _open(content)
+
+
+def _open(content: bytes) -> Tokenizer:
     tokenizer = Tokenizer.from_buffer(content)
     check_bounds(tokenizer)
+    check_added(tokenizer, json.loads(content))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
 
 

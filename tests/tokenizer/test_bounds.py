@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pretrain_cli.data.encoding.encoder import Encoder, EncoderSettings
+from pretrain_cli.data.encoding.vocabulary_bytes import lacks_bytes
 from pretrain_cli.errors import DataError
 from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 from tests.support.tiny import make_tokenizer
@@ -43,6 +45,7 @@ def with_parts(folder: Path, **parts: Any) -> Path:
             {"post_processor": {"type": "Sequence", "processors": [{**ROBERTA, "add_prefix_space": True}]}},
             "post-processor adds the id 1,000,000",
         ),
+        ({"post_processor": {**TEMPLATE, "single": [SEQUENCE] * 2_000, "special_tokens": {}}}, "adds 2,002 ids"),
         ({"normalizer": {"type": "Sequence", "normalizers": [MORE] * 5}}, "normalizer makes up to 1e"),
         ({"normalizer": {"type": "Prepend", "prepend": "a" * 2_000}}, "normalizer makes"),
         (
@@ -88,3 +91,41 @@ def test_a_damaged_record_of_added_entries_is_told(tmp_path: Path) -> None:
     (tmp_path / "extension.json").write_text('{"first": "x"}')
     with pytest.raises(DataError, match=r"extension\.json"):
         read_tokenizer(tmp_path)
+
+
+ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+
+
+@pytest.mark.parametrize("given", [1, 4_000_000_000])
+def test_an_added_token_with_an_id_that_it_does_not_get_is_refused(tmp_path: Path, given: int) -> None:
+    """fastokens asks for memory up to that id, and an extended vocabulary would have it twice."""
+    make_tokenizer(tmp_path)
+    added = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    file = with_parts(tmp_path, added_tokens=[*added, {"id": given, "content": "of no vocabulary", **ADDED}])
+    for opened in (lambda: read_tokenizer(tmp_path), lambda: open_tokenizer(file)):
+        with pytest.raises(DataError, match=f"has the id {given:,} in it"):
+            opened()
+
+
+def test_padding_in_the_file_takes_no_memory(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path)
+    padding = {"strategy": {"Fixed": 10**8}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    with_parts(tmp_path, padding={**padding, "pad_type_id": 0, "pad_token": "x"})
+    started = time.perf_counter()
+    read_tokenizer(tmp_path)
+    assert time.perf_counter() - started < 1
+
+
+def test_a_tokenizer_that_has_no_entry_for_a_word_is_told(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path)
+    file = with_parts(tmp_path, model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}, added_tokens=[])
+    encoder = Encoder(EncoderSettings(file, "tokenizers", False, ""), counts_lost=False)
+    with pytest.raises(DataError, match="can't work on this text"):
+        encoder.encode(["a word"])
+
+
+def test_a_unigram_model_may_follow_a_byte_level_step(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path)
+    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    unigram = {"type": "Unigram", "unk_id": 0, "vocab": [["?", 0.0], ["a", -1.0]], "byte_fallback": False}
+    assert lacks_bytes(with_parts(tmp_path, model=unigram, normalizer=None, pre_tokenizer=step, added_tokens=[]))

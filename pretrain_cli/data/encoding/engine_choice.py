@@ -13,7 +13,7 @@ import numpy as np
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.encoding.encoder import CUTS, Encoder, EncoderSettings
 from pretrain_cli.data.encoding.fast_engine import load_fast
-from pretrain_cli.data.encoding.vocabulary_bytes import read_spec
+from pretrain_cli.data.encoding.vocabulary_bytes import entries_of, read_spec
 from pretrain_cli.data.reading.documents import texts_of
 from pretrain_cli.data.reading.file_table import FileTable
 from pretrain_cli.data.reading.read import read_all
@@ -92,7 +92,7 @@ def _find_cut(encoder: Encoder, file: Path, sample: Sequence[str]) -> str:
     if spec.get("truncation"):
         return ""
     # Without a pre-tokenizer a merge may span a space. No sample can rule that out, but the vocabulary can.
-    if not spec.get("pre_tokenizer") and any(re.search("[^▁]▁", token) for token in spec["model"].get("vocab", ())):
+    if not spec.get("pre_tokenizer") and any(re.search("[^▁]▁", token) for token in entries_of(spec)):
         return ""
     probe = [text[:CUT_CHARACTERS] for text in sample] + [CUT_PROBE]
     uncut = encoder.encode(probe)[0]

@@ -23,6 +23,11 @@ def _read_spec(file: Path, modified_ns: int) -> dict[str, Any]:
     return spec
 
 
+def entries_of(spec: dict[str, Any]) -> set[str]:
+    """The texts in the model's vocabulary, which Unigram lists with their scores."""
+    return {entry if isinstance(entry, str) else entry[0] for entry in spec["model"].get("vocab", ())}
+
+
 def is_byte_level(file: Path) -> bool:
     """Whether each character of a token stands for one byte (GPT-2's way)."""
     return '"ByteLevel"' in file.read_text(encoding="utf-8")
@@ -35,7 +40,7 @@ def lacks_bytes(file: Path) -> bool:
         return False
     from tokenizers import pre_tokenizers
 
-    return not set(pre_tokenizers.ByteLevel.alphabet()) <= set(spec["model"].get("vocab", {}))
+    return not set(pre_tokenizers.ByteLevel.alphabet()) <= entries_of(spec)
 
 
 def byte_names() -> list[str]:
