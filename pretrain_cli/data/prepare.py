@@ -101,7 +101,7 @@ def _prepare(
     staging = Staging(artifacts)
     staging.finish()
     inputs = find_inputs(sources, artifacts, progress)
-    request = make_request(config, inputs)
+    request = make_request(config, inputs, artifacts)
     if previous := matching_output(artifacts, request, inputs, progress):
         remove_work(artifacts)  # of a prepare that failed while it published this output
         account = renewed_account(sources.account, previous.input_files)
@@ -164,7 +164,7 @@ def _encode_some_shards(
     # Only a tokenizer that is trained here needs all of the text: without one, a thousand machines needn't hash it.
     trains_tokenizer = bool(config.tokenizer.extend_vocab) or not (config.tokenizer.path or config.model.base)
     inputs = find_inputs(sources, artifacts, progress) if trains_tokenizer else unhashed_inputs(sources)
-    request = make_request(config, inputs)
+    request = make_request(config, inputs, artifacts)
     if trains_tokenizer and (previous := matching_output(artifacts, request, inputs, progress)):
         return result_of(previous, artifacts, started, reused=True)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
 
 from pretrain_cli.artifacts import Artifacts
-from pretrain_cli.base import whole_name
+from pretrain_cli.base import find_base, whole_name
 from pretrain_cli.config.model import Config
 from pretrain_cli.data.fingerprint import hash_tokenizer
 from pretrain_cli.data.input_list import Inputs, KnownInputs, digest_of_list, path_keys, written
@@ -19,6 +20,7 @@ from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import count_of, exact
 from pretrain_cli.manifest import Manifest, damages, read_manifest
 from pretrain_cli.progress import Progress
+from pretrain_cli.tokenizer.copy import tokenizer_hash
 from pretrain_cli.tokenizer.load import read_tokenizer
 
 SHAPES_NOTHING = {"inputs", "sources", "stages", "workers", "executor", "shard"}
@@ -28,7 +30,17 @@ CHANGES_SHOWN = 5
 Request = dict[str, JsonValue]
 
 
-def make_request(config: Config, inputs: Inputs) -> Request:
+BASE_TOKENIZER = "base_tokenizer"
+
+
+def base_tokenizer(config: Config, artifacts: Artifacts) -> str:
+    """Names the bytes of the base's tokenizer where that makes the ids and is in a folder here; otherwise empty."""
+    base = config.model.base
+    own = Path(base).is_absolute() and not config.tokenizer.path
+    return tokenizer_hash(find_base(base, artifacts)) if own else ""
+
+
+def make_request(config: Config, inputs: Inputs, artifacts: Artifacts) -> Request:
     """All that shapes the output, known before any work."""
     data = config.data.model_dump(mode="json", exclude=SHAPES_NOTHING)
     if not config.data.replay:
@@ -48,6 +60,7 @@ def make_request(config: Config, inputs: Inputs) -> Request:
         "document_separator": config.data.separator,
         **{f"tokenizer.{name}": value for name, value in tokenizer.items()},
         "base": config.model.base,
+        **({BASE_TOKENIZER: own} if (own := base_tokenizer(config, artifacts)) else {}),
         "tokenizer.json": hash_tokenizer(config.tokenizer.path),
         "sources": [[name, weight] for name, weight in zip(sources.names, sources.weights, strict=True)],
         "inputs": inputs.digest,
@@ -66,6 +79,8 @@ def matching_output(artifacts: Artifacts, request: Request, inputs: Inputs, prog
     before = _as_recorded_now(previous.request)
     if set(previous.rejected) <= HARMLESS_REASONS:  # nothing bad was met, which is the same whatever is done about it
         before["on_error"] = request["on_error"]
+    if BASE_TOKENIZER in request:  # outputs made before it was recorded still match
+        before.setdefault(BASE_TOKENIZER, request[BASE_TOKENIZER])
     wrong = _what_is_wrong(artifacts, previous) if before == request else ""
     if before == request and not wrong:
         progress.note("The prepared data matches: nothing to do.")

@@ -173,18 +173,22 @@ def check_base_matches(config: Config, manifest: Manifest, artifacts: Artifacts)
     """
     import tempfile
 
-    from pretrain_cli.tokenizer.copy import copy_tokenizer
+    from pretrain_cli.tokenizer.copy import copy_tokenizer, tokenizer_hash
     from pretrain_cli.tokenizer.load import read_tokenizer
 
     base, prepared = config.model.base, manifest.base
-    if not base or config.tokenizer.path or base == prepared:
+    if not base or config.tokenizer.path or (base == prepared and not manifest.base_tokenizer):
+        return
+    found = find_base(base, artifacts)
+    if base == prepared and tokenizer_hash(found) == manifest.base_tokenizer:
         return
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "tokenizer"
-        copy_tokenizer(find_base(base, artifacts), folder)
+        copy_tokenizer(found, folder)
         fingerprint = read_tokenizer(folder).fingerprint
     if fingerprint != manifest.tokenizer.fingerprint:
         made = f"for the base '{prepared}'" if prepared else "with a tokenizer trained on the text"
+        made = "for it before its files changed" if base == prepared else made
         raise ModelError(
             f"The base '{base}' has another tokenizer than the prepared data, which was made {made}.",
             f"Prepare the text again for it: ptk prepare … --base {base}",

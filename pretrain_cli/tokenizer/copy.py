@@ -11,7 +11,7 @@ from pretrain_cli.artifacts import TOKENIZER_FILES
 from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError, first_line
 from pretrain_cli.refusals import check_decodable
-from pretrain_cli.storage import copy_file, user_path, write_json
+from pretrain_cli.storage import copy_file, source_hash, user_path, write_json
 from pretrain_cli.tokenizer.gguf_files import drop_made_up, kept_files, write_tokenizer_files
 from pretrain_cli.tokenizer.load import BOS_NAMES, EOS_NAMES, PAD_NAMES, shared_tokenizer
 from pretrain_cli.tokenizer.sentencepiece_model import NAMES, check_ids, need_sentencepiece, sentencepiece_file
@@ -55,6 +55,20 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
             copy_file(file.parent / name, folder / name)
     if not (folder / "tokenizer_config.json").is_file():
         _write_settings(folder, tokenizer)
+
+
+def tokenizer_hash(base: Base) -> str:
+    """Names what the tokenizer of a base is made of, by its bytes; empty for a .gguf file, and for one of the Hub.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    own = Path(base.location) / "tokenizer.json"
+    if base.kind == "adapter" and not own.is_file() and base.below is not None:
+        return tokenizer_hash(base.below)
+    if base.kind not in ("folder", "adapter"):
+        return ""
+    return source_hash([own] if own.is_file() else tokenizer_files(own.parent))
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from pretrain_cli.data.fingerprint import Hashes, fingerprint
 from pretrain_cli.data.input_list import Inputs
 from pretrain_cli.data.messages import Messages
 from pretrain_cli.data.reading.settings import add_numbers
-from pretrain_cli.data.request import Request
+from pretrain_cli.data.request import BASE_TOKENIZER, Request
 from pretrain_cli.manifest import INPUTS_SHOWN, Manifest
 from pretrain_cli.manifest_records import (
     ByteLedger,
@@ -62,6 +62,7 @@ def build_manifest(
         inputs_hashed_ns=inputs.hashed_ns,
         tokenizer=tokenizer,
         base=config.model.base,
+        base_tokenizer=str(request.get(BASE_TOKENIZER, "")),
         train=train,
         validation=validation,
         held_out=text.figures.held_out,

@@ -39,7 +39,7 @@ SHAPES_THE_SAMPLE = (
 
 def tokenizer_key(request: Mapping[str, JsonValue]) -> str:
     """Names what the tokenizer depends on; ``request`` is all that shapes the output."""
-    own = {name: value for name, value in request.items() if name.startswith("tokenizer")} | {"base": request["base"]}
+    own = {name: value for name, value in request.items() if name.startswith(("tokenizer", "base"))}
     if request.get("tokenizer.extend_vocab") or not (request["tokenizer.path"] or request["base"]):
         own |= {"inputs": request["inputs"], "read": [request[name] for name in SHAPES_THE_SAMPLE]}
         if "fim_rate" in request:
