@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config
 from transformers import Qwen3ForCausalLM as Qwen3
 
 from pretrain_cli.artifacts import Artifacts
@@ -22,7 +22,7 @@ from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.model.gguf_reading import convert_gguf
 from pretrain_cli.model.growing import grow_base, grown_rows
 from pretrain_cli.model.limits import limit_of_config, position_limit
-from pretrain_cli.model.load import embedding_rows, load_model, read_model_config
+from pretrain_cli.model.load import embedding_rows, load_model, random_model, read_model_config
 from pretrain_cli.model.reshape import depth_up, drop_layers
 from pretrain_cli.model.sizes import Shape
 from pretrain_cli.tokenizer.load import TokenizerInfo
@@ -73,7 +73,7 @@ def build_model(
     if wanted.init == "random":
         if tokenizer.grown_from is not None:
             base_config.vocab_size = grown_rows(vocab_size, base_config.vocab_size, wanted.vocab_multiple)
-        torch_model = AutoModelForCausalLM.from_config(base_config, trust_remote_code=wanted.trust_remote_code)
+        torch_model = random_model(base_config, wanted.base)
         check_vocabulary(vocab_size, embedding_rows(torch_model), wanted.base)
         check_length(position_limit(torch_model), sequence_length, wanted.base)
         return torch_model.to(dtype)

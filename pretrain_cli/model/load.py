@@ -155,6 +155,21 @@ def read_model_config(location: str, trust_remote_code: bool = False) -> PreTrai
         raise _explain(location, error) from error
 
 
+def random_model(config: PreTrainedConfig, name: str) -> PreTrainedModel:
+    """A model with random weights of the config of base ``name``; its own code runs only if that has been trusted.
+
+    Raises:
+        ModelError: its settings make no model.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=runs_own_code(config))
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise _explain(name, error) from error
+    return model
+
+
 def runs_own_code(config: PreTrainedConfig) -> bool:
     """Whether the config's class came with its model, and not with transformers: its code was trusted and has run."""
     return type(config).__module__.startswith("transformers_modules")

@@ -60,11 +60,9 @@ class Outline:
 
     def build(self, model_config: Any) -> Any:
         """A model of that config with random weights."""
-        from transformers import AutoModelForCausalLM
+        from pretrain_cli.model.load import random_model
 
-        from pretrain_cli.model.load import runs_own_code
-
-        return AutoModelForCausalLM.from_config(model_config, trust_remote_code=runs_own_code(model_config))
+        return random_model(model_config, self.base)
 
     def _build_scratch(self, shape: Any, model: ModelConfig) -> Any:
         from torch import device
@@ -147,6 +145,7 @@ def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
     Raises:
         ModelError: there is no such base.
     """
+    from pretrain_cli.model.files import check_weight_files
     from pretrain_cli.model.gguf_reading import gguf_config
     from pretrain_cli.model.limits import text_config
     from pretrain_cli.model.load import read_model_config
@@ -157,6 +156,8 @@ def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
     if base.kind == "gguf":
         found = gguf_config(Path(base.location))
     else:
+        if base.kind == "folder" and config.model.init != "random":
+            check_weight_files(Path(base.location))
         found = text_config(read_model_config(base.location, config.model.trust_remote_code))
     layers = int(found.num_hidden_layers)
     reshaped: dict[str, Callable[[], int]] = {

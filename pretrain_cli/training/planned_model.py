@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
@@ -15,7 +16,7 @@ from pretrain_cli.errors import ConfigError
 from pretrain_cli.model.adapters import attach_adapter, weights_hash
 from pretrain_cli.model.build import build_model, check_length, scratch_model, starting_location
 from pretrain_cli.model.devices import Choice
-from pretrain_cli.model.files import check_vocabulary
+from pretrain_cli.model.files import check_vocabulary, check_weight_files
 from pretrain_cli.model.limits import position_limit, size_of
 from pretrain_cli.model.load import embedding_rows, read_model_config
 from pretrain_cli.model.probes import check_causal, head_is_plain, keeps_documents_apart
@@ -275,6 +276,8 @@ def _scratch_peaks(config: Config, rows: PreparedRows, machine: Machine, facts: 
 
 def _base_work(config: Config, location: str, rows: PreparedRows, machine: Machine, facts: Facts) -> BaseWork:
     """What the ways to train the base are weighed by."""
+    if config.model.init != "random" and Path(location).is_dir():  # before a model of these sizes is counted
+        check_weight_files(Path(location))
     model_config = read_model_config(location, config.model.trust_remote_code)
     return BaseWork(
         config=config,

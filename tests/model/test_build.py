@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
-from pretrain_cli.config.model import Config, ModelConfig
+from pretrain_cli.config.model import Config, DataConfig, ModelConfig
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model.build import build_model
 from pretrain_cli.model.sizes import SIZES, choose_shape, named_shape
+from pretrain_cli.planning.run import plan_training
 from pretrain_cli.tokenizer.load import read_tokenizer
 from tests.support.tiny import make_model
 
@@ -52,6 +55,21 @@ def test_base_keeps_every_weight_and_random_only_the_shape(base, tmp_path) -> No
     fresh = build(base, tmp_path, init="random")
     assert fresh.num_parameters() == original.num_parameters()
     assert not same(layer(original, 0), layer(fresh, 0))
+
+
+def test_sizes_of_no_model_are_told_before_one_is_counted(base, tmp_path) -> None:
+    """`ptk train` and `ptk plan` count a base's weights before they open it."""
+    folder = shutil.copytree(base, tmp_path / "base")
+    (tmp_path / "a.txt").write_text("Some words of a text. " * 500, encoding="utf-8")
+    config = Config(model=ModelConfig(base=str(folder)), data=DataConfig(inputs=[str(tmp_path / "a.txt")]))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for changes, told in (({"vocab_size": 0}, "vocab_size is 0"), ({"num_hidden_layers": 99_999}, "99,999")):
+        (folder / "config.json").write_text(json.dumps({**settings, **changes}), encoding="utf-8")
+        with pytest.raises(ModelError, match=told):
+            plan_training(config, Artifacts(tmp_path / "artifacts"))
+    (folder / "config.json").write_text(json.dumps({**settings, "vocab_size": 0}), encoding="utf-8")
+    with pytest.raises(ModelError, match="can't be opened"):
+        build(folder, tmp_path, init="random")
 
 
 def test_depth_up_repeats_the_middle_layers_as_solar_does(base, tmp_path) -> None:

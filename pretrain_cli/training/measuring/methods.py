@@ -7,11 +7,11 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pretrain_cli.config.model import Config
 from pretrain_cli.model.devices import ASKED, Choice
-from pretrain_cli.model.load import runs_own_code
+from pretrain_cli.model.load import random_model
 from pretrain_cli.model.probes import FAILURES
 from pretrain_cli.training.choices.facts import Facts
 from pretrain_cli.training.choices.method import FULL, Method, check_method, choose_method
@@ -183,10 +183,7 @@ def one_of_each(methods: Sequence[Method], work: BaseWork, planned: Method) -> l
 
 def build(model_config: PreTrainedConfig) -> PreTrainedModel:
     """A model of that config with random weights."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        model_config, trust_remote_code=runs_own_code(model_config)
-    )
-    return model
+    return random_model(model_config, model_config.name_or_path)
 
 
 def missing_packages(*names: str) -> list[str]:
