@@ -92,7 +92,7 @@ def blend(
         wanted = [(first, 1.0), (difference[0], share), (difference[1], -share)]
     named = [(find_model(name, artifacts), each) for name, each in wanted]
     folder = output or artifacts.exports / _folder_name([model for model, _ in named], share, difference is not None)
-    check_output(folder, artifacts)
+    check_output(folder, artifacts, [model.location for model, _ in named])
     check_all_ours(folder)
     parts = [_part(model, each, artifacts, progress) for model, each in named]
     widest = check_parts(parts)

@@ -33,12 +33,17 @@ class ExportRecord(VersionedRecord):
     replaced: dict[str, FileRecord] = Field(default_factory=dict)
 
 
-def check_output(folder: Path, artifacts: Artifacts) -> None:
+def check_output(folder: Path, artifacts: Artifacts, sources: Iterable[str] = ()) -> None:
     """Check that an export may be written to ``folder``, which isn't part of what the other commands keep.
+
+    Args:
+        folder: to write to.
+        artifacts: what the other commands keep.
+        sources: the folders or .gguf files that the export is made from.
 
     Raises:
         UsageError: its name isn't UTF-8, it can't be written, it is something other than a folder, it is inside one of
-            the artifact folder's own folders, or contains the artifact folder.
+            the artifact folder's own folders, contains the artifact folder, or is one of the ``sources``.
     """
     check_decodable(folder, ANOTHER)
     check_is_folder(folder)
@@ -48,6 +53,9 @@ def check_output(folder: Path, artifacts: Artifacts) -> None:
     own = (artifacts.runs, artifacts.data, artifacts.tokenizer, artifacts.bases)
     if place == root or place in root.parents:
         raise UsageError(f"{folder} contains the artifact folder, so an export can't replace it.", ANOTHER)
+    made_from = [Path(source).resolve() for source in sources]
+    if place.is_dir() and any(place == (path.parent if path.is_file() else path) for path in made_from):
+        raise UsageError(f"{folder} is the model that the export is made from: it would be replaced.", ANOTHER)
     for kept in (path.resolve() for path in own):
         if place == kept or kept in place.parents:
             raise UsageError(

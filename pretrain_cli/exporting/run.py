@@ -88,7 +88,7 @@ def export(
     if push_to_hub is not None:
         check_hub(push_to_hub)
     folder = output or artifacts.exports / f"{named.name.replace('@', '-')}-{to}"
-    check_output(folder, artifacts)
+    check_output(folder, artifacts, [named.location] if to == "hf" else ())  # a .gguf file comes beside what is there
     file = folder / f"{named.name.replace('@', '-')}-{quantization}.gguf"
     if to == "hf":
         check_all_ours(folder)

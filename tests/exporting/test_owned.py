@@ -30,6 +30,24 @@ def test_a_second_export_replaces_the_first(tmp_path: Path, model: str) -> None:
     assert not [file for file in first.files if file.name.startswith(".")]
 
 
+def test_a_model_is_not_replaced_by_what_is_made_of_it(tmp_path: Path, model: str) -> None:
+    """What ptk exported may be the only copy: its run may be gone."""
+    artifacts, out, packed = Artifacts(tmp_path / "artifacts"), tmp_path / "out", tmp_path / "packed"
+    export(artifacts, run=model, output=out)
+    (file,) = export(artifacts, run=model, to="gguf", output=packed).files[:1]
+    before = everything(tmp_path)
+    for again in (
+        lambda: export(artifacts, run=str(out), output=out),
+        lambda: blend(artifacts, first=str(out), second=model, output=out),
+        lambda: blend(artifacts, first=model, second=str(out), output=out),
+        lambda: export(artifacts, run=str(file), output=packed),
+    ):
+        with pytest.raises(UsageError, match="is the model that the export is made from"):
+            again()
+    assert everything(tmp_path) == before
+    assert export(artifacts, run=str(out), to="gguf", output=out).files
+
+
 @pytest.mark.parametrize("to", ["hf", "gguf"])
 def test_a_folder_with_other_files_is_left_as_it_is(tmp_path: Path, model: str, to: str) -> None:
     out = tmp_path / "mine"
