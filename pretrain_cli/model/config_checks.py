@@ -24,6 +24,8 @@ INNER = re.compile(r"intermediate_size$|n_inner$|ffn_hidden_size$|ffn_dim$|d_ff$
 """Widths within a layer. transformers makes a weight of that size where the files have none."""
 LEAST_MOST_INNER = 1 << 17
 """A config may name a width that no layer has, as of models whose layers are all made of experts."""
+DROPPED = re.compile(r"dropout$|pdrop$|layerdrop$")
+"""Shares that are left out at random in training."""
 MOST_LISTED = 100_000
 MOST_PACKED = 16
 """Values that a rounded weight holds in one number: 2 bits each, of 32."""
@@ -96,6 +98,19 @@ def check_settings(config: Mapping[str, Any], name: str) -> None:
             )
         if isinstance(value, dict):
             check_settings(value, name)
+
+
+def check_trains(config: Mapping[str, Any], name: str, hint: str) -> None:
+    """Check what only training meets: shares that are dropped out, and outputs with which no model is saved.
+
+    Raises:
+        ModelError: a share isn't one, or attention's weights are asked for.
+    """
+    for key, value in config.items():
+        if DROPPED.search(key) and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise ModelError(f"config.json in {name} describes no training: {key} is {value}.", hint)
+        if key == "output_attentions" and value:
+            raise ModelError(f"config.json in {name} asks for attention's weights, which training doesn't give.", hint)
 
 
 def _llama_shapes(config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Iterator[tuple[str, tuple[object, ...]]]:

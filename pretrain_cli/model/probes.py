@@ -45,6 +45,11 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
             f"'{name}' can't compute {2 * TOKENS} tokens: {first_line(error)[:200]}.",
             "Use another model; ptk trains what AutoModelForCausalLM opens.",
         ) from error
+    if logits.isnan().any():
+        raise ModelError(
+            f"'{name}' computes values that aren't numbers: a setting in its config.json is wrong.",
+            "Use a complete copy, or another model.",
+        )
     if not _same(model, logits[0], logits[1]):
         raise ModelError(
             f"'{name}' sees the tokens that it should predict: it isn't a causal language model.",

@@ -15,8 +15,9 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError
 from pretrain_cli.model.adapters import attach_adapter, weights_hash
 from pretrain_cli.model.build import build_model, check_length, scratch_model, starting_location
+from pretrain_cli.model.config_checks import check_trains
 from pretrain_cli.model.devices import Choice
-from pretrain_cli.model.files import check_vocabulary, check_weight_files
+from pretrain_cli.model.files import USE_ANOTHER, check_vocabulary, check_weight_files
 from pretrain_cli.model.limits import position_limit, size_of
 from pretrain_cli.model.load import embedding_rows, read_model_config
 from pretrain_cli.model.probes import check_causal, head_is_plain, keeps_documents_apart
@@ -279,6 +280,7 @@ def _base_work(config: Config, location: str, rows: PreparedRows, machine: Machi
     if config.model.init != "random" and Path(location).is_dir():  # before a model of these sizes is counted
         check_weight_files(Path(location))
     model_config = read_model_config(location, config.model.trust_remote_code)
+    check_trains(model_config.to_dict(), config.model.base, USE_ANOTHER)
     return BaseWork(
         config=config,
         model_config=model_config,

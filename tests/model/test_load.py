@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from pretrain_cli.errors import ConfigError, ModelError
 from pretrain_cli.model import devices
+from pretrain_cli.model.config_checks import check_trains
 from pretrain_cli.model.load import load_model, read_model_config
+from pretrain_cli.model.probes import check_causal
 from tests.support.tiny import make_model
 
 
@@ -114,3 +116,20 @@ def test_no_list_is_made_as_long_as_a_config_says(folder: Path, values: dict[str
     ):
         with pytest.raises(ModelError, match=r"describes no model|doesn't fit"):
             opening(str(folder))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"attention_dropout": 5.0}, {"resid_pdrop": float("nan")}, {"embd_dropout": -1}, {"output_attentions": True}],
+)
+def test_settings_with_which_no_training_ends_are_told(changes: dict[str, object]) -> None:
+    check_trains({"attention_dropout": 0.1, "output_attentions": False}, "base", "")
+    with pytest.raises(ModelError, match=r"config\.json in base"):
+        check_trains(changes, "base", "")
+
+
+def test_a_model_that_computes_no_numbers_is_told(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**settings, "rms_norm_eps": float("nan")}), encoding="utf-8")
+    with pytest.raises(ModelError, match="aren't numbers"):
+        check_causal(load_model(folder), "base")
