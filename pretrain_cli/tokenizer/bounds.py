@@ -45,16 +45,23 @@ def check_bounds(tokenizer: Tokenizer) -> None:
 
 
 def check_added(tokenizer: Tokenizer, spec: dict[str, Any]) -> None:
-    """Check that the added tokens have the ids that their file says: `tokenizers` gives them others where those don't
-    follow the vocabulary, and whoever else reads the file takes those in it.
+    """Check that no added token has an id far beyond the vocabulary: other readers ask for memory up to there.
 
     Raises:
-        ValueError: one has another id.
+        ValueError: one has.
     """
+    most = tokenizer.get_vocab_size() + SPARSE_IDS
+    if far := next((token for token in spec.get("added_tokens", ()) if token["id"] >= most), None):
+        raise ValueError(f"its added token {far['content']!r:.60} has the id {exact(far['id'])}")
+
+
+def misnumbered(tokenizer: Tokenizer, spec: dict[str, Any]) -> str:
+    """What is wrong with the added tokens' ids, or nothing: `tokenizers` gives them others than their file says where
+    those don't follow the vocabulary, and whoever else reads the file takes those in it."""
     for token in spec.get("added_tokens", ()):
         if (own := tokenizer.token_to_id(token["content"])) not in (None, token["id"]):
-            told = f"{token['content']!r:.60} has the id {exact(token['id'])} in it, and gets {exact(own)}"
-            raise ValueError(f"its added token {told}")
+            return f"{token['content']!r:.60} has the id {exact(token['id'])} in its file, and gets {exact(own)}"
+    return ""
 
 
 def _parts(part: Any) -> Any:

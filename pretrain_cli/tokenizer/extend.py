@@ -18,7 +18,8 @@ from pretrain_cli.config.model import Auto
 from pretrain_cli.errors import ModelError
 from pretrain_cli.interruptible import interruptible
 from pretrain_cli.storage import read_json, write_json
-from pretrain_cli.tokenizer.load import open_tokenizer
+from pretrain_cli.tokenizer.bounds import misnumbered
+from pretrain_cli.tokenizer.load import open_tokenizer, shared_tokenizer
 
 LEAST_USES, LEAST_SHARE = 50, 1e-5
 """`auto` adds no token that saves fewer tokens of the text than this, or a smaller share of them: too rare to learn."""
@@ -72,6 +73,8 @@ def extend_tokenizer(folder: Path, name: str, texts: Sequence[str], wanted: int 
     file = folder / "tokenizer.json"
     spec = read_json(file)
     check_extensible(spec, name)
+    if told := misnumbered(shared_tokenizer(file), spec):
+        raise ModelError(f"The tokenizer of {name} can't be extended: its token {told}.", "Leave out --extend-vocab.")
     vocabulary = spec["model"]["vocab"]
     # Read again, an added token without an entry would move behind the new ones.
     vocabulary.update({token["content"]: token["id"] for token in spec.get("added_tokens", [])})

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from pretrain_cli.data.encoding.encoder import Encoder, EncoderSettings
+from pretrain_cli.data.encoding.engine_choice import choose_encoder
 from pretrain_cli.data.encoding.vocabulary_bytes import lacks_bytes
-from pretrain_cli.errors import DataError
+from pretrain_cli.errors import DataError, ModelError
+from pretrain_cli.tokenizer.extend import extend_tokenizer
 from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 from tests.support.tiny import make_tokenizer
 
@@ -96,15 +98,28 @@ def test_a_damaged_record_of_added_entries_is_told(tmp_path: Path) -> None:
 ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
 
 
-@pytest.mark.parametrize("given", [1, 4_000_000_000])
-def test_an_added_token_with_an_id_that_it_does_not_get_is_refused(tmp_path: Path, given: int) -> None:
-    """fastokens asks for memory up to that id, and an extended vocabulary would have it twice."""
-    make_tokenizer(tmp_path)
-    added = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
-    file = with_parts(tmp_path, added_tokens=[*added, {"id": given, "content": "of no vocabulary", **ADDED}])
+def with_added(folder: Path, number: int) -> Path:
+    make_tokenizer(folder)
+    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    return with_parts(folder, added_tokens=[*added, {"id": number, "content": "of no vocabulary", **ADDED}])
+
+
+def test_an_added_token_with_an_id_far_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    """fastokens asks for memory up to that id."""
+    file = with_added(tmp_path, 4_000_000_000)
     for opened in (lambda: read_tokenizer(tmp_path), lambda: open_tokenizer(file)):
-        with pytest.raises(DataError, match=f"has the id {given:,} in it"):
+        with pytest.raises(DataError, match="'of no vocabulary' has the id 4,000,000,000"):
             opened()
+
+
+def test_an_added_token_with_another_id_than_in_its_file_is_read_as_transformers_reads_it(
+    tmp_path: Path,
+) -> None:
+    file = with_added(tmp_path, 1)
+    chosen, reason = choose_encoder(file, "auto", False, ["a text of no vocabulary"])
+    assert chosen.engine == "tokenizers" and "has the id 1 in its file, and gets" in reason
+    with pytest.raises(ModelError, match="has the id 1 in its file"):
+        extend_tokenizer(tmp_path, "mine", ["a text"], 8)
 
 
 def test_padding_in_the_file_takes_no_memory(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from pretrain_cli.data.reading.documents import texts_of
 from pretrain_cli.data.reading.file_table import FileTable
 from pretrain_cli.data.reading.read import read_all
 from pretrain_cli.errors import first_line
+from pretrain_cli.tokenizer.bounds import misnumbered
+from pretrain_cli.tokenizer.load import shared_tokenizer
 
 CHECKED_FILES = 8
 CHECK_CHARACTERS = 1 << 18
@@ -71,6 +73,8 @@ def choose_encoder(file: Path, wanted: str, parse_special: bool, sample: Sequenc
 
 def _why_not_fast(file: Path, parse_special: bool, exact: Encoder, texts: Sequence[str]) -> str:
     """What is wrong with fastokens' ids of ``texts``, "" if nothing is."""
+    if told := misnumbered(shared_tokenizer(file), read_spec(file)):
+        return f"the added token {told}"
     try:
         fast = load_fast(file)
     except Exception as error:
