@@ -35,6 +35,7 @@ def test_a_manifest_is_written_as_it_was_read(artifacts: Artifacts) -> None:
     assert json.loads(artifacts.manifest.read_text()) == {
         **before,
         "input_files": None,
+        "base_tokenizer": "",
         "text_columns": {},
         "xxh3": ANY,
         "files": {},

@@ -156,8 +156,8 @@ def base_config(name: str, config: Config, artifacts: Artifacts) -> Any:
     if base.kind == "gguf":
         found = gguf_config(Path(base.location))
     else:
-        if base.kind == "folder" and config.model.init != "random":
-            check_weight_files(Path(base.location))
+        if base.kind == "folder" and config.model.init != "random" and any(Path(base.location).glob("*.safetensors")):
+            check_weight_files(Path(base.location))  # a plan needs none, but no config of another model beside some
         found = text_config(read_model_config(base.location, config.model.trust_remote_code))
     layers = int(found.num_hidden_layers)
     reshaped: dict[str, Callable[[], int]] = {

@@ -9,7 +9,6 @@ from typing import Any
 from pretrain_cli.artifacts import Artifacts, RunFolder
 from pretrain_cli.errors import UsageError
 from pretrain_cli.formatting import score
-from pretrain_cli.refusals import DiskError
 from pretrain_cli.run_record import read_run_config
 from pretrain_cli.runs.comparison_page import write_comparison
 from pretrain_cli.runs.ranking import HELD_OUT, by_data, rank
@@ -47,7 +46,7 @@ def compare_runs(artifacts: Artifacts, names: Sequence[str]) -> RunComparison:
     page = artifacts.comparison(*(run.name for run in runs))
     try:
         write_comparison(page, result, lines, {run.name: run for run in runs})
-    except (UsageError, DiskError) as error:  # the comparison itself is there
+    except UsageError as error:  # a folder that this user may only read: the comparison itself is there
         return replace(result, warnings=[*result.warnings, f"There is no page of this comparison: {error.message}"])
     return replace(result, page=page)
 

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pretrain_cli.cli import app
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def error_lines(self) -> list[str]:
-        """The lines on stderr from `Error:`, or `Stopped`, on."""
-        lines = self.err.strip().splitlines()
-        starts = [index for index, line in enumerate(lines) if line.startswith(("Error:", "Stopped"))]
-        return lines[starts[0] :] if starts else []
+from tests.support.commands import Outcome
 
 
 @pytest.fixture

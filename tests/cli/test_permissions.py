@@ -19,7 +19,7 @@ from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.locking import is_locked, lock
 from pretrain_cli.refusals import check_writable
 from pretrain_cli.storage import write_json, write_text
-from tests.cli.conftest import Outcome
+from tests.support.commands import Outcome
 from tests.support.tiny import make_model
 
 ORDINARY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all")

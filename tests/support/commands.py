@@ -6,11 +6,32 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 SMALL = ("--size", "tiny", "--set", "tracking.report_to=none", "--device", "cpu", "--workers", "0")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error_lines(self) -> list[str]:
+        """The lines on stderr from `Error:`, or `Stopped`, on."""
+        lines = self.err.strip().splitlines()
+        starts = [index for index, line in enumerate(lines) if line.startswith(("Error:", "Stopped"))]
+        return lines[starts[0] :] if starts else []
 
 
 def ptk(folder: Path, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -137,7 +137,7 @@ def epub(raw: bytes, path: str, most: int) -> str:
     with _extracting(path, "ebooklib"):
         import ebooklib.epub
 
-        class Reader(ebooklib.epub.EpubReader):  # type: ignore[misc]
+        class BoundedReader(ebooklib.epub.EpubReader):  # type: ignore[misc]
             """Reads no more than a record may have, however many chapters name one file."""
 
             left = most
@@ -149,7 +149,7 @@ def epub(raw: bytes, path: str, most: int) -> str:
                     raise TooLongError
                 return content
 
-        reader = Reader(io.BytesIO(raw), {"ignore_ncx": True})
+        reader = BoundedReader(io.BytesIO(raw), {"ignore_ncx": True})
         book = reader.load()
         reader.process()
         items = {item.get_id(): item for item in book.get_items()}
