@@ -7,6 +7,8 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType
 
 import typer
 
@@ -22,6 +24,8 @@ from pretrain_cli.refusals import denied, disk_error, is_denied
 
 OF_LIBRARIES = ("TORCH", "PYTORCH_", "HF_", "TRANSFORMERS_", "ACCELERATE_", "WANDB_", "MPLBACKEND", "NCCL_", "CUDA_")
 """How the names of the variables begin that the libraries read."""
+SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+OWN_CODE = Path(__file__).parents[1]
 
 
 def explain(console: Console, error: Exception, words: Sequence[str]) -> int:
@@ -102,10 +106,23 @@ def _bug(error: Exception) -> PtkError:
 
 
 def _misset(error: Exception) -> UsageError | None:
-    """What to say of a library's variable whose name or value ``error`` quotes: some fail with it when imported."""
+    """What to say of a library's variable with which its import fails, where ``error`` quotes it; never of a secret.
+
+    A value such as 0, or the name of a variable that would help, stands in other errors too: those blame none.
+    """
+    modules = [code.co_filename for code in _running(error) if code.co_name == "<module>"]
+    if not modules or OWN_CODE in Path(modules[-1]).parents:
+        return None
     for name, value in os.environ.items():
+        if not name.startswith(OF_LIBRARIES) or any(word in name for word in SECRETS):
+            continue
         quoted = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", str(error)) if value else None
-        if name.startswith(OF_LIBRARIES) and (quoted or name in str(error)):
+        if quoted or name in str(error):
             message = f"A library can't use the environment variable {name}={value}: {first_line(error)[:200]}."
             return UsageError(message, f"Correct {name}, or unset it.")
     return None
+
+
+def _running(error: BaseException) -> list[CodeType]:
+    """The code that was running when ``error`` was raised, the innermost last."""
+    return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -27,13 +27,12 @@ SHAPES_NOTHING = {"inputs", "sources", "stages", "workers", "executor", "shard"}
 """Keys of [data] that leave the rows as they are, or that are recorded in another form."""
 CHANGES_SHOWN = 5
 
+BASE_TOKENIZER = "base_tokenizer"
+"""Key of a request: what names the bytes of the base's own tokenizer."""
 Request = dict[str, JsonValue]
 
 
-BASE_TOKENIZER = "base_tokenizer"
-
-
-def base_tokenizer(config: Config, artifacts: Artifacts) -> str:
+def _base_tokenizer(config: Config, artifacts: Artifacts) -> str:
     """Names the bytes of the base's tokenizer where that makes the ids and is in a folder here; otherwise empty."""
     base = config.model.base
     own = Path(base).is_absolute() and not config.tokenizer.path
@@ -60,7 +59,7 @@ def make_request(config: Config, inputs: Inputs, artifacts: Artifacts) -> Reques
         "document_separator": config.data.separator,
         **{f"tokenizer.{name}": value for name, value in tokenizer.items()},
         "base": config.model.base,
-        **({BASE_TOKENIZER: own} if (own := base_tokenizer(config, artifacts)) else {}),
+        **({BASE_TOKENIZER: own} if (own := _base_tokenizer(config, artifacts)) else {}),
         "tokenizer.json": hash_tokenizer(config.tokenizer.path),
         "sources": [[name, weight] for name, weight in zip(sources.names, sources.weights, strict=True)],
         "inputs": inputs.digest,

@@ -147,6 +147,16 @@ def test_a_bug_is_one_line_and_the_traceback_comes_with_debug(ptk, monkeypatch) 
     assert "Traceback" in ptk("config", "show", "--debug").err
 
 
+def test_a_bug_blames_no_variable_and_shows_no_secret(ptk, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdef")
+    error = RuntimeError("index 0 is wrong; HF_TOKEN would help")
+    monkeypatch.setattr("pretrain_cli.cli.config.flatten", _raising(error))
+    done = ptk("config", "show")
+    assert done.code == 1 and "(this is a bug in ptk)" in done.err
+    assert "hf_abcdef" not in done.err and "CUDA_VISIBLE_DEVICES" not in done.err
+
+
 def test_ctrl_c_ends_with_130(ptk, monkeypatch) -> None:
     monkeypatch.setattr("pretrain_cli.cli.config.flatten", _raising(KeyboardInterrupt()))
     outcome = ptk("config", "show")
