@@ -15,7 +15,7 @@ from types import FrameType
 from pretrain_cli import processes
 from pretrain_cli.cli import completing
 from pretrain_cli.cli.commands import command_of, make_app
-from pretrain_cli.cli.console import Console
+from pretrain_cli.cli.console import Console, shell
 from pretrain_cli.cli.failures import explain, fail
 from pretrain_cli.cli.options import stopped
 from pretrain_cli.cli.streams import let_go, make_ready
@@ -56,7 +56,12 @@ def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
     words = _as_meant(arguments)
     if any(word.endswith("-completion") for word in words):
         completing.improve_bash_script()
-    console = Console(json="--json" in words, quiet="--quiet" in words or "-q" in words, debug=_wants_debug(words))
+    console = Console(
+        json="--json" in words,
+        quiet="--quiet" in words or "-q" in words,
+        debug=_wants_debug(words),
+        place=_artifacts(words),
+    )
     try:
         _check_folders(words)
         command = command_of(words)
@@ -123,6 +128,18 @@ def _check_folders(words: Sequence[str]) -> None:
         option, equals, _ = word.partition("=")
         if option in FOLDERS and (word == f"{option}=" or (not equals and value == "")):
             raise UsageError(f"{option} is empty.", "Name something, or leave it out.")
+
+
+def _artifacts(words: Sequence[str]) -> str:
+    """The option ``--artifacts`` as it was typed, quoted for a shell; empty where it wasn't."""
+    found = ""
+    for word, value in itertools.pairwise([*words, ""]):
+        if word == "--":
+            break
+        option, equals, joined = word.partition("=")
+        if option == "--artifacts" and (folder := joined if equals else value):
+            found = shell("--artifacts", folder)
+    return found
 
 
 def _wants_debug(words: Sequence[str]) -> bool:

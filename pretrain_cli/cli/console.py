@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,8 @@ WIDE = 100
 """Terminal columns from which tables show all their columns."""
 FACT_INDENT = 15
 """Columns before a fact: two spaces, its label, one space."""
+COMMAND = re.compile(r'(?<=: )ptk (?!config )(?:"[^"]*"|[^:"])*?(?=[;,.] |[;,.]?$| \(|: )')
+"""A command that a sentence names after a colon."""
 
 
 @dataclass(frozen=True)
@@ -144,15 +147,21 @@ class Console:
         """A command for the same artifact folder as this one's."""
         if " && " in command:
             return " && ".join(map(self._there, command.split(" && ")))
-        if not command.startswith("ptk ") or command.startswith("ptk config ") or "--artifacts" in command:
+        if not command.startswith("ptk ") or command.startswith("ptk config "):
+            return command
+        if not self.place or "--artifacts" in command or "--help" in command:
             return command
         words, remark, rest = command.partition(" (")
-        return f"{words} {self.place}{remark}{rest}" if self.place else command
+        return f"{words} {self.place}{remark}{rest}"
+
+    def _placed(self, text: str) -> str:
+        """``text`` with each command that it names for the same artifact folder as this one's."""
+        return COMMAND.sub(lambda found: self._there(found[0]), text) if self.place else text
 
     def hint(self, text: str) -> None:
         """How to go on, on stderr."""
         if self.speaks:
-            print_broken(self.err, "", shown(text), style="dim")
+            print_broken(self.err, "", shown(self._placed(text)), style="dim")
 
     def warn(self, text: str, *, even_quiet: bool = False) -> None:
         """Something the user may want to act on; ``even_quiet``: has to know, with --quiet too."""
@@ -162,7 +171,8 @@ class Console:
 
     def error(self, error: PtkError) -> None:
         """Two lines on stderr, or with --json one error object on stdout. A stop that was asked for is no error."""
-        message, hint = (" ".join(shown(text).split()) for text in (error.message, error.hint))
+        advice = self._placed(error.hint)
+        message, hint = (" ".join(shown(text).split()) for text in (error.message, advice))
         stopped = isinstance(error, Interrupted) and error.asked_for
         self._say("" if stopped else "[bold red]Error:[/] ", message)
         if hint:
@@ -171,7 +181,7 @@ class Console:
             fields = {
                 "kind": error.kind,
                 "message": error.message,
-                "hint": error.hint,
+                "hint": advice,
                 "exit_code": error.exit_code,
             }
             self.print_json({"error": fields})

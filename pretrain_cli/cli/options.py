@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pretrain_cli.cli.completing import with_completion
-from pretrain_cli.cli.console import Console, shell
+from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.fields import Flag, flag_parameter
 from pretrain_cli.cli.session import open_session
 from pretrain_cli.cli.shared_folder import shared_folder
@@ -95,11 +95,8 @@ def command(*flags: Flag | str, examples: tuple[str, ...]) -> Callable[[Callable
             outer = context.obj  # ends the command where it fails, with the warnings until then
             console = Console(**{name: values.pop(name) for name in ("json", "quiet", "plain", "debug")})
             if isinstance(outer, Console):
-                console = replace(console, warnings=outer.warnings)
+                console = replace(console, warnings=outer.warnings, place=outer.place)
             shared = {name: values.pop(name) for name in ("artifacts", "config", "preset", "assignments")}
-            source = context.get_parameter_source("artifacts")
-            if source is not None and source.name == "COMMANDLINE":
-                console = replace(console, place=shell("--artifacts", str(shared["artifacts"])))
             _check_named(context, values)
             session = open_session(console, **shared, flags=given)
             try:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pretrain_cli.artifacts import Artifacts
+from pretrain_cli.cli.console import Console
+from pretrain_cli.errors import DataError
 from pretrain_cli.run_record import read_run_record
 from pretrain_cli.runs.verification import verify
 from tests.support.commands import ENVIRONMENT, SMALL, ok, ptk, refused
@@ -220,6 +222,33 @@ def test_the_next_command_names_the_artifact_folder_that_was_typed(ptk, tmp_path
     assert done.err.splitlines()[-1].endswith(f"--merge --artifacts '{place}2' (when all shards are finished)")
     assert ptk("config", "keys", "--artifacts", place).err.endswith("or   ptk config init\n")
     assert ptk("prepare", str(text)).err.splitlines()[-1] == "Next: ptk train --device auto"
+
+
+def test_commands_in_hints_name_the_artifact_folder_that_was_typed(ptk, tmp_path: Path) -> None:
+    place = str(tmp_path / "my artifacts")
+    hint = ptk("train", "--artifacts", place).err.splitlines()[-1]
+    assert hint == f"Hint: Prepare some first: ptk prepare data.txt --artifacts '{place}'"
+    hint = json.loads(ptk("train", "--json", f"--artifacts={place}").out)["error"]["hint"]
+    assert hint == f"Prepare some first: ptk prepare data.txt --artifacts '{place}'"
+    assert ptk("train").err.splitlines()[-1] == "Hint: Prepare some first: ptk prepare data.txt"
+
+
+@pytest.mark.parametrize(
+    ("advice", "there"),
+    [
+        ("Make them again: ptk prepare", "Make them again: ptk prepare --artifacts b"),
+        ("Finish it: ptk train --resume a; or name it.", "Finish it: ptk train --resume a --artifacts b; or name it."),
+        ('Give one: ptk generate "Once, upon", or -.', 'Give one: ptk generate "Once, upon" --artifacts b, or -.'),
+        ("Use another: ptk runs show. It was made", "Use another: ptk runs show --artifacts b. It was made"),
+        ("Try: ptk evaluate R B --blend 0,0.5,1", "Try: ptk evaluate R B --blend 0,0.5,1 --artifacts b"),
+        ("See: ptk config keys data.input", "See: ptk config keys data.input"),
+        ("See: ptk train --help", "See: ptk train --help"),
+        ("Prepare it with ptk prepare first", "Prepare it with ptk prepare first"),
+    ],
+)
+def test_the_folder_comes_after_the_command_and_nowhere_else(advice: str, there: str, capsys) -> None:
+    Console(place="--artifacts b").error(DataError("It failed.", advice))
+    assert capsys.readouterr().err.splitlines()[-1] == f"Hint: {there}"
 
 
 @pytest.mark.slow
