@@ -165,6 +165,7 @@ class Console:
 
     def warn(self, text: str, *, even_quiet: bool = False) -> None:
         """Something the user may want to act on; ``even_quiet``: has to know, with --quiet too."""
+        text = self._placed(text)
         self.warnings.append(text)
         if not ((self.quiet and not even_quiet) or is_later_rank()):
             self._say("[yellow]Warning:[/] ", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import unicodedata
 from collections import Counter
@@ -49,6 +50,27 @@ PARTS = [
         "\t",
         "12 345 678 901",
     ),
+]
+GARBLED = [
+    "Ã¼",
+    "â€œ",
+    "â€™",
+    "Â£5",
+    "voilÃ ",
+    "à£",
+    "É”",
+    "„Ä",
+    "Ñƒ",
+    "é",
+    "”",
+    "’",
+    "—",
+    "…",
+    "Ã",
+    "Â",
+    "€",
+    "\n",
+    " ",
 ]
 texts = st.lists(st.one_of(st.sampled_from([*WORDS, *PARTS]), st.text(max_size=8)), max_size=60).map(" ".join)
 
@@ -115,3 +137,17 @@ def test_steps_that_look_first_change_what_they_changed_before(text: str) -> Non
 def test_ftfy_sees_all_that_it_would_change(text: str) -> None:
     library = pytest.importorskip("ftfy")
     assert steps.ftfy(text)[0] == library.fix_text(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(GARBLED), st.text("abc xyz.,", max_size=20)), max_size=12).map("".join))
+def test_ftfy_finds_mojibake_wherever_it_stands(text: str) -> None:
+    library = pytest.importorskip("ftfy")
+    assert steps.ftfy(text)[0] == library.fix_text(text)
+
+
+def test_what_ftfy_takes_for_mojibake_is_as_short_as_its_windows_are_wide() -> None:
+    badness = pytest.importorskip("ftfy.badness")
+    parser = importlib.import_module("re._parser")
+    widest = parser.parse(badness.BADNESS_RE.pattern, badness.BADNESS_RE.flags).getwidth()[1]
+    assert widest <= steps.MOJIBAKE + 1

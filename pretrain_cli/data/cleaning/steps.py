@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pretrain_cli.data.cleaning.web_quality import Outcome, c4, fineweb, gopher_quality, gopher_repetition
 from pretrain_cli.errors import ConfigError, MissingDependencyError
@@ -31,20 +31,48 @@ def ftfy(text: str) -> Outcome:
         import ftfy as library
     except ImportError as error:
         raise MissingDependencyError("The step 'ftfy' needs ftfy.", to_install(extra="documents")) from error
-    if not _may_be_fixed(text):
-        return text, ""
-    if "<" in text or "&" in text:  # what is an HTML entity depends on the lines before
+    if (calm := _fixed_quotes(text)) is not None:
+        return calm, ""
+    if "<" in text:  # what is an HTML entity depends on the lines before
         return library.fix_text(text), ""
-    return "".join(library.fix_text(line) if _may_be_fixed(line) else line for line in LINE.findall(text)), ""
+    lines = ((line, _fixed_quotes(line)) for line in LINE.findall(text))
+    return "".join(library.fix_text(line) if calm is None else calm for line, calm in lines), ""
+
+
+def _fixed_quotes(text: str) -> str | None:
+    """What ftfy makes of text in which it changes the quotes at most; None where it may change more."""
+    from ftfy.badness import is_bad
+    from ftfy.fixes import uncurl_quotes
+
+    if not CALM.fullmatch(text):
+        return None
+    if text.isascii():
+        return text
+    if is_bad("\n".join(_beyond_ascii(text))):
+        return None
+    fixed: str = uncurl_quotes(text)
+    return fixed
+
+
+def _beyond_ascii(text: str) -> Iterator[str]:
+    """The characters that aren't ASCII, with those around them: all that ftfy's search for mojibake can find."""
+    start = end = 0
+    for found in BEYOND_ASCII.finditer(text):
+        if found.start() - MOJIBAKE > end:
+            yield text[start:end]
+            start = found.start() - MOJIBAKE
+        end = found.end() + MOJIBAKE
+    yield text[start:end]
 
 
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
-NOT_PLAIN = re.compile(r"[^\t\n\x20-%'-~]")
-
-
-def _may_be_fixed(text: str) -> bool:
-    """Whether anything in it is of a kind that ftfy changes; it leaves ASCII without controls and & as it is."""
-    return not text.isascii() or NOT_PLAIN.search(text) is not None
+CALM = re.compile(
+    r"[\t\n\x20-%'-~\xa1-\xc1\xc4-\u0131\u0134-\u0148\u014a-\u017f\u2013\u2014\u2018-\u201f\u2022\u2026]*"
+)
+"""ASCII without controls and &, dashes, quotes, Latin letters but for ligatures and for Â and Ã, signs of mojibake."""
+BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+MOJIBAKE = 6
+"""What ftfy takes for mojibake is at most 7 characters, one of which isn't ASCII; ftfy's own search is slow."""
 
 
 def nfc(text: str) -> Outcome:
