@@ -1,4 +1,4 @@
-"""Opens storage behind addresses with fsspec; S3 by pyarrow, which is there anyway, where s3fs isn't installed."""
+"""Opens storage behind addresses with fsspec: the web with limits, and S3 by pyarrow where s3fs isn't installed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def fsspec_module() -> Any:
     """fsspec, which opens ``s3://`` addresses."""
     import fsspec
 
+    for protocol in ("http", "https"):
+        fsspec.register_implementation(
+            protocol, "pretrain_cli.web_files.WebFiles", clobber=True, errtxt="aiohttp isn't installed"
+        )
     if find_spec("s3fs") is None:
         for name in CHECKSUMS:  # storage other than Amazon's often knows no checksum after the content
             os.environ.setdefault(name, "when_required")
