@@ -223,7 +223,7 @@ def test_the_next_command_names_the_artifact_folder_that_was_typed(ptk, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variable", ["TORCH_LOGS", "HF_HUB_ETAG_TIMEOUT", "MPLBACKEND"])
+@pytest.mark.parametrize("variable", ["TORCH_LOGS", "HF_HUB_ETAG_TIMEOUT", "MPLBACKEND", "ACCELERATE_MIXED_PRECISION"])
 def test_a_variable_that_a_library_fails_with_is_named(ptk_process, tmp_path: Path, variable: str) -> None:
     text = tmp_path / "a.txt"
     text.write_text("Some words to prepare. " * 400)
