@@ -105,10 +105,17 @@ class RemoteFolder:
         system, root = self._system
         part = path.with_name(f"{path.name}{PART}-{os.getpid()}-{threading.get_ident()}")
         path.parent.mkdir(parents=True, exist_ok=True)
+        other = StorageError(f"{redact_address(self.url)}/{name} has other bytes than ptk wrote.", hint)
+
+        def copy() -> None:
+            if record is not None and system.size(f"{root}/{name}") != record.size:  # it may be of any size
+                raise other
+            system.get_file(f"{root}/{name}", str(part))
+
         try:
-            self._patiently(lambda: system.get_file(f"{root}/{name}", str(part)), "read")
+            self._patiently(copy, "read")
             if record is not None and (part.stat().st_size != record.size or file_hash(part) != record.hash):
-                raise StorageError(f"{redact_address(self.url)}/{name} has other bytes than ptk wrote.", hint)
+                raise other
             os.replace(part, path)
         except FileNotFoundError as error:
             raise StorageError(f"{redact_address(self.url)}/{name} is missing.", "Check the address.") from error

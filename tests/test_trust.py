@@ -144,6 +144,27 @@ def test_no_process_imports_from_the_working_folder(tmp_path: Path, monkeypatch:
     assert not mark.exists()
 
 
+def test_a_script_that_plans_imports_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ptk` sets the variable for all that it starts, a user's own script doesn't."""
+    from pretrain_cli.planning import probe
+
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(Path.cwd()))])
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setattr(probe, "_fill", lambda *_: None)
+    started = []
+
+    def run(line: list[str], **options: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        started.append(options["env"]["PYTHONSAFEPATH"])
+        return subprocess.CompletedProcess(line, 1, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(ModelError):
+        probe.measure(Config(), None, rows=None, prepared=Artifacts(tmp_path), seconds=1.0)
+    assert started == ["1"]
+
+
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     """A stranger's folder may hold links to the user's own files, under names that ptk writes to."""
     mine, artifacts = tmp_path / "mine", Artifacts(tmp_path / "artifacts")

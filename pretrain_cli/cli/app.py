@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from pretrain_cli import processes
+from pretrain_cli import file_systems, processes
 from pretrain_cli.cli import completing
 from pretrain_cli.cli.commands import command_of, make_app
 from pretrain_cli.cli.console import Console, shell
@@ -42,6 +42,9 @@ def main() -> None:
     status = run(sys.argv[1:], ctrl_c)
     if "triton" not in sys.modules:  # it complains at the exit, in 30 lines, of objects that nobody has freed
         gc.freeze()  # a last search for garbage among torch's objects would take 0.3 s more
+    if file_systems.unfinished.is_set():
+        sys.stderr.flush()
+        os._exit(status)
     exec("")  # a Ctrl-C inside a library's exec() leaves a mark with CPython, which would end us by the signal instead
     sys.exit(status)
 

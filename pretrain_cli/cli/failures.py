@@ -25,6 +25,8 @@ from pretrain_cli.refusals import denied, disk_error, is_denied
 OF_LIBRARIES = ("TORCH", "PYTORCH_", "HF_", "TRANSFORMERS_", "ACCELERATE_", "WANDB_", "MPLBACKEND", "NCCL_", "CUDA_")
 """How the names of the variables begin that the libraries read."""
 SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+USUAL = ("no", "yes", "true", "false", "none")
+"""Values that errors of other causes quote too."""
 OWN_CODE = Path(__file__).parents[1]
 
 
@@ -108,15 +110,19 @@ def _bug(error: Exception) -> PtkError:
 def _misset(error: Exception) -> UsageError | None:
     """What to say of a library's variable with which its import fails, where ``error`` quotes it; never of a secret.
 
-    A value such as 0, or the name of a variable that would help, stands in other errors too: those blame none.
+    A value such as 0, or the name of a variable that would help, stands in other errors too: those blame none. What
+    accelerate's variables hold is read when training begins.
     """
-    modules = [code.co_filename for code in _running(error) if code.co_name == "<module>"]
-    if not modules or OWN_CODE in Path(modules[-1]).parents:
-        return None
+    running = _running(error)
+    modules = [code.co_filename for code in running if code.co_name == "<module>"]
+    imports = bool(modules) and OWN_CODE not in Path(modules[-1]).parents
+    within = isinstance(error, ValueError) and any("accelerate" in Path(code.co_filename).parts for code in running)
     for name, value in os.environ.items():
-        if not name.startswith(OF_LIBRARIES) or any(word in name for word in SECRETS):
+        if not name.startswith(OF_LIBRARIES if imports else "ACCELERATE_") or any(word in name for word in SECRETS):
             continue
-        quoted = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", str(error)) if value else None
+        if not imports and (not within or value.lower() in USUAL or value.isdigit()):
+            continue
+        quoted = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", str(error), re.IGNORECASE) if value else None
         if quoted or name in str(error):
             message = f"A library can't use the environment variable {name}={value}: {first_line(error)[:200]}."
             return UsageError(message, f"Correct {name}, or unset it.")

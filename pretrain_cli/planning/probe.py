@@ -7,6 +7,7 @@ alone, and nothing of it is left in the caller.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -29,6 +30,7 @@ from pretrain_cli.data.rows.writer import RowWriter
 from pretrain_cli.errors import ModelError, PtkError
 from pretrain_cli.manifest_records import RowLayout
 from pretrain_cli.memory import peak_resident_bytes
+from pretrain_cli.processes import safe_path
 from pretrain_cli.progress import Progress
 from pretrain_cli.storage import read_json, write_json, write_text
 
@@ -114,7 +116,14 @@ def measure(
         _fill(folder, config, model_config, rows, prepared)
         line = [sys.executable, "-m", __name__, name, str(seconds)]
         try:
-            process = subprocess.run(line, capture_output=True, text=True, encoding="utf-8", timeout=TIME_OUT_S)
+            process = subprocess.run(
+                line,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=TIME_OUT_S,
+                env={**os.environ, **safe_path()},
+            )
         except subprocess.TimeoutExpired:
             raise ModelError(
                 f"One step of this training takes more than {TIME_OUT_S // 60} minutes here.",

@@ -14,6 +14,7 @@ import xxhash
 from tokenizers import Tokenizer
 
 from pretrain_cli.errors import DataError, first_line, panics_told
+from pretrain_cli.refusals import denied
 from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import read_json
 from pretrain_cli.tokenizer.bounds import check_added, check_bounds
@@ -122,6 +123,8 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         with panics_told():
             yield
+    except PermissionError as error:
+        raise DataError(*denied(error, file)) from error
     except Exception as error:  # the library raises bare Exception
         raise DataError(
             f"{file} isn't a tokenizer.json that can be read: {first_line(error)}.",

@@ -19,6 +19,7 @@ from pretrain_cli.errors import DataError, DivergedError, Interrupted, MissingDe
 from pretrain_cli.version import __version__
 
 HEAVY = ("torch", "transformers", "datasets", "wandb", "pyarrow", "numpy", "matplotlib")
+PRECISION = "ACCELERATE_MIXED_PRECISION"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "show"]])
@@ -155,6 +156,23 @@ def test_a_bug_blames_no_variable_and_shows_no_secret(ptk, monkeypatch) -> None:
     done = ptk("config", "show")
     assert done.code == 1 and "(this is a bug in ptk)" in done.err
     assert "hf_abcdef" not in done.err and "CUDA_VISIBLE_DEVICES" not in done.err
+
+
+@pytest.mark.parametrize("variable", [PRECISION, "ACCELERATE_DYNAMO_BACKEND"])
+def test_accelerates_variable_is_named_where_its_value_is_read(ptk, monkeypatch, variable: str) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # of earlier tests
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "no")  # which the error about another quotes among what may be chosen
+    monkeypatch.setenv(variable, "mistyped")
+    monkeypatch.setattr(
+        "pretrain_cli.cli.config.flatten", lambda *_: Accelerator(mixed_precision=os.environ.get(PRECISION))
+    )
+    message, hint = ptk("config", "show").error_lines
+    assert message.startswith(f"Error: A library can't use the environment variable {variable}=mistyped: ")
+    assert hint == f"Hint: Correct {variable}, or unset it."
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_ctrl_c_ends_with_130(ptk, monkeypatch) -> None:

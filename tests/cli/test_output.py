@@ -252,7 +252,7 @@ def test_the_folder_comes_after_the_command_and_nowhere_else(advice: str, there:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variable", ["TORCH_LOGS", "HF_HUB_ETAG_TIMEOUT", "MPLBACKEND"])
+@pytest.mark.parametrize("variable", ["TORCH_LOGS", "HF_HUB_ETAG_TIMEOUT", "MPLBACKEND", "ACCELERATE_MIXED_PRECISION"])
 def test_a_variable_that_a_library_fails_with_is_named(ptk_process, tmp_path: Path, variable: str) -> None:
     text = tmp_path / "a.txt"
     text.write_text("Some words to prepare. " * 400)

@@ -223,6 +223,17 @@ def test_a_model_that_may_not_be_read_is_told_in_two_lines(as_user, folder: Path
         assert hint.startswith("Hint: It is yours: chmod u+rwX ") and hint.endswith(f"artifacts/{place}".rstrip("/"))
 
 
+@pytest.mark.slow
+def test_a_tokenizer_that_may_not_be_read_is_not_said_to_be_damaged(as_user, folder: Path) -> None:
+    write_text(folder.parent / "text.txt", "A whale is large. " * 400)
+    file = folder / "runs/second/model/tokenizer.json"
+    file.chmod(0)
+    for done in as_user("generate hi", "evaluate second --on text.txt", f"prepare text.txt --tokenizer {file}"):
+        message, hint = done.error_lines
+        assert done.code in (2, 3) and message.endswith("model/tokenizer.json can't be read: Permission denied."), done
+        assert hint.startswith("Hint: It is yours: chmod u+rwX ") and hint.endswith("model/tokenizer.json")
+
+
 def test_the_check_leaves_nothing_and_takes_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []

@@ -25,7 +25,7 @@ class Found:
         return self.settings.columns
 
 
-def read_path(path: Path, **settings: str) -> Found:
+def read_path(path: Path | str, **settings: str) -> Found:
     """All that the files of ``path`` give."""
     found, parts = Found(settings=ReadSettings(**settings)), ""
     for file in find_files([str(path)]):

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from pretrain_cli.data.reading.binary import check_pointer
 from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected
-from pretrain_cli.data.reading.input_files import Span, can_seek
+from pretrain_cli.data.reading.input_files import Span, can_seek, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.data.reading.text_column import (
     COLUMN_HINT,
@@ -21,6 +21,8 @@ from pretrain_cli.data.reading.text_column import (
     value_at,
 )
 from pretrain_cli.errors import DataError
+from pretrain_cli.formatting import byte_size
+from pretrain_cli.memory import available_bytes
 
 ROWS_AT_ONCE = 1024
 
@@ -28,7 +30,7 @@ ROWS_AT_ONCE = 1024
 def read_columnar(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
     """The texts of one column."""
     path, number = span.file.name, 0
-    seekable = stream if can_seek(span.file) and stream.seekable() else io.BytesIO(stream.read())
+    seekable = stream if can_seek(span.file) and stream.seekable() else _in_memory(stream, path)
     check_pointer(seekable.read(64), path)
     seekable.seek(0)
     column, batches = _open_table(seekable, span.file.format, path, settings)
@@ -42,6 +44,18 @@ def read_columnar(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iter
             for place, text in enumerate(texts, number + 1):
                 yield _record(text, column, path, place, settings)
         number += len(texts)
+
+
+def _in_memory(stream: IO[bytes], path: str) -> IO[bytes]:
+    """All of a stream that can't be read from the middle, as a table has to be: half of the memory is the most."""
+    most = available_bytes() // 2
+    content = read_at_most(stream, most)
+    if content is None:
+        raise DataError(
+            f"{path} can't be read from the middle, and holds over {byte_size(most)}, half of the free memory.",
+            "Copy it to this machine and unpack it first.",
+        )
+    return io.BytesIO(content)
 
 
 def _record(text: object, column: str, path: str, place: int, settings: ReadSettings) -> Record:
