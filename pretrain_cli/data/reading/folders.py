@@ -38,6 +38,7 @@ REASONS = {
     "no_text_found": "without text",
     "unreadable_file": "that can't be read",
     "too_long": "too long",
+    "too_slow": "that take too long to read",
 }
 """Why a file isn't read → in words."""
 PROGRAM_FOLDERS = {
