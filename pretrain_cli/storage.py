@@ -27,6 +27,7 @@ from pretrain_cli.formatting import byte_size
 from pretrain_cli.refusals import denied, writing_to
 from pretrain_cli.sealing import sealed, with_open_seal
 from pretrain_cli.small_files import MOST_BYTES, NONBLOCK, small_bytes
+from pretrain_cli.trees import everything_in, remove_tree
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -229,8 +230,8 @@ def clear_abandoned(folder: Path, prefix: str) -> None:
     latest = time.time() - ABANDONED_S
     for entry in [entry for entry in folder.iterdir() if entry.name.startswith(prefix)]:
         with contextlib.suppress(OSError):  # another process removes it, or it can't be removed
-            if max(path.lstat().st_mtime for path in (entry, *entry.rglob("*"))) < latest:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if max(path.lstat().st_mtime for path in (entry, *everything_in(entry))) < latest:
+                remove_tree(entry) if entry.is_dir() else entry.unlink()
 
 
 @dataclass(frozen=True)
@@ -330,7 +331,7 @@ def check_access(folder: Path) -> None:
 
 def _sync_tree(path: Path) -> None:
     """fsync a file, or every file and folder in a folder, and let everybody read them."""
-    for entry in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for entry in everything_in(path) if path.is_dir() else [path]:
         if entry.is_file():
             entry.chmod(entry.stat().st_mode | 0o644 & ~umask())
             with open(entry, "rb+") as file:
@@ -358,7 +359,7 @@ def _clear_old(replacement: Replacement) -> None:
     if not old.is_dir():
         return
     if replacement.ours is None:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old, ignore_errors=True)
         return
     ours = replacement.ours(old)
     for entry in foreign_entries(old, ours):
