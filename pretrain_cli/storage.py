@@ -26,7 +26,7 @@ from pretrain_cli.foreign import Ours, foreign_entries, remove_ours
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.refusals import denied, writing_to
 from pretrain_cli.sealing import sealed, with_open_seal
-from pretrain_cli.small_files import MOST_BYTES, NONBLOCK, small_bytes
+from pretrain_cli.small_files import MOST_BYTES, no_wait, small_bytes
 from pretrain_cli.trees import everything_in, remove_tree
 
 if TYPE_CHECKING:
@@ -56,16 +56,19 @@ def read_bounded(path: Path, most_bytes: int) -> str:
         UnicodeDecodeError: it isn't UTF-8.
     """
     # Without this flag, opening a pipe waits for its writer, for ever if there is none.
-    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | NONBLOCK)) as file:
+    with open(path, "rb", buffering=0, opener=no_wait) as file:
         mode = os.fstat(file.fileno()).st_mode
+        no_file = UsageError(f"{path} is a device or a socket, not a file.", "Name a file, or a pipe that ends.")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise UsageError(f"{path} is a device or a socket, not a file.", "Name a file, or a pipe that ends.")
+            raise no_file
         parts, left, latest = [], most_bytes + 1, time.monotonic() + WRITER_WAIT_S
         while left > 0:
             block = file.read(min(left, 1 << 20))
             if block:
                 parts.append(block)
                 left -= len(block)
+            elif block is None and not stat.S_ISFIFO(mode):  # /proc/kmsg calls itself a file, and waits for ever
+                raise no_file
             elif block is None or (stat.S_ISFIFO(mode) and not parts and time.monotonic() < latest):
                 if block is None:  # there is a writer, which has written nothing yet
                     latest = -math.inf
@@ -378,7 +381,7 @@ def file_hash(path: Path) -> str:
         OSError: it can't be read.
     """
     digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=no_wait) as file:  # a pipe may have taken its place, whose writer never comes
         while block := file.read(HASH_BLOCK):
             digest.update(block)
     return str(digest.hexdigest())
