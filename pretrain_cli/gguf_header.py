@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 from pretrain_cli.errors import ModelError
-from pretrain_cli.formatting import exact
+from pretrain_cli.formatting import count_of, exact
 
 MAGIC = b"GGUF"
 MOST_KEYS, MOST_TENSORS = 10_000, 100_000
@@ -77,7 +77,7 @@ class _Header:
             if name.endswith(b".block_count") and kind in WHOLE_NUMBERS:
                 layers = self._number(WHOLE_NUMBERS[kind])
                 if layers > tensors:
-                    raise _Damaged(f"it tells of {exact(layers)} layers, and has {exact(tensors)} tensors")
+                    raise _Damaged(f"it tells of {exact(layers)} layers, and has {count_of(tensors, 'tensor')}")
             else:
                 self._value(kind)
         self._check_tensors(tensors)
