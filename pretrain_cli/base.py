@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pretrain_cli.artifacts import ADAPTER_CONFIG, Artifacts
 from pretrain_cli.errors import DataError, MissingDependencyError, ModelError, first_line
+from pretrain_cli.gguf_header import check_header
 from pretrain_cli.optional import to_install
 from pretrain_cli.refusals import check_decodable
 from pretrain_cli.storage import read_json, user_path
@@ -87,6 +88,7 @@ def _find(name: str, artifacts: Artifacts, above: tuple[str, ...]) -> Base:
                 f"The base {name} is a file, but not a .gguf file.", "Give a folder, a .gguf file or a Hub id."
             )
         _need_gguf()
+        check_header(path)
         return Base(name, "gguf", str(path.resolve()))
     if path.is_dir():
         config, adapter = _told_by(path)

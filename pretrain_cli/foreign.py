@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from pretrain_cli.sealing import WITHIN, is_as_sealed
 from pretrain_cli.small_files import small_bytes
+from pretrain_cli.trees import remove_tree
 
 DRAWN = {"Software": "ptk"}
 """The metadata of a picture that ptk drew."""
@@ -72,7 +72,7 @@ def _remove(folder: Path, name: str) -> None:
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
+            remove_tree(entry)
         else:
             entry.unlink()
 

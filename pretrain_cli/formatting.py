@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONG_PATH = 200
+
 
 def count(number: float) -> str:
     """A count at the precision a person needs: "4,321", "12.3M", "1.5B"."""
@@ -78,3 +80,8 @@ def score(value: float | None, missing: str = "-") -> str:
     if value is None:
         return missing
     return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.1e}"
+
+
+def shortened(path: str) -> str:
+    """A path for a message, without the middle of a very long one."""
+    return path if len(path) <= LONG_PATH else f"{path[: LONG_PATH // 2]}…{path[-LONG_PATH // 2 :]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pretrain_cli.artifacts import ADAPTER_FILES, MODEL_FILES, RunFolder
@@ -11,6 +10,7 @@ from pretrain_cli.foreign import foreign_entries, matching, remove_ours
 from pretrain_cli.published import checkpoint_files, listed_files
 from pretrain_cli.refusals import denied, is_denied
 from pretrain_cli.storage import OURS, check_access
+from pretrain_cli.trees import walk
 
 RUN_FILES = (
     *("run.json", "config.toml", "metrics.jsonl", "samples.jsonl", "curves.png"),
@@ -46,7 +46,7 @@ def check_changeable(run: RunFolder, what: str, *also: Path) -> None:
                 open(place, "r+b").close()
             elif place.is_dir():
                 check_access(place)
-        for folder, _, _ in os.walk(run.path, onerror=refuse):
+        for folder, _ in walk(run.path, refuse):
             check_access(Path(folder))
     except OSError as error:
         if not is_denied(error):

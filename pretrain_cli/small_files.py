@@ -30,6 +30,8 @@ def small_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "It is not a file", str(path))
         content = file.read(most + 1) if found.st_size <= most else b""
+        if content is None:  # /proc/kmsg calls itself a file, and waits for ever
+            raise OSError(errno.EINVAL, "It is not a file", str(path))
     if found.st_size > most or len(content) > most:
         raise OSError(errno.EINVAL, "It is too large for what it should hold", str(path))
     return content

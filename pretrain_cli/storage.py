@@ -26,7 +26,8 @@ from pretrain_cli.foreign import Ours, foreign_entries, remove_ours
 from pretrain_cli.formatting import byte_size
 from pretrain_cli.refusals import denied, writing_to
 from pretrain_cli.sealing import sealed, with_open_seal
-from pretrain_cli.small_files import MOST_BYTES, NONBLOCK, small_bytes
+from pretrain_cli.small_files import MOST_BYTES, no_wait, small_bytes
+from pretrain_cli.trees import everything_in, remove_tree
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -55,16 +56,19 @@ def read_bounded(path: Path, most_bytes: int) -> str:
         UnicodeDecodeError: it isn't UTF-8.
     """
     # Without this flag, opening a pipe waits for its writer, for ever if there is none.
-    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | NONBLOCK)) as file:
+    with open(path, "rb", buffering=0, opener=no_wait) as file:
         mode = os.fstat(file.fileno()).st_mode
+        no_file = UsageError(f"{path} is a device or a socket, not a file.", "Name a file, or a pipe that ends.")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise UsageError(f"{path} is a device or a socket, not a file.", "Name a file, or a pipe that ends.")
+            raise no_file
         parts, left, latest = [], most_bytes + 1, time.monotonic() + WRITER_WAIT_S
         while left > 0:
             block = file.read(min(left, 1 << 20))
             if block:
                 parts.append(block)
                 left -= len(block)
+            elif block is None and not stat.S_ISFIFO(mode):  # /proc/kmsg calls itself a file, and waits for ever
+                raise no_file
             elif block is None or (stat.S_ISFIFO(mode) and not parts and time.monotonic() < latest):
                 if block is None:  # there is a writer, which has written nothing yet
                     latest = -math.inf
@@ -229,8 +233,8 @@ def clear_abandoned(folder: Path, prefix: str) -> None:
     latest = time.time() - ABANDONED_S
     for entry in [entry for entry in folder.iterdir() if entry.name.startswith(prefix)]:
         with contextlib.suppress(OSError):  # another process removes it, or it can't be removed
-            if max(path.lstat().st_mtime for path in (entry, *entry.rglob("*"))) < latest:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if max(path.lstat().st_mtime for path in (entry, *everything_in(entry))) < latest:
+                remove_tree(entry) if entry.is_dir() else entry.unlink()
 
 
 @dataclass(frozen=True)
@@ -330,7 +334,7 @@ def check_access(folder: Path) -> None:
 
 def _sync_tree(path: Path) -> None:
     """fsync a file, or every file and folder in a folder, and let everybody read them."""
-    for entry in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for entry in everything_in(path) if path.is_dir() else [path]:
         if entry.is_file():
             entry.chmod(entry.stat().st_mode | 0o644 & ~umask())
             with open(entry, "rb+") as file:
@@ -358,7 +362,7 @@ def _clear_old(replacement: Replacement) -> None:
     if not old.is_dir():
         return
     if replacement.ours is None:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old, ignore_errors=True)
         return
     ours = replacement.ours(old)
     for entry in foreign_entries(old, ours):
@@ -377,7 +381,7 @@ def file_hash(path: Path) -> str:
         OSError: it can't be read.
     """
     digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=no_wait) as file:  # a pipe may have taken its place, whose writer never comes
         while block := file.read(HASH_BLOCK):
             digest.update(block)
     return str(digest.hexdigest())

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from pretrain_cli import processes
 from pretrain_cli.cli.streams import Stderr, Stream
-from pretrain_cli.cli.visible import json_text, shown, visible
+from pretrain_cli.cli.visible import json_text, one_line, shown, visible
 from pretrain_cli.cli.wrapping import break_lines
 from pretrain_cli.errors import Interrupted, PtkError
 from pretrain_cli.version import __version__
@@ -80,9 +80,9 @@ class Console:
             self.print_json(value)
         elif not self.quiet:
             out = self.out
-            out.print(f"[bold]{escape(shown(title))}[/]")
+            out.print(f"[bold]{escape(one_line(title))}[/]")
             for label, fact in facts:
-                text = shown(fact)
+                text = one_line(fact)
                 print_broken(out, f"  [dim]{escape(f'{label:<12}')}[/] ", text, FACT_INDENT)
 
     def print_json(self, value: object) -> None:
@@ -137,7 +137,7 @@ class Console:
     def next(self, *commands: str) -> None:
         """Name the commands a user would type next; each on its own line where they don't fit on one."""
         if self.speaks:
-            err, told = self.err, [shown(self._there(command)) for command in commands]
+            err, told = self.err, [one_line(self._there(command)) for command in commands]
             line = "   or   ".join(told)
             if err.is_terminal and len(line) + len("Next: ") > err.width:
                 line = "\n  or: ".join(told)
@@ -189,7 +189,7 @@ class Console:
 
     def _say(self, mark: str, text: str) -> None:
         """A line on stderr; in a terminal it breaks between words."""
-        print_broken(self.err, mark, shown(text))
+        print_broken(self.err, mark, one_line(text))
 
 
 def print_broken(console: RichConsole, mark: str, text: str, indent: int = 0, style: str = "") -> None:

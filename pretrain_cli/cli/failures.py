@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pathlib
+import posixpath
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +24,7 @@ from pretrain_cli.cli.options import SHARED_OPTIONS, stopped
 from pretrain_cli.cli.streams import OutputError, let_go
 from pretrain_cli.cli.visible import shown
 from pretrain_cli.errors import PtkError, UsageError, first_line
+from pretrain_cli.formatting import shortened
 from pretrain_cli.refusals import denied, disk_error, is_denied
 
 OF_LIBRARIES = ("TORCH", "PYTORCH_", "HF_", "TRANSFORMERS_", "ACCELERATE_", "WANDB_", "MPLBACKEND", "NCCL_", "CUDA_")
@@ -27,6 +32,8 @@ OF_LIBRARIES = ("TORCH", "PYTORCH_", "HF_", "TRANSFORMERS_", "ACCELERATE_", "WAN
 SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 USUAL = ("no", "yes", "true", "false", "none")
 """Values that errors of other causes quote too."""
+WALKERS = (shutil.__file__, pathlib.__file__, os.__file__, posixpath.__file__, "<frozen os>", "<frozen posixpath>")
+"""Parts of Python that call themselves once for each level of a folder."""
 OWN_CODE = Path(__file__).parents[1]
 
 
@@ -88,7 +95,9 @@ def _system_error(error: OSError) -> PtkError:
         return told
     if is_denied(error) and error.filename is not None:
         return UsageError(*denied(error))
-    place = f"{error.filename}: " if error.filename else ""
+    place = f"{shortened(os.fsdecode(error.filename))}: " if error.filename else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{place}{error.strerror}.", "Use shorter names, or fewer folders in folders.")
     result = PtkError(
         f"{place}{error.strerror or error}.", "Check the path and its permissions; --debug shows where it happened."
     )
@@ -100,6 +109,10 @@ def _system_error(error: OSError) -> PtkError:
 def _bug(error: Exception) -> PtkError:
     if told := _misset(error):
         return told
+    if isinstance(error, RecursionError) and _running(error)[-1].co_filename in WALKERS:
+        return UsageError(
+            "Folders that this command works on are nested too deep.", "Look into its folders, and move such ones away."
+        )
     text = " ".join(str(error).split())
     return PtkError(
         f"{type(error).__name__}: {text[:300]} (this is a bug in ptk).",

@@ -141,7 +141,7 @@ def _dropped(result: PrepareResult) -> dict[str, int]:
 
 def _files(account: FileAccount | None) -> list[tuple[str, str]]:
     """The files of the input, read or not; nothing for a single one."""
-    if account is None or account.files < 2:
+    if account is None or (account.files < 2 and not account.unreadable_folders):
         return []
     from pretrain_cli.data.reading.folders import told_kinds, told_reasons
 
@@ -150,7 +150,12 @@ def _files(account: FileAccount | None) -> list[tuple[str, str]]:
     if account.skipped:
         facts.append(("not read", told_reasons(account.by_reason())))
     if account.unreadable_folders:
-        facts.append(("not listed", f"{count_of(len(account.unreadable_folders), 'folder')} without permission"))
+        facts.append(
+            (
+                "not listed",
+                f"{count_of(len(account.unreadable_folders), 'folder')} without permission, or nested too deep",
+            )
+        )
     if account.linked_folders:
         facts.append(("links", f"{count_of(len(account.linked_folders), 'link')} to folders that are read already"))
     return facts

@@ -14,7 +14,7 @@ from rich.markup import escape
 from pretrain_cli.cli.console import Console, is_later_rank, print_broken
 from pretrain_cli.cli.stage_view import StageView, SteadyLive, amount, share
 from pretrain_cli.cli.streams import Stderr
-from pretrain_cli.cli.visible import shown
+from pretrain_cli.cli.visible import one_line
 from pretrain_cli.formatting import duration
 from pretrain_cli.progress import SILENT, Progress
 
@@ -109,7 +109,7 @@ class PlainProgress(QuietProgress):
 
     @staticmethod
     def _print(line: str) -> None:
-        print(shown(line), file=cast(IO[str], Stderr()), flush=True)
+        print(one_line(line), file=cast(IO[str], Stderr()), flush=True)
 
 
 class LiveProgress(QuietProgress):
@@ -123,7 +123,7 @@ class LiveProgress(QuietProgress):
 
     def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
         self._close()
-        self._view.start(shown(name), total, unit)
+        self._view.start(one_line(name), total, unit)
         self._live = SteadyLive(
             self._view, console=self._console, transient=True, refresh_per_second=REFRESHES_PER_SECOND
         )
@@ -151,10 +151,10 @@ class LiveProgress(QuietProgress):
         self._say("[yellow]Warning:[/]", text)
 
     def _say(self, mark: str, text: str) -> None:
-        print_broken(self._console, f"{mark} ", shown(text), indent=len("· "))
+        print_broken(self._console, f"{mark} ", one_line(text), indent=len("· "))
 
     def status(self, name: str, text: str, said: bool = False) -> None:
-        self._view.states[name] = shown(text)
+        self._view.states[name] = one_line(text)
         if not text:
             del self._view.states[name]
         elif self._live is None and not said:

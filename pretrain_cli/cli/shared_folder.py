@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pretrain_cli.artifacts import FOLDER_RECORDS, Artifacts
 from pretrain_cli.errors import PtkError
 from pretrain_cli.processes import LAUNCHER, rank
+from pretrain_cli.trees import everything_in
 
 if TYPE_CHECKING:
     from pretrain_cli.cli.session import Session
@@ -117,7 +118,7 @@ class Sender:
         root = self.artifacts.root
         found = []
         for folder in FOLDERS:
-            for path in sorted((root / folder).rglob("*")):
+            for path in everything_in(root / folder):
                 name = path.relative_to(root).as_posix()
                 with contextlib.suppress(FileNotFoundError):  # a checkpoint may go while it is listed
                     parts = name.split("/")[: -1 if path.name in FOLDER_RECORDS else None]

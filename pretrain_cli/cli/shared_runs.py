@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from pretrain_cli.published import recorded_files
 from pretrain_cli.records import FileRecord, damaged_files
 from pretrain_cli.remote import RemoteFolder
 from pretrain_cli.run_record import read_run_record
+from pretrain_cli.trees import remove_tree
 
 AT_ONCE = 8
 
@@ -42,7 +42,7 @@ def bring_runs(artifacts: Artifacts, remote: RemoteFolder) -> list[str]:
 def _bring_run(artifacts: Artifacts, remote: RemoteFolder, run: str, names: list[str]) -> bool:
     """Whether it is here now as it is there."""
     here, fresh = RunFolder(artifacts.runs / run), RunFolder(artifacts.runs / f".there-{run}")
-    shutil.rmtree(fresh.path, ignore_errors=True)
+    remove_tree(fresh.path, ignore_errors=True)
     newest = max((name.split("/")[1] for name in names if name.startswith("checkpoints/")), default="")
     wanted = [name for name in names if not name.startswith("checkpoints/") or name.split("/")[1] == newest]
     # What vouches for other files goes to a place of its own until they are here.
@@ -59,7 +59,7 @@ def _bring_run(artifacts: Artifacts, remote: RemoteFolder, run: str, names: list
             os.replace(fresh.path / name, here.path / name)
         return True
     finally:
-        shutil.rmtree(fresh.path, ignore_errors=True)
+        remove_tree(fresh.path, ignore_errors=True)
 
 
 def _fetch(remote: RemoteFolder, run: str, files: Mapping[str, FileRecord | None], folder: Path) -> None:

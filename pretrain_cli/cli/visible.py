@@ -31,6 +31,11 @@ def shown(text: str) -> str:
     return visible(redact(text))
 
 
+def one_line(text: str) -> str:
+    """``text`` as `shown`, in one line: a file's name may have a line end in it."""
+    return shown(text).replace("\n", "\u240a")
+
+
 def json_text(text: str) -> str:
     """JSON that a terminal can't take for commands."""
     return text if text.isprintable() else text.translate(IN_JSON)

@@ -12,6 +12,8 @@ from pretrain_cli.config.escapes import decode_escapes
 Auto = Literal["auto"]
 LARGEST = 10**15
 """Above any real number of steps, tokens or rows, and exact as a float."""
+MOST_LAYERS = 1_000
+"""Of a model; the deepest have 126. Counting the weights of 99,999 layers takes minutes."""
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Amount = Annotated[float, Field(gt=0, le=1e9)]
@@ -151,7 +153,7 @@ class ModelConfig(Section):
     """Model to continue from: a Hub id, a folder, a .gguf file, or `smollm2` (extra `smollm2`: SmolLM2-135M-Instruct in 4 bits). Empty: from scratch."""
     init: Literal["base", "random", "depth-up", "drop-layers"] = "base"
     """How to use the base. `base`: as it is; `random`: its shape with random weights; `depth-up`: with layers repeated; `drop-layers`: with layers left out."""
-    layers: Positive | None = None
+    layers: Annotated[int, Field(gt=0, le=MOST_LAYERS)] | None = None
     """Number of layers after depth-up or drop-layers (default: 1.5 times or half the base's), or of a model from scratch."""
     size: Annotated[str, Field(coerce_numbers_to_str=True)] = "auto"
     """Size of a model from scratch: micro (1.5M weights with 4,096 vocabulary entries), tiny (1.9M), mini (7M), small (19M), base (45M), medium (98M), large (336M), or a number of layers. `auto`: by text and budget."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import OURS, copy_file
 from pretrain_cli.tokenizer.copy import COMPANIONS
 from pretrain_cli.tokenizer.load import EXTENSION
+from pretrain_cli.trees import everything_in, remove_tree
 
 FOLDERS = ("tokenizer", "data/train", "data/validation")
 ROWS = re.compile(r"data-\d{5}-of-\d{5}\.arrow")
@@ -70,7 +70,7 @@ def check_replaceable(artifacts: Artifacts, pieces: Iterable[str]) -> None:
         elif path.is_dir() and names is None:
             own = _rows(path, known=False) if piece.startswith("data/") else set()
             for entry in foreign_entries(path, own):
-                if file := next((each for each in (entry, *entry.rglob("*")) if not each.is_dir()), None):
+                if file := next((each for each in (entry, *everything_in(entry)) if not each.is_dir()), None):
                     raise _refusal(file)
         elif (path.exists() or path.is_symlink()) and not path.is_dir():
             raise _refusal(path)
@@ -95,7 +95,7 @@ def check_empty(folder: Path) -> None:
     Raises:
         UsageError: somebody else's file is.
     """
-    entries = sorted(folder.rglob("*")) if folder.is_dir() else []
+    entries = everything_in(folder)
     if entries:
         raise _refusal(next((entry for entry in entries if not entry.is_dir()), entries[0]))
 
@@ -110,7 +110,7 @@ def clear_work(work: Path, *kept: Path) -> None:
     for entry in list(work.iterdir()) if work.is_dir() else ():
         if entry not in kept and WORK.fullmatch(entry.name):
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
+                remove_tree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
 
@@ -119,7 +119,7 @@ def clear_links(work: Path) -> None:
     """Remove links from what an earlier prepare seems to have left in a work folder: prepare writes through none."""
     for entry in work.iterdir():
         if WORK.fullmatch(entry.name):
-            for path in (entry,) if entry.is_symlink() else entry.rglob("*"):
+            for path in (entry,) if entry.is_symlink() else everything_in(entry):
                 if path.is_symlink():
                     path.unlink()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pretrain_cli.config.model import MOST_LAYERS
 from pretrain_cli.errors import ModelError
 from pretrain_cli.formatting import exact
 
@@ -27,6 +28,7 @@ LEAST_MOST_INNER = 1 << 17
 DROPPED = re.compile(r"dropout$|pdrop$|layerdrop$")
 """Shares that are left out at random in training."""
 MOST_LISTED = 100_000
+LAYERS = re.compile(r"layers?$|depth$|blocks?$|block_count$")
 MOST_PACKED = 16
 """Values that a rounded weight holds in one number: 2 bits each, of 32."""
 Shape = tuple[int, ...]
@@ -86,7 +88,8 @@ def check_settings(config: Mapping[str, Any], name: str) -> None:
         ModelError: it names such a kernel, or more labels or layers than any model has.
     """
     for key, value in config.items():
-        if LISTED.search(key) and isinstance(value, int | float) and value > MOST_LISTED:
+        most = MOST_LAYERS if LAYERS.search(key) else MOST_LISTED
+        if LISTED.search(key) and isinstance(value, int | float) and value > most:
             raise ModelError(
                 f"config.json in {name} describes no model: {key} is {exact(value)}.", "Restore the file, or remove it."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import RunRecord, RunStatus, WandbRecord, read_run_config, read_run_record
 from pretrain_cli.runs.results import Curve, RunDetails, RunSummary
 from pretrain_cli.storage import read_lines
+from pretrain_cli.trees import walk
 
 Found = TypeVar("Found")
 
@@ -100,7 +100,7 @@ def curve(lines: list[dict[str, Any]], key: str) -> Curve:
 
 def size_on_disk(run: RunFolder) -> int:
     """Bytes of everything in the run's folder that this user may see."""
-    return sum(_size(Path(folder, name)) for folder, _, names in os.walk(run.path) for name in names)
+    return sum(_size(Path(file.path)) for _, files in walk(run.path) for file in files)
 
 
 def _size(file: Path) -> int:

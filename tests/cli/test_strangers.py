@@ -210,3 +210,23 @@ def test_typed_lines_are_not_recalled_from_a_pipe_or_a_huge_file(empty: Path, ki
     )
     command = [sys.executable, "-c", f"{code}; import os; os._exit(0)", str(history)]
     assert subprocess.run(command, timeout=30).returncode == 0
+
+
+def test_a_model_of_absurdly_many_layers_is_refused_at_once(ptk, empty: Path) -> None:
+    (empty / "a.txt").write_text("Some words of a text. " * 500, encoding="utf-8")
+    outcome = ptk("plan", "a.txt", "--set", "model.layers=99999")
+    assert outcome.code == 2 and "1000" in outcome.err.replace(",", "") and len(outcome.error_lines) == 2
+    model = make_model(empty / "model")
+    (model / "model.safetensors").unlink()
+    changed_json(model / "config.json", num_hidden_layers=9_999)
+    outcome = ptk("plan", "a.txt", "--base", str(model), "--set", "model.init=random")
+    assert outcome.code == 4 and "num_hidden_layers is 9,999" in outcome.err and len(outcome.error_lines) == 2
+
+
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="only root may read it")
+@pytest.mark.parametrize("option", ["--config", "--tokenizer"])
+def test_a_file_of_the_system_that_waits_for_ever_is_refused_at_once(empty: Path, option: str) -> None:
+    (empty / "a.txt").write_text("Some words of a text. " * 500, encoding="utf-8")
+    command = [sys.executable, "-m", "pretrain_cli", "prepare", "a.txt", option, "/proc/kmsg"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=empty)
+    assert done.returncode in (2, 3) and "/proc/kmsg" in done.stderr and "bug" not in done.stderr

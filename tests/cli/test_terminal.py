@@ -127,3 +127,16 @@ def test_inspect_in_a_terminal(empty: Path) -> None:
     for words in (["inspect"], ["inspect", "--tokens"], ["inspect", "--json"], ["inspect", "--stats"]):
         said += in_terminal(empty, *words)
     assert not harmful(said)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_line_end_in_a_files_name_breaks_no_line(ptk, empty: Path) -> None:
+    (empty / "in").mkdir()
+    names = ("one\ntwo.txt", "three\nfour.txt", "five\nsix.pdf")
+    for number, name in enumerate(names):
+        (empty / "in" / name).write_text(f"{number} words of a text. " * 500, encoding="utf-8")
+    outcome = ptk("prepare", "in", "--set", "data.split=tail")
+    assert outcome.code == 0
+    lines = [*outcome.out.splitlines(), *outcome.err.splitlines()]
+    assert not [line for line in lines if line.startswith(("two", "four", "six"))]
+    assert "five␊six.pdf" in outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import copy
 import gzip
 import io
 import itertools
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +23,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from pretrain_cli.data.reading import rich_text
 from pretrain_cli.data.reading.documents import Document, DocumentBatch, Rejected
 from pretrain_cli.data.reading.input_files import Span
 from pretrain_cli.data.reading.inputs import find_files
@@ -327,6 +330,66 @@ def test_a_document_that_says_the_same_again_and_again_is_too_long(tmp_path: Pat
     file.write_bytes(wide_cell(1_000, text) if kind == "docx" else book(chapters=1_000, items=1_000, text=text))
     (record,) = read(Span(find_files([str(file)])[0]), ReadSettings(max_record_bytes=1_000_000))
     assert isinstance(record, Rejected) and record.reason == "too_long"
+
+
+def pages_of_one(many: int) -> bytes:
+    """A PDF whose list of pages names one page again and again."""
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count %d/Kids[%s]>>" % (many, b" 4 0 R" * many),
+        b"<</Length 24>>stream\nBT /F 9 Tf (Again.) Tj ET\nendstream",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 3 0 R"
+        b"/Resources<</Font<</F<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>>>>>",
+    ]
+    made, table = b"%PDF-1.4\n", b"xref\n0 5\n0000000000 65535 f \n"
+    for number, content in enumerate(objects, 1):
+        table += b"%010d 00000 n \n" % len(made)
+        made += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    return made + table + b"trailer<</Size 5/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(made)
+
+
+def test_a_document_that_would_take_hours_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pypdf")
+    monkeypatch.setattr(rich_text, "LEAST_S", 1)
+    monkeypatch.setattr(rich_text, "S_PER_MB", 0)
+    (tmp_path / "a.pdf").write_bytes(pages_of_one(50_000))
+    (record,) = read(Span(find_files([str(tmp_path / "a.pdf")])[0]), ReadSettings())
+    assert isinstance(record, Rejected)
+    assert (record.reason, record.detail) == ("too_slow", "reading it takes more than 1 s")
+    (tmp_path / "b.pdf").write_bytes(pages_of_one(2))
+    assert documents(tmp_path / "b.pdf") == ["Again.\n\nAgain."]
+
+
+def test_a_document_that_takes_too_much_memory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trafilatura")
+    if sys.platform != "linux":
+        pytest.skip("other systems bound the time only")
+    monkeypatch.setattr(rich_text, "LEAST_MEMORY", 100_000_000)
+    monkeypatch.setattr(rich_text, "TIMES_MEMORY", 0)
+    (tmp_path / "a.html").write_text("<html><body>" + "<p>word <b>x</b></p>" * 700_000)
+    with pytest.raises(DataError, match="can't be read"):  # each library has its own words for it
+        documents(tmp_path / "a.html")
+
+
+def test_cells_that_are_merged_over_thousands_of_rows_are_read_at_once(tmp_path: Path) -> None:
+    docx = pytest.importorskip("docx")
+    from docx.oxml import OxmlElement
+    from docx.oxml.ns import qn
+
+    document = docx.Document()
+    table, rows = document.add_table(1, 2), 2_000
+    for at, text in enumerate(("Over all rows", "x")):
+        table.rows[0].cells[at].text = text
+    table.rows[0].cells[0]._tc.get_or_add_tcPr().append(merge := OxmlElement("w:vMerge"))
+    merge.set(qn("w:val"), "restart")
+    following = copy.deepcopy(table.rows[0]._tr)
+    del following.tc_lst[0].tcPr.find(qn("w:vMerge")).attrib[qn("w:val")]
+    for _ in range(rows - 1):
+        table._tbl.append(copy.deepcopy(following))
+    document.save(str(tmp_path / "a.docx"))
+    started = time.monotonic()
+    assert documents(tmp_path / "a.docx") == ["\n".join(["Over all rows\tx"] * rows)]
+    assert time.monotonic() - started < 30  # python-docx itself: minutes, or too deep a recursion
 
 
 def test_a_tag_with_too_many_attributes_is_an_error(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ LOST = {
     "unreadable": ("may not be read", "may not be read"),
     "no_text_found": ("holds no text, as scanned pages do", "hold no text, as scanned pages do"),
     "too_long": ("is longer than data.max_record_bytes", "are longer than data.max_record_bytes"),
+    "too_slow": ("takes too long to read", "take too long to read"),
 }
 """Why a whole file gave no text, of one file and of several, for those reasons that are worth a warning."""
 NAMED = 3

@@ -12,7 +12,7 @@ from pretrain_cli.manifest_records import FileAccount, FileGroup, SkippedFiles
 MOST_KINDS = 50
 """Kinds of files listed for each reason; the others are summed up."""
 OTHERS = "others"
-WHILE_READING = {"empty", "no_text_found", "unreadable_file", "too_long"}
+WHILE_READING = {"empty", "no_text_found", "unreadable_file", "too_long", "too_slow"}
 """Reasons that are known once a file is read."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from pretrain_cli.tokenizer.long_words import longest_word
 from pretrain_cli.tokenizer.middles import NAMES
 from pretrain_cli.tokenizer.round_trip import round_trip
 from pretrain_cli.tokenizer.train import choose_vocab_size, train_tokenizer
+from pretrain_cli.trees import remove_tree
 
 SHAPES_THE_SAMPLE = (
     *("encoding", "text_column", "document_separator", "cleaning", "split", "seed"),
@@ -58,7 +58,7 @@ def find_tokenizer(
     with FileLock(artifacts.data / ".tokenizer.lock"):  # machines that share the folder may start at the same time
         if not folder.is_dir():
             staging = work / "tokenizer.new"
-            shutil.rmtree(staging, ignore_errors=True)
+            remove_tree(staging, ignore_errors=True)
             if _is_prepared(artifacts, key):
                 copy_prepared(artifacts, staging)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import stat
@@ -17,6 +18,8 @@ from pretrain_cli.data.reading.formats import format_of
 from pretrain_cli.data.reading.input_files import kind_of, plain_ending
 from pretrain_cli.data.reading.splits import left_out
 from pretrain_cli.errors import DataError
+from pretrain_cli.formatting import shortened
+from pretrain_cli.trees import walk
 
 REASONS = {
     "unknown_ending": "with another ending",
@@ -38,6 +41,7 @@ REASONS = {
     "no_text_found": "without text",
     "unreadable_file": "that can't be read",
     "too_long": "too long",
+    "too_slow": "that take too long to read",
 }
 """Why a file isn't read → in words."""
 PROGRAM_FOLDERS = {
@@ -75,7 +79,7 @@ class Account:
     Attributes:
         folders: how many of the inputs are folders.
         read, skipped: the files.
-        unreadable_folders: that may not be listed: what they hold isn't known.
+        unreadable_folders: that may not be listed, or are nested too deep: what they hold isn't known.
         linked_folders: links to folders that were read already.
         named: files that are inputs themselves: they are read, whatever a walk says.
         own: the artifact folder, which isn't read where it lies within an input; empty for none.
@@ -139,6 +143,8 @@ class _Listed:
 
 
 LINK, FOLDER, FILE = "link", "folder", "file"
+MOST_LEVELS = 200
+"""Of folders in folders; a person makes ten."""
 AHEAD = 8
 """Folders that are listed while those before them are taken, on a disk whose answers have to be waited for."""
 QUICK_ENTRY_S = 30e-6
@@ -146,9 +152,10 @@ QUICK_ENTRY_S = 30e-6
 
 
 def _list(folder: str) -> _Listed:
-    status = os.stat(folder)
-    listed = _Listed([], (status.st_dev, status.st_ino))
+    listed = _Listed([])
     try:
+        status = os.stat(folder)
+        listed.identity = (status.st_dev, status.st_ino)
         with os.scandir(folder) as scan:
             for entry in scan:
                 if entry.is_symlink():
@@ -183,16 +190,18 @@ class _Walk:
     links: list[str] = field(default_factory=list)
     visited: set[tuple[int, int]] = field(default_factory=set)
 
-    def folder(self, folder: str, listing: Future[_Listed] | None = None) -> None:
+    def folder(self, folder: str, listing: Future[_Listed] | None = None, depth: int = 0) -> None:
         """Take all that is in a folder; links wait until all else is known."""
         listed = listing.result() if listing is not None else self._list_now(folder)
-        if listed.identity in self.visited:  # a link led there before
+        if depth > MOST_LEVELS:
+            listed.error = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if listed.error is None and listed.identity in self.visited:  # a link led there before
             self.account.linked_folders.append(folder)
             return
         self.visited.add(listed.identity)
         if listed.error is not None:
             self._refuse(folder, listed.error)
-            self.account.unreadable_folders.append(folder)
+            self.account.unreadable_folders.append(shortened(folder))
             return
         base = os.path.join(folder, "")
         place = self.found.folder(base)
@@ -206,11 +215,11 @@ class _Walk:
             elif reason := self._reason(base + name):
                 self._count_all(base + name, reason)
             elif not self.slow and not ahead:
-                self.folder(base + next(inside))
+                self.folder(base + next(inside), depth=depth + 1)
             else:
                 for following in itertools.islice(inside, AHEAD - len(ahead)):
                     ahead.append(self.lister.submit(_list, base + following))
-                self.folder(base + name, ahead.popleft())
+                self.folder(base + name, ahead.popleft(), depth + 1)
 
     def _reason(self, folder: str) -> str:
         """Why a folder isn't read; empty if it is."""
@@ -286,12 +295,18 @@ class _Walk:
             self.account.linked_folders.append(folder)
             return
         files = size = 0
-        for parent, _, names in os.walk(folder):
-            files += len(names)
-            size += sum(_size(f"{parent}/{name}") for name in names)
+        for _, entries in walk(folder):
+            found = [entry for entry in entries if not entry.is_dir()]
+            files += len(found)
+            size += sum(_size(entry.path) for entry in found)
         self.account.skip(reason, folder, size, kind=os.path.basename(folder), files=files)
 
     def _refuse(self, path: str, error: OSError) -> None:
+        if self.strict and error.errno == errno.ENAMETOOLONG:
+            raise DataError(
+                f"{self.root} holds folders that are nested too deep to be read: {shortened(path)}.",
+                "Move what is in them up, or leave them out with --on-error skip.",
+            ) from error
         if self.strict:
             raise DataError(
                 f"{path} can't be read: {error.strerror}.",

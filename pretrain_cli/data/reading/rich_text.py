@@ -1,34 +1,38 @@
-"""Reads the text of HTML, PDF, DOCX and EPUB files, each with a library of the extra `documents`."""
+"""Reads HTML, PDF, DOCX and EPUB files, each as one document."""
 
 from __future__ import annotations
 
 import io
-import logging
-import re
+import os
+import signal
+import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from collections import deque
+from collections.abc import Iterator
+from typing import IO
 
+from pretrain_cli.bounded import BoundedProcess
+from pretrain_cli.data.reading import extraction
 from pretrain_cli.data.reading.charsets import find_page_encoding
 from pretrain_cli.data.reading.documents import UNREADABLE_HINT, Document, Record, Rejected
+from pretrain_cli.data.reading.extraction import PACKAGES, TooLongError
 from pretrain_cli.data.reading.input_files import Span, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
-from pretrain_cli.errors import DataError, MissingDependencyError, PtkError, first_line
-from pretrain_cli.interruptible import interruptible
+from pretrain_cli.errors import DataError, MissingDependencyError
+from pretrain_cli.formatting import byte_size
 from pretrain_cli.optional import to_install
 
-LOGGERS = ("pypdf", "trafilatura", "htmldate", "courlan", "docx", "ebooklib")
-LONG_TAG = re.compile(rb"<[^<>]{3000,}")
-QUOTED = re.compile(rb"\"[^\"]*\"|'[^']*'")
-MOST_ATTRIBUTES = 1_000
-"""Of one tag: lxml compares each with all before it, for 11 s at 40,000."""
-MOST_COLUMNS = 1_000
-"""That a cell of a Word table may span: Word has 63 at most, and python-docx makes a cell of each."""
+LEAST_S, S_PER_MB = 60, 30
+"""Seconds of a core that a document may take: far more than an honest one does. A PDF takes 6 for a MB of its pages."""
+TIMES_WAITED = 10
+"""A core may be shared, and Windows bounds no process's time on a core."""
+LEAST_MEMORY, TIMES_MEMORY = 4_000_000_000, 20
+_IDLE: dict[int, deque[BoundedProcess]] = {}
+"""Processes that wait for a document, of this process and of any that it was forked from, which aren't ours."""
 
 
-class TooLongError(Exception):
-    """A document of more text than a record may have: a small file can say the same text any number of times."""
+class TooSlowError(Exception):
+    """A document that takes more time to read than its size allows."""
 
 
 def read_rich_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
@@ -47,9 +51,12 @@ def read_rich_text(stream: IO[bytes], span: Span, settings: ReadSettings) -> Ite
         settings.say_guess(path, encoding)
         raw = raw[encoding.mark_bytes :].decode(encoding.name, "replace").encode()
     try:
-        text = EXTRACTORS[span.file.format](raw, path, settings.max_record_bytes)
+        text = _extracted(raw, span.file.format, path, settings.max_record_bytes)
     except TooLongError:
         yield settings.too_long(path, 0, 0, size)
+        return
+    except TooSlowError as error:
+        yield Rejected(path, 0, 0, size, "too_slow", str(error))
         return
     settings.skip("markup", max(0, size - len(text.encode())))
     yield Document(text, path) if text.strip() else Rejected(path, 0, 0, 0, "no_text_found")
@@ -65,113 +72,46 @@ def _unpacked(raw: bytes, format: str) -> int:
         return 0
 
 
-@contextmanager
-def _extracting(path: str, package: str) -> Iterator[None]:
-    for name in LOGGERS:  # what they say of a damaged file is for their developers: the error below says what matters
-        logging.getLogger(name).propagate = False
-        if not logging.getLogger(name).handlers:  # without one, Python writes it to stderr
-            logging.getLogger(name).addHandler(logging.NullHandler())
+def _extracted(raw: bytes, format: str, path: str, most: int) -> str:
+    """The text of a document, got out of it in a process of its own.
+
+    Raises:
+        TooLongError: it has more than ``most`` characters.
+        TooSlowError: it takes too long.
+        MissingDependencyError: its library isn't installed.
+        DataError: it is damaged, or takes too much memory.
+    """
+    seconds = LEAST_S + S_PER_MB * len(raw) // 1_000_000
+    memory = LEAST_MEMORY + TIMES_MEMORY * len(raw)
+    question = {"format": format, "most": most, "seconds": seconds, "most_memory": memory}
+    idle = _IDLE.setdefault(os.getpid(), deque())
     try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading {path} needs {package} ({error}).", to_install(extra="documents")
-        ) from error
-    except (PtkError, TooLongError):
+        process = idle.pop()
+    except IndexError:
+        process = BoundedProcess(extraction.__name__)
+    started = time.monotonic()
+    try:
+        answered = process.ask(question, raw, patience_s=TIMES_WAITED * seconds)
+    except BaseException:  # Ctrl-C: nobody waits for the answer any more
+        process.close()
         raise
-    except Exception as error:  # a damaged file makes these libraries raise nearly anything
-        raise DataError(f"{path} can't be read: {first_line(error)}.", UNREADABLE_HINT) from error
-
-
-def _joined(pieces: Iterable[str], between: str, most: int) -> str:
-    """The pieces as one text. Raises TooLongError before it has more than ``most`` characters."""
-    taken: list[str] = []
-    size = 0
-    for piece in pieces:
-        size += len(piece) + len(between)
-        if size > most:
-            raise TooLongError
-        taken.append(piece)
-    return between.join(taken)
-
-
-def html(raw: bytes, path: str, most: int) -> str:
-    """The main text of a page in UTF-8, without menus and scripts; all of its text where no main part is found."""
-    with _extracting(path, "trafilatura"):
-        import trafilatura
-
-        _check_attributes(raw)
-        return interruptible(lambda: trafilatura.extract(raw, include_comments=False)) or _all_text(raw, "utf-8")
-
-
-def pdf(raw: bytes, path: str, most: int) -> str:
-    """The text of all pages. A scanned PDF has none."""
-    with _extracting(path, "pypdf"):
-        from pypdf import PdfReader
-
-        return _joined((page.extract_text() for page in PdfReader(io.BytesIO(raw)).pages), "\n\n", most)
-
-
-def docx(raw: bytes, path: str, most: int) -> str:
-    """The paragraphs of a Word document, and the rows of its tables with a tab between cells, in order."""
-    with _extracting(path, "python-docx"):
-        import docx as library
-        from docx.table import Table
-
-        document = library.Document(io.BytesIO(raw))
-        if any(int(columns) > MOST_COLUMNS for columns in document.element.xpath("//w:gridSpan/@w:val")):
-            raise ValueError(f"a cell in it spans over {MOST_COLUMNS:,} columns")
-
-        def lines() -> Iterator[str]:
-            for block in document.iter_inner_content():
-                if isinstance(block, Table):
-                    yield from (_joined((cell.text for cell in row.cells), "\t", most) for row in block.rows)
-                else:
-                    yield block.text
-
-        return _joined(lines(), "\n", most)
-
-
-def epub(raw: bytes, path: str, most: int) -> str:
-    """The chapters of a book, in reading order, each once."""
-    with _extracting(path, "ebooklib"):
-        import ebooklib.epub
-
-        class BoundedReader(ebooklib.epub.EpubReader):  # type: ignore[misc]
-            """Reads no more than a record may have, however many chapters name one file."""
-
-            left = most
-
-            def read_file(self, name: str) -> Any:
-                content = super().read_file(name)
-                self.left -= len(content)
-                if self.left < 0:
-                    raise TooLongError
-                return content
-
-        reader = BoundedReader(io.BytesIO(raw), {"ignore_ncx": True})
-        book = reader.load()
-        reader.process()
-        items = {item.get_id(): item for item in book.get_items()}
-        chapters = [items[name] for name in dict.fromkeys(name for name, _ in book.spine) if name in items]
-        return _joined((_all_text(chapter.get_content()) for chapter in chapters), "\n\n", most)
-
-
-def _check_attributes(raw: bytes) -> None:
-    for tag in LONG_TAG.finditer(raw):
-        if len(QUOTED.sub(b"", tag[0]).split()) > MOST_ATTRIBUTES:
-            raise ValueError(f"a tag in it has over {MOST_ATTRIBUTES:,} attributes")
-
-
-def _all_text(raw: bytes, encoding: str | None = None) -> str:
-    from lxml import html as parser
-
-    _check_attributes(raw)
-    page = parser.document_fromstring(raw, parser.HTMLParser(encoding=encoding))
-    for element in page.xpath("//script|//style|//title"):
-        element.drop_tree()
-    lines = (line.strip() for line in page.text_content().splitlines())
-    return "\n".join(line for line in lines if line)
-
-
-EXTRACTORS: dict[str, Callable[[bytes, str, int], str]] = {"html": html, "pdf": pdf, "docx": docx, "epub": epub}
+    if answered is None:
+        late = time.monotonic() - started >= TIMES_WAITED * seconds
+        late = process.ended_by() == getattr(signal, "SIGXCPU", None) or late
+        process.close()
+        if late:
+            raise TooSlowError(f"reading it takes more than {seconds:,} s")
+        needs = f"needs over {byte_size(memory)} of memory"
+        raise DataError(f"{path} can't be read: the process that reads it crashed, or {needs}.", UNREADABLE_HINT)
+    values, text = answered
+    if "error" in values:  # without memory, a library may be left damaged
+        process.close()
+        raise DataError(f"{path} can't be read: {values['error']}.", UNREADABLE_HINT)
+    idle.append(process)
+    if "missing" in values:
+        raise MissingDependencyError(
+            f"Reading {path} needs {PACKAGES[format]} ({values['missing']}).", to_install(extra="documents")
+        )
+    if "too_long" in values:
+        raise TooLongError
+    return text.decode("utf-8", "surrogatepass")

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from pretrain_cli.published import checkpoint_files, unchanged_files
 from pretrain_cli.sealing import CHANGED, is_as_sealed
 from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import OURS, clear_replaced, file_hash, publish_folder, sync_folder, umask, write_sealed_json
+from pretrain_cli.trees import everything_in, remove_tree
 
 STAGING = ".staging-"
 REPLACED = f".{OURS}old-"
@@ -64,7 +64,7 @@ def staged(run: RunFolder, step: int, hashes: Callable[[Path], Hashes] | None = 
         os.chmod(staging, 0o777 & ~umask())
         publish_folder(staging, run.checkpoint(step), checkpoint_files, CHECKPOINT_RECORD)
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        remove_tree(staging, ignore_errors=True)
         raise
 
 
@@ -81,7 +81,7 @@ def read_back(folder: Path, rank: int = 0, processes: int = 1, check: Callable[[
         OSError: a file can't be used.
     """
     found: Hashes = {}
-    for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+    for path in [entry for entry in everything_in(folder) if entry.is_file()]:
         named = WRITER.match(path.name)
         writer = int(named[1]) if named else 0
         if (writer if writer < processes else 0) == rank:
@@ -116,7 +116,7 @@ def clear_staging(run: RunFolder) -> None:
     for folder, prefixes in ((run.checkpoints, (STAGING, ".old-")), (run.path, (f".{OURS}model-",))):
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             if entry.name.startswith(prefixes):
-                shutil.rmtree(entry, ignore_errors=True)
+                remove_tree(entry, ignore_errors=True)
     old = [entry.name.removeprefix(REPLACED) for entry in run.checkpoints.glob(f"{REPLACED}*")]
     for name in old:
         clear_replaced(run.checkpoints / name, checkpoint_files, CHECKPOINT_RECORD)
@@ -214,9 +214,9 @@ def _remove(folder: Path) -> None:
         return
     # Renamed first: a kill in the middle leaves no half checkpoint under a checkpoint's name.
     old = folder.with_name(f".old-{folder.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    remove_tree(old, ignore_errors=True)
     os.replace(folder, old)
-    shutil.rmtree(old)
+    remove_tree(old)
 
 
 def remove_all(run: RunFolder) -> None:
