@@ -8,6 +8,8 @@ import mmap
 import struct
 from pathlib import Path
 
+import xxhash
+
 from pretrain_cli.errors import ModelError
 from pretrain_cli.formatting import count_of, exact
 
@@ -33,26 +35,40 @@ def check_header(file: Path) -> None:
         ModelError: it doesn't.
         OSError: it can't be opened.
     """
-    status = file.stat()
-    if reason := _damage(str(file), status.st_size, status.st_mtime_ns):
+    if reason := _look(file)[0]:
         raise ModelError(
             f"{file} can't be read as GGUF: {reason}.", "Use a complete copy, or give the model as a folder."
         )
 
 
+def header_hash(file: Path) -> str:
+    """Names the settings of a .gguf file, among them its tokenizer, and what tensors it has; not their values.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    return _look(file)[1]
+
+
+def _look(file: Path) -> tuple[str, str]:
+    status = file.stat()
+    return _look_once(str(file), status.st_size, status.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=8)
-def _damage(file: str, size: int, modified_ns: int) -> str:
-    """What is wrong with the file of this state; empty for nothing."""
+def _look_once(file: str, size: int, modified_ns: int) -> tuple[str, str]:
+    """What is wrong with the file of this state, empty for nothing; the hash of its header, empty for a damaged one."""
     if not size:
-        return "it is empty"
+        return "it is empty", ""
     with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        header = _Header(content)
         try:
-            _Header(content).check()
+            header.check()
         except _Damaged as error:
-            return str(error)
+            return str(error), ""
         except (struct.error, OverflowError):
-            return "it ends within its header"
-    return ""
+            return "it ends within its header", ""
+        return "", str(xxhash.xxh3_128_hexdigest(content[: header.at]))
 
 
 class _Header:

@@ -57,7 +57,7 @@ class Manifest(VersionedRecord):
         inputs_hashed_ns: when they were about to be hashed, in nanoseconds since 1970.
         tokenizer: that made the ids.
         base: the base that the rows were prepared for; empty from scratch.
-        base_tokenizer: names the bytes of that base's own tokenizer, where it made the ids and is in a folder here.
+        base_tokenizer: names the bytes of that base's own tokenizer, where it made the ids and is in files here.
         train, validation: what the splits hold.
         held_out: what the validation split is of; None for data prepared by 0.1.0, or where nothing is held out.
         sources: name → what it gave.

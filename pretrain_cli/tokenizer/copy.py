@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from pretrain_cli.artifacts import TOKENIZER_FILES
 from pretrain_cli.base import Base
 from pretrain_cli.errors import DataError, ModelError, first_line
+from pretrain_cli.gguf_header import header_hash
 from pretrain_cli.refusals import check_decodable
 from pretrain_cli.storage import copy_file, source_hash, user_path, write_json
 from pretrain_cli.tokenizer.gguf_files import drop_made_up, kept_files, write_tokenizer_files
@@ -58,7 +59,7 @@ def copy_tokenizer(source: str | Path | Base, folder: Path) -> None:
 
 
 def tokenizer_hash(base: Base) -> str:
-    """Names what the tokenizer of a base is made of, by its bytes; empty for a .gguf file, and for one of the Hub.
+    """Names what the tokenizer of a base is made of, by its bytes; empty for one of the Hub.
 
     Raises:
         OSError: a file can't be read.
@@ -66,7 +67,9 @@ def tokenizer_hash(base: Base) -> str:
     own = Path(base.location) / "tokenizer.json"
     if base.kind == "adapter" and not own.is_file() and base.below is not None:
         return tokenizer_hash(base.below)
-    if base.kind not in ("folder", "adapter"):
+    if base.kind == "gguf":
+        return header_hash(Path(base.location))
+    if base.kind == "hub":
         return ""
     return source_hash([own] if own.is_file() else tokenizer_files(own.parent))
 

@@ -6,7 +6,7 @@ from pretrain_cli.base import base_nature
 from pretrain_cli.config.load import to_toml
 from pretrain_cli.run_record import PlanRecord, ResumeRecord, RunRecord, new_run_record, now, write_run_config
 from pretrain_cli.training.context import TrainingContext
-from pretrain_cli.training.keeping.resume import settled
+from pretrain_cli.training.keeping.resume import MODEL, model_settings, settled
 from pretrain_cli.training.keeping.state import Settings
 
 
@@ -21,6 +21,7 @@ def settings_of(context: TrainingContext) -> Settings:
         "rows": len(context.rows.train),
         "mask_documents": context.rows.masked,
         **({"base_weights": context.base_hash} if context.base_hash else {}),
+        **({MODEL: model_settings(context.model.config.to_dict())} if context.config.model.base else {}),
     }
 
 

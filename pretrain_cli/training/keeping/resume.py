@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,10 @@ FREE = (
     "train.shard_model",
 )
 """Keys that may change on a resume: the weights come out the same, up to rounding."""
+MODEL = "model_config"
+"""In a checkpoint's settings: what the base's config.json makes of the weights."""
+NOT_COMPUTED_BY = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache", "architectures")
+RESTORE_BASE = "Restore the base's files, or start a new run."
 SHAPING = ("model.", "train.", "trainer", "data.stages")
 
 
@@ -196,12 +201,30 @@ def check_unchanged(before: Settings, now: Settings, run: RunFolder) -> None:
 
     Raises:
         DataError: something differs; it is named.
+        ModelError: the base's config differs.
     """
+    if MODEL in before and (changed_key := _changed(str(before[MODEL]), str(now[MODEL]))):
+        raise ModelError(
+            f"Run '{run.name}' was trained with another {changed_key} in the base's config.json than it has now.",
+            RESTORE_BASE,
+        )
     for key, value in before.items():
-        if key in now and now[key] != value:
+        if key in now and now[key] != value and key != MODEL:
             raise DataError(
                 f"Run '{run.name}' was trained with {key.replace('_', ' ')} {value}; now it is {now[key]}.",
-                "Restore the base's files, or start a new run."
+                RESTORE_BASE
                 if key == "base_weights"
                 else "Restore what it was trained with (prepare the same text again), or start a new run.",
             )
+
+
+def model_settings(config: Mapping[str, Any]) -> str:
+    """What a model with this ``config`` computes by, as JSON. A base's files may change while a run rests."""
+    values = {key: value for key, value in config.items() if key not in NOT_COMPUTED_BY}
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _changed(before: str, now: str) -> str:
+    """The first of the settings that both have and that differs; empty for none. Newer libraries may have more."""
+    earlier, later = json.loads(before), json.loads(now)
+    return next((key for key, value in earlier.items() if key in later and later[key] != value), "")
