@@ -43,6 +43,7 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc]
             "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             "trace_configs": [tracing],
             "response_class": _Page,
+            "trust_env": True,  # a login in ~/.netrc, and the variables that name a proxy
             **options.pop("client_kwargs", {}),
         }
         super().__init__(client_kwargs=settings, **options)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import MissingDependencyError, ModelError, first_line
+from pretrain_cli.gguf_header import check_header
 from pretrain_cli.model.config_checks import LISTED, check_settings
 from pretrain_cli.model.gguf_own import OTHERWISE, check_whole, write_own_model
 from pretrain_cli.model.kept import is_kept, keep
@@ -36,6 +37,7 @@ def convert_gguf(file: Path, artifacts: Artifacts) -> Path:
         raise MissingDependencyError(
             "Reading a .gguf file needs the package gguf.", f"Install it: {to_install(extra='smollm2')}"
         ) from error
+    check_header(file)
     with temporary_folder(artifacts.bases, "gguf") as staging:
         inner = staging / "model"
         kept = kept_files(file)

@@ -112,3 +112,13 @@ def test_a_table_that_must_be_in_memory_takes_half_of_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(columnar, "available_bytes", lambda: 20_000)
     with pytest.raises(DataError, match=r"holds over 10 kB, half of the free memory"):
         read_path(tmp_path / "a.parquet.gz")
+
+
+def test_a_login_in_netrc_opens_what_it_is_for(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="the server answers 401"):
+        read_path(f"{server}/members.jsonl")
+    logins = tmp_path / "netrc"
+    logins.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(logins))
+    fsspec_module().get_filesystem_class("http").clear_instance_cache()
+    assert len(read_path(f"{server}/members.jsonl").texts) == 100

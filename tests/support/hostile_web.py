@@ -92,6 +92,13 @@ class Hostile(BaseHTTPRequestHandler):
     def denied(self) -> None:
         self.head(403, Content_Length=0)
 
+    def members(self) -> None:
+        """For "me" with the password "secret"."""
+        if self.headers.get("Authorization") == "Basic bWU6c2VjcmV0":
+            self.fine()
+        else:
+            self.head(401, Content_Length=0)
+
     def absent(self) -> None:
         self.head(404, Content_Length=0)
 
