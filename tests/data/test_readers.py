@@ -30,6 +30,8 @@ from pretrain_cli.data.reading.inputs import find_files
 from pretrain_cli.data.reading.read import read
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.errors import DataError
+from pretrain_cli.manifest import read_manifest
+from tests.support.preparing import Preparing
 from tests.support.tables import table
 
 TEXTS = ["The first document.", 'The second, "quoted"\nand on two lines.', "Die dritte: äöü 数据"]
@@ -358,6 +360,21 @@ def test_a_document_that_would_take_hours_is_left_out(tmp_path: Path, monkeypatc
     assert (record.reason, record.detail) == ("too_slow", "reading it takes more than 1 s")
     (tmp_path / "b.pdf").write_bytes(pages_of_one(2))
     assert documents(tmp_path / "b.pdf") == ["Again.\n\nAgain."]
+
+
+def test_a_document_that_takes_too_long_is_in_the_ledger(
+    tmp_path: Path, preparing: Preparing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pypdf")
+    monkeypatch.setattr(rich_text, "LEAST_S", 1)
+    monkeypatch.setattr(rich_text, "S_PER_MB", 0)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.pdf").write_bytes(pages_of_one(50_000))
+    texts = (json.dumps({"text": f"Text number {number}."}) for number in range(40))
+    (tmp_path / "in/b.jsonl").write_text("\n".join(texts))
+    result, artifacts = preparing(tmp_path / "in")
+    assert result.documents == 40 and read_manifest(artifacts).ledger.documents.dropped == {"too_slow": 1}
+    assert any("in/a.pdf takes too long to read" in warning for warning in result.warnings)
 
 
 def test_a_document_that_takes_too_much_memory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
