@@ -1,10 +1,10 @@
 """Measures what the choices of the recipe gain: `python benchmarks/ablation.py FOLDER`, on prepared rows.
 
 Each line changes one choice, and trains for the same CPU time on one thread: time that this process has computed, so
-that other work on the machine doesn't spoil it. Model, loss, optimizers, rates and rows are ptk's own; what ptk has no
-setting for (weight averages, growing batches or rows, other activations) is done here, in the loop. Held-out bits per
-byte are those of all validation rows, each row alone. The first line takes three seeds: differences within their
-spread are none.
+that other work on the machine doesn't spoil it; or, with --tokens, on as many tokens. Model, loss, optimizers, rates
+and rows are ptk's own; what ptk has no setting for (weight averages, growing batches or rows, other activations) is
+done here, in the loop. Held-out bits per byte are those of all validation rows, each row alone. The first line takes
+three seeds: differences within their spread are none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pretrain_cli.training.measuring.scoring import validate
 from pretrain_cli.training.rows.feed import Feed
 from pretrain_cli.training.rows.order import RowOrder
 from pretrain_cli.training.step.loss import attach_loss
-from pretrain_cli.training.step.optimizers import make_optimizer
+from pretrain_cli.training.step.optimizers import MuonAdamW, make_optimizer
 from pretrain_cli.training.step.schedules import rate_factor
 
 Change = Callable[[Any], None]
@@ -50,6 +50,8 @@ class Variation:
         ema: decay of a running average of the weights, which is scored in their place; 0: none.
         tail: share of the run over whose end weights are averaged; 0: none.
         momentum: of muon, at a share of the run that is done.
+        optimizer: changes the optimizer before its first step.
+        another: makes the model that is trained in place of the run's own.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Variation:
     ema: float = 0.0
     tail: float = 0.0
     momentum: Callable[[float], float] | None = None
+    optimizer: Change | None = None
+    another: Callable[[Any], Any] | None = None
 
 
 def usual_init(model: Any) -> None:
@@ -87,6 +91,95 @@ def rope_theta(base: float) -> Change:
         rotary.inv_freq.copy_(base ** -(torch.arange(size).float() / size))
 
     return change
+
+
+def times(group: int, factor: float) -> Change:
+    """Another rate for a group of the optimizer: 0 head and norms, 1 embedding, 2 matrices."""
+
+    def change(optimizer: Any) -> None:
+        optimizer.param_groups[group]["lr"] *= factor
+
+    return change
+
+
+def betas(first: float, second: float) -> Change:
+    def change(optimizer: Any) -> None:
+        for group in optimizer.param_groups[:2]:
+            group["betas"] = (first, second)
+
+    return change
+
+
+def normalized(optimizer: Any) -> None:
+    """NorMuon (arXiv 2510.05491): each row of an orthogonal update over the root of its mean square so far."""
+    optimizer.__class__ = type("NorMuon", (MuonAdamW,), {"_move": _normalized_move})
+
+
+def _normalized_move(self: Any, parameters: list[torch.Tensor], group: dict[str, Any], turn: int) -> int:
+    before = [parameter.clone() for parameter in parameters]
+    decayed = {**group, "weight_decay": 0.0}
+    turns = MuonAdamW._move(self, parameters, decayed, turn)
+    for parameter, old in zip(parameters, before, strict=True):
+        update = old - parameter
+        along = -1 if update.shape[0] >= update.shape[1] else -2
+        square = (update / group["lr"]).square().mean(along, keepdim=True) if group["lr"] else update[:, :1] * 0
+        state = self.state[parameter]
+        second = state.setdefault("row_square", torch.zeros_like(square)).lerp_(square, 0.05)
+        scaled = update / (second.sqrt() + 1e-10)
+        parameter.copy_(old * (1 - group["lr"] * group["weight_decay"]))
+        parameter.sub_(scaled * (update.norm() / (scaled.norm() + 1e-10)))
+    return turns
+
+
+def cautious(optimizer: Any) -> None:
+    """Weight decay only where the update goes towards zero anyway (arXiv 2510.12402)."""
+    optimizer.__class__ = type("CautiousMuon", (MuonAdamW,), {"_move": _cautious_move})
+
+
+def _cautious_move(self: Any, parameters: list[torch.Tensor], group: dict[str, Any], turn: int) -> int:
+    before = [parameter.clone() for parameter in parameters]
+    turns = MuonAdamW._move(self, parameters, {**group, "weight_decay": 0.0}, turn)
+    for parameter, old in zip(parameters, before, strict=True):
+        parameter.sub_(old * ((old - parameter) * old > 0) * (group["lr"] * group["weight_decay"]))
+    return turns
+
+
+def grouped(heads: int) -> Callable[[Any], Any]:
+    """The same model with fewer heads for keys and values."""
+
+    def make(model: Any) -> Any:
+        settings = {**model.config.to_dict(), "num_key_value_heads": heads}
+        return ready(type(model)(type(model.config)(**settings)), ("o_proj", "down_proj"))
+
+    return make
+
+
+def convolving(*layers: str, mlp: int = 384) -> Callable[[Any], Any]:
+    """LFM2's layers: "conv" is a short convolution with gates in place of attention."""
+
+    def make(model: Any) -> Any:
+        from transformers import Lfm2Config, Lfm2ForCausalLM
+
+        own = model.config
+        config = Lfm2Config(
+            vocab_size=own.vocab_size, hidden_size=own.hidden_size, intermediate_size=mlp, layer_types=list(layers),
+            num_hidden_layers=len(layers), num_attention_heads=own.num_attention_heads, norm_eps=own.rms_norm_eps,
+            num_key_value_heads=own.num_key_value_heads, max_position_embeddings=own.max_position_embeddings,
+            tie_word_embeddings=False, block_auto_adjust_ff_dim=False, bos_token_id=own.bos_token_id,
+            eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id, initializer_range=own.initializer_range,
+            rope_parameters=own.rope_parameters,
+        )  # fmt: skip
+        return ready(Lfm2ForCausalLM(config), ("out_proj", "w2"))
+
+    return make
+
+
+def ready(model: Any, outputs: tuple[str, ...]) -> Any:
+    """A model with the recipe's initialization."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.0 if name.endswith(outputs) else 1 / math.sqrt(module.in_features))
+    return model
 
 
 VARIATIONS = (
@@ -128,6 +221,17 @@ VARIATIONS = (
     Variation("6 layers", ("model.layers=6",)),
     Variation("mini (6 of 256)", ("model.size=mini",)),
     Variation("fp32", ("train.precision=fp32",)),
+    Variation("NorMuon", optimizer=normalized),
+    Variation("cautious weight decay", optimizer=cautious),
+    Variation("embedding's rate twice", optimizer=times(1, 2)),
+    Variation("head's rate twice", optimizer=times(0, 2)),
+    Variation("matrices' rate 1.5 times", optimizer=times(2, 1.5)),
+    Variation("AdamW's beta2 0.99", optimizer=betas(0.8, 0.99)),
+    Variation("muon's momentum 0.9", momentum=lambda done: 0.9),
+    Variation("one head for keys and values", another=grouped(1)),
+    Variation("convolution, attention", another=convolving("conv", "full_attention")),
+    Variation("convolution, attention, convolution", another=convolving("conv", "full_attention", "conv")),
+    Variation("the same, MLP of 256", another=convolving("conv", "full_attention", "conv", mlp=256)),
 )
 
 
@@ -160,7 +264,11 @@ def begin(
     context = open_unrecorded(config, Artifacts(folder))
     if variation.model is not None:
         variation.model(context.model)
-    return Course(context, context.model.train(), variation)
+    model = context.model
+    if variation.another is not None:
+        torch.manual_seed(seed)
+        model = variation.another(model)
+    return Course(context, model.train(), variation)
 
 
 def learn(course: Course, seconds: float = math.inf, tokens: float = math.inf) -> None:
@@ -169,6 +277,8 @@ def learn(course: Course, seconds: float = math.inf, tokens: float = math.inf) -
     plan, train, machine = context.plan, context.config.train, context.machine
     attach_loss(model, True, train.z_loss)
     optimizer = make_optimizer(model, plan.optimizer, train, plan.rates, machine.matmul_dtype)
+    if variation.optimizer is not None:
+        variation.optimizer(optimizer)
     peaks = [group["lr"] for group in optimizer.param_groups]
     order = RowOrder(len(context.rows.train), 1, 10**7, train.seed)
     feed = Feed(context.rows.train, order, 0, False, lambda text: None)
@@ -237,12 +347,14 @@ def score(course: Course) -> float:
     return found.bits_per_byte
 
 
-def run(folder: Path, variation: Variation, seconds: float, seeds: Iterable[int], dial: dict[str, Any]) -> None:
+def run(
+    folder: Path, variation: Variation, seconds: float, tokens: float, seeds: Iterable[int], dial: dict[str, Any]
+) -> None:
     """Train and score with each seed, and print the line."""
     bits, course = [], None
     for seed in seeds:
         course = begin(folder, variation, seed, dial)
-        learn(course, seconds)
+        learn(course, seconds, tokens)
         bits.append(score(course))
     assert course is not None
     spread = f"{min(bits):.3f} to {max(bits):.3f}" if len(bits) > 1 else ""
@@ -255,6 +367,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="artifact folder with prepared rows")
     parser.add_argument("--seconds", type=float, default=75.0, help="of CPU time, each")
+    parser.add_argument("--tokens", type=float, default=0.0, help="to train on, in place of a time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: 0, and 0 1 2 for the first line")
     parser.add_argument("--only", nargs="+", default=[], help="variations whose name holds one of these")
     given = parser.parse_args()
@@ -271,7 +384,8 @@ def main() -> None:
     for index, variation in enumerate(VARIATIONS):
         if not given.only or any(word in variation.name for word in given.only):
             seeds = given.seeds or ((0, 1, 2) if index == 0 else (0,))
-            run(given.folder, variation, given.seconds, seeds, dial)
+            seconds, tokens = (math.inf, given.tokens) if given.tokens else (given.seconds, math.inf)
+            run(given.folder, variation, seconds, tokens, seeds, dial)
 
 
 if __name__ == "__main__":

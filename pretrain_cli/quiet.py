@@ -31,7 +31,8 @@ def quiet_environment(debug: bool = False) -> None:
         os.environ["TORCH_LOGS"] = os.environ.get("TORCH_LOGS") or "-all"
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        for name in ("bitsandbytes", "matplotlib"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     block_hub_kernels()
     delay("bitsandbytes")  # peft imports it for full training too, which took a sixth of the time until a run begins
 

@@ -124,6 +124,14 @@ def test_a_server_that_fails_is_told_in_the_users_words(monkeypatch, said: str, 
     assert tracking._reason(error) == f"wandb.example {reason}"
 
 
+def test_a_wrong_variable_of_wandbs_is_named(monkeypatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "abc")
+    with pytest.raises(ValueError, match="mode") as caught:
+        wandb.Settings()
+    assert tracking._reason(caught.value).startswith("mode: Input should be 'online', ")
+
+
 def test_a_missing_package_is_named(monkeypatch) -> None:
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match="wandb"):
