@@ -112,7 +112,7 @@ class Interrupted(PtkError):
 
 def first_line(error: BaseException) -> str:
     """What another library's exception says, in one line without a full stop; its type where it says nothing."""
-    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic's: its first line says nothing
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic's first line tells nothing
         wrong = error.errors()[0]
         return f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}".removeprefix(": ")
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

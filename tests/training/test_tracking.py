@@ -124,11 +124,10 @@ def test_a_server_that_fails_is_told_in_the_users_words(monkeypatch, said: str, 
     assert tracking._reason(error) == f"wandb.example {reason}"
 
 
-def test_a_wrong_variable_of_wandbs_is_named(monkeypatch) -> None:
+def test_a_wrong_setting_of_wandbs_is_named() -> None:
     wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "abc")
     with pytest.raises(ValueError, match="mode") as caught:
-        wandb.Settings()
+        wandb.Settings(mode="abc")
     assert tracking._reason(caught.value).startswith("mode: Input should be 'online', ")
 
 
