@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -457,6 +458,27 @@ def test_killed_at_random_moments_it_continues_to_the_same_bytes(tmp_path: Path,
             process.wait()
     subprocess.run(command("killed"), check=True)
     assert row_bytes(Artifacts(tmp_path / "killed")) == row_bytes(Artifacts(tmp_path / "whole"))
+
+
+WITH_WORKERS = KILLED.replace('"add_bos": True', '"workers": 2')
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_is_killed(tmp_path: Path, byte_level: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE * (i % 40)}" for i in range(6000)])
+    (tmp_path / "killed.py").write_text(WITH_WORKERS)
+    line = [sys.executable, str(tmp_path / "killed.py"), str(path), str(byte_level), str(tmp_path / "into")]
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+    workers: list[psutil.Process] = []
+    while len(workers) < 2:
+        assert process.poll() is None
+        children = psutil.Process(process.pid).children()
+        workers = [child for child in children if "--multiprocessing-fork" in child.cmdline()]
+    process.send_signal(signal.SIGSTOP)  # what is handed over is encoded; then the workers wait for more
+    time.sleep(3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
 def test_near_duplicates_are_left_out_and_counted(preparing: Preparing, tmp_path: Path) -> None:

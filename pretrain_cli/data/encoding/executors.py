@@ -156,7 +156,7 @@ def _run_threads(encoding: _Encoding) -> None:
 def _run_pool(encoding: _Encoding, workers: int) -> None:
     # spawn: a forked child of a process that has used threads (rayon's, torch's) can hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_limit_threads)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
     try:
         encoding.run(
             lambda shard: pool.submit(encode_in_worker, shard, encoding.settings, encoding.store.folder),
@@ -217,12 +217,20 @@ def _run_ray(encoding: _Encoding) -> None:
             ray.shutdown()
 
 
-def _limit_threads() -> None:
+def _begin_worker() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _end_with_parent() -> None:
+    """End this worker with the process that has started it: one that was killed sends no more shards, nor an end."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def encode_in_worker(shard: Shard, settings: ShardSettings, folder: Path) -> ShardCounts:
