@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -558,6 +561,39 @@ def test_ray_gives_the_rows_of_local_workers(
         ray.shutdown()
     for workers in (1, 2, 4):
         assert row_bytes(there) == row_bytes(preparing(path, workers=workers, into=f"local{workers}")[1])
+
+
+def test_ray_leaves_sigterm_to_whoever_has_it(
+    preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(work: Callable[..., object]) -> SimpleNamespace:
+        def remote(*given: object) -> Future[object]:
+            done: Future[object] = Future()
+            done.set_result(work(*given))
+            return done
+
+        return SimpleNamespace(remote=remote)
+
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **given: signal.signal(signal.SIGTERM, lambda *given: sys.exit(1)),  # as it does
+        remote=lambda **given: run,
+        wait=lambda waiting, num_returns: (waiting, []),
+        get=Future.result,
+        cluster_resources=dict,
+        shutdown=lambda: None,
+        exceptions=SimpleNamespace(RayTaskError=RuntimeError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+
+    def ours(*given: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        preparing(write_jsonl(tmp_path / "d.jsonl", [PROSE]), executor="ray", validation_fraction=0)
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_bytes_without_a_token_are_counted(preparing: Preparing, tmp_path: Path, byte_level: Path) -> None:

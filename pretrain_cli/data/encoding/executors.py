@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -183,7 +184,7 @@ def _run_ray(encoding: _Encoding) -> None:
         ) from error
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False)
+        _start_ray(ray)
 
     def result(done: Any) -> ShardCounts:
         try:
@@ -217,9 +218,15 @@ def _run_ray(encoding: _Encoding) -> None:
             ray.shutdown()
 
 
-def _begin_worker() -> None:
-    import signal
+def _start_ray(ray: Any) -> None:
+    """Start Ray. With a cluster of its own it takes SIGTERM, to end this process with 1; whoever had it keeps it."""
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
+
+def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = "1"
