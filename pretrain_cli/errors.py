@@ -15,7 +15,7 @@ EXIT_CODES = {
     4: "model or checkpoint",
     5: "training diverged",
     6: "an optional dependency is missing",
-    130: "Ctrl-C (143: SIGTERM, 138: SIGUSR1, 129: the terminal of a training run was closed)",
+    130: "Ctrl-C (143: SIGTERM, 138: SIGUSR1, 129: the terminal was closed)",
 }
 
 ASKED_FOR = (129, 130, 138, 143)

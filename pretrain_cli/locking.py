@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ORPHAN_S = 8.0
 """The loader workers of a killed process may hold its lock this long."""
+TURN_S, LOOK_S = 600.0, 0.05
+"""The longest wait for a turn, and how often it is looked for."""
 
 
 @contextlib.contextmanager
@@ -50,6 +53,46 @@ def lock(folder: Path, what: str) -> Iterator[None]:
         finally:
             holder.unlink(missing_ok=True)
             guard.release()
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait for other processes that are in such a block of ``folder``. It gets no file: the folder itself is locked.
+
+    Where the system locks no folder, as Windows and some network disks, nothing is waited for.
+
+    Raises:
+        UsageError: another one isn't done after ``TURN_S``.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        latest = time.monotonic() + TURN_S
+        while not _taken(lambda: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+            if time.monotonic() > latest:
+                raise UsageError(
+                    f"Another process has been writing to {folder} for {TURN_S:.0f} s.",
+                    "Wait until it ends, stop it, or choose another folder.",
+                )
+            time.sleep(LOOK_S)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _taken(take: Callable[[], None]) -> bool:
+    try:
+        take()
+    except BlockingIOError:
+        return False
+    except OSError:  # this file system has no such locks
+        return True
+    return True
 
 
 def is_locked(folder: Path) -> bool:

@@ -58,8 +58,10 @@ def test_a_sealed_artifact_folder_is_refused(small_disk: Path, trained: Path, co
     refused(ptk(trained, *command, "--artifacts", str(small_disk)), 2, "read-only", "--artifacts")
 
 
-def interrupted(folder: Path, *arguments: str, after: str | float) -> tuple[int, str]:
-    """Ctrl-C after so many seconds, or once stderr said so; exit code, and stderr."""
+def interrupted(
+    folder: Path, *arguments: str, after: str | float, number: signal.Signals = signal.SIGINT
+) -> tuple[int, str]:
+    """Ctrl-C, or signal ``number``, after so many seconds, or once stderr said so; exit code, and stderr."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pretrain_cli", *arguments],
         cwd=folder, env=ENVIRONMENT, text=True, start_new_session=True,
@@ -73,7 +75,7 @@ def interrupted(folder: Path, *arguments: str, after: str | float) -> tuple[int,
     else:
         while after not in said and (line := process.stderr.readline()):
             said += line
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     rest = process.communicate(timeout=60)[1]
     return process.returncode, said + rest
 
@@ -87,10 +89,13 @@ def interrupted(folder: Path, *arguments: str, after: str | float) -> tuple[int,
         ("training the tokenizer", ("prepare", "big.txt", "--artifacts", "big")),
     ],
 )
-def test_ctrl_c_in_each_stage_is_two_lines_and_130(trained: Path, words: str, arguments) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_each_stage_is_two_lines_and_its_code(
+    trained: Path, words: str, arguments, number: signal.Signals, code: int
+) -> None:
     (trained / "big.txt").write_text("".join(f"{n} {(trained / 'data.txt').read_text()}" for n in range(100)))
-    code, said = interrupted(trained, *arguments, after=words)
-    assert code == 130 and "Traceback" not in said, said
+    ended, said = interrupted(trained, *arguments, after=words, number=number)
+    assert ended == code and "Traceback" not in said, said
     error, hint = said.strip().splitlines()[-2:]
     assert error.startswith("Stopped") and hint and "Error:" not in said and "Hint:" not in said, said
 
@@ -100,6 +105,9 @@ def test_ctrl_c_in_each_stage_is_two_lines_and_130(trained: Path, words: str, ar
     ("seconds", "arguments"),
     [(0.7, ("train", "--max-minutes", "5")), (2.5, ("generate", "The", "--max-tokens", "100000"))],
 )
-def test_ctrl_c_while_libraries_load_leaves_no_traceback(trained: Path, seconds: float, arguments) -> None:
-    code, said = interrupted(trained, *arguments, after=seconds)
-    assert code == 130 and "Traceback" not in said, said
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_libraries_load_leaves_no_traceback(
+    trained: Path, seconds: float, arguments, number: signal.Signals, code: int
+) -> None:
+    ended, said = interrupted(trained, *arguments, after=seconds, number=number)
+    assert ended == code and said.startswith("Stopped") and "Traceback" not in said, said

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import gc
 import itertools
-import math
 import os
-import signal
 import sys
-import time
 from collections.abc import Sequence
-from types import FrameType
 
 from pretrain_cli import file_systems, processes
 from pretrain_cli.cli import completing
@@ -18,16 +14,15 @@ from pretrain_cli.cli.commands import command_of, make_app
 from pretrain_cli.cli.console import Console, shell
 from pretrain_cli.cli.failures import explain, fail
 from pretrain_cli.cli.options import stopped
+from pretrain_cli.cli.stopping import STOPPING
 from pretrain_cli.cli.streams import let_go, make_ready
 from pretrain_cli.cli.tab import VARIABLE
-from pretrain_cli.errors import Interrupted, UsageError, panic_of
+from pretrain_cli.errors import UsageError, panic_of
 
 NEED_DOCSTRINGS = ("train", "evaluate", "export", "plan", "demo")
 """Commands that open models with transformers, which reads its own docstrings."""
 FOLDERS = ("--output", "-o", "--artifacts", "--config", "--prompts-file")
 """Options that name a folder or a file."""
-CTRL_C_ECHO_S = 5.0
-"""An error this soon after a Ctrl-C in an import is that Ctrl-C: libraries turn it into their own errors."""
 
 
 def main() -> None:
@@ -37,9 +32,8 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     make_ready()
     os.environ.update(processes.safe_path())
-    ctrl_c = CtrlC()
-    ctrl_c.listen()
-    status = run(sys.argv[1:], ctrl_c)
+    STOPPING.listen()
+    status = run(sys.argv[1:])
     if "triton" not in sys.modules:  # it complains at the exit, in 30 lines, of objects that nobody has freed
         gc.freeze()  # a last search for garbage among torch's objects would take 0.3 s more
     if file_systems.unfinished.is_set():
@@ -49,13 +43,13 @@ def main() -> None:
     sys.exit(status)
 
 
-def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit status. Everything a user can meet ends here as two lines."""
     if VARIABLE in os.environ:
         try:
             return completing.answer_shell(make_app)
         except KeyboardInterrupt:  # the shell that asked shows what is typed: nothing belongs there
-            return Interrupted.exit_code
+            return stopped().exit_code
     words = _as_meant(arguments)
     if any(word.endswith("-completion") for word in words):
         completing.improve_bash_script()
@@ -78,7 +72,7 @@ def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except Exception as error:
-        if ctrl_c is not None and ctrl_c.broke_an_import:
+        if STOPPING.broke_an_import:
             return fail(console, stopped(), error)
         return explain(console, error, words)
     except SystemExit as end:
@@ -93,30 +87,6 @@ def run(arguments: Sequence[str], ctrl_c: CtrlC | None = None) -> int:
         if (told := panic_of(error)) is None:
             raise
         return fail(console, told, error)
-
-
-class CtrlC:
-    """Remembers when Ctrl-C last broke off an import, as long as no command has its own handler."""
-
-    def __init__(self) -> None:
-        self._at = -math.inf
-
-    def listen(self) -> None:
-        """Note from now on where Ctrl-C hits, and let Python act on it as before. An ignored Ctrl-C stays ignored."""
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._note)
-
-    @property
-    def broke_an_import(self) -> bool:
-        """Whether it did so just now."""
-        return time.monotonic() - self._at < CTRL_C_ECHO_S
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        within: FrameType | None = frame
-        while within is not None and "importlib._bootstrap" not in within.f_code.co_filename:
-            within = within.f_back
-        self._at = time.monotonic() if within is not None else -math.inf
-        signal.default_int_handler(number, frame)
 
 
 def _check_folders(words: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain_cli.cli.session import Session
+from pretrain_cli.cli.stopping import Terminated
 from pretrain_cli.small_files import small_bytes
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def _turn(session: Session, conversation: Conversation, line: str, in_terminal: 
     """The sample of one turn; none if Ctrl-C stopped it in a terminal."""
     try:
         sample = conversation.say(line, lambda piece: session.console.written(piece, end=""))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         session.console.text("")
-        if not in_terminal:
+        if not in_terminal or isinstance(stop, Terminated):
             raise
         return []
     session.console.text("")
@@ -79,6 +80,9 @@ def _lines(typed: list[str], in_terminal: bool) -> Iterator[str]:
         if in_terminal:
             try:
                 yield input("> ")
+            except Terminated:
+                print()
+                raise
             except (EOFError, KeyboardInterrupt):
                 print()
                 return

@@ -17,6 +17,7 @@ from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.fields import Flag, flag_parameter
 from pretrain_cli.cli.session import open_session
 from pretrain_cli.cli.shared_folder import shared_folder
+from pretrain_cli.cli.stopping import STOPPING
 from pretrain_cli.errors import Interrupted, UsageError
 
 SHARED = "Common options"
@@ -138,8 +139,10 @@ def _check_named(context: typer.Context, values: Mapping[str, object]) -> None:
 
 
 def stopped() -> Interrupted:
-    """The error of a command that Ctrl-C ended."""
-    return Interrupted("Stopped by Ctrl-C.", "Everything that was complete is kept. Run the command again to continue.")
+    """The error of a command that Ctrl-C, SIGTERM or SIGHUP ended."""
+    message, exit_code = STOPPING.tell()
+    hint = "Everything that was complete is kept. Run the command again to continue."
+    return Interrupted(message, hint, exit_code)
 
 
 def words(values: Sequence[str] | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import torch
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config, EvaluateConfig
+from pretrain_cli.errors import ModelError
 from pretrain_cli.evaluation.blend_line import blended, check_blendable, check_line, draw_line, points_between
 from pretrain_cli.evaluation.chat import has_chat_template, measure_chat
 from pretrain_cli.evaluation.expected_time import announce, tokens_to_process
@@ -36,6 +37,7 @@ from pretrain_cli.model.files import count_weights
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.refusals import A_COPY, check_writable
+from pretrain_cli.run_files import is_run
 from pretrain_cli.run_outcome import RunOutcome, judge
 from pretrain_cli.run_record import read_run_config, read_run_record
 from pretrain_cli.storage import read_lines
@@ -318,6 +320,11 @@ def _report_folder(first: NamedModel, artifacts: Artifacts) -> Path:
 def _write(result: EvaluateResult, config: Config, first: NamedModel, progress: Progress) -> None:
     from pretrain_cli.evaluation.report_page import write_page
 
+    if first.run is not None and not is_run(first.run) and not Path(first.location).exists():
+        raise ModelError(
+            f"Run '{first.run.name}' was removed while it was scored, so there is no place for its report.",
+            "Score another one. Runs: ptk runs list",
+        )
     for kept in filter(None, map(keep_aside, (result.report, result.page))):
         progress.warn(kept)
         result.warnings.append(kept)

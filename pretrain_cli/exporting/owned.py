@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pretrain_cli.artifacts import EXPORT_RECORD, Artifacts
 from pretrain_cli.errors import ModelError, PtkError, UsageError
+from pretrain_cli.locking import in_turn
 from pretrain_cli.records import FileRecord, VersionedRecord, damaged_files, read_versioned, record_files
 from pretrain_cli.refusals import check_decodable, check_writable
 from pretrain_cli.storage import move_file, publish_folder, write_sealed_json
@@ -86,9 +87,8 @@ def check_all_ours(folder: Path) -> None:
     Raises:
         UsageError: one isn't, or ``folder`` is no folder; nothing was touched.
     """
-    check_is_folder(folder)
-    if folder.is_dir():
-        _check(folder, sorted(entry.name for entry in folder.iterdir() if entry.name != EXPORT_RECORD))
+    with in_turn(folder.parent):
+        _check_all(folder)
 
 
 def check_ours(folder: Path, names: Iterable[str]) -> None:
@@ -97,7 +97,8 @@ def check_ours(folder: Path, names: Iterable[str]) -> None:
     Raises:
         UsageError: one isn't; nothing was touched.
     """
-    _check(folder, sorted(name for name in names if os.path.lexists(folder / name)))
+    with in_turn(folder.parent):
+        _check_some(folder, names)
 
 
 def publish(staging: Path, folder: Path) -> None:
@@ -107,8 +108,9 @@ def publish(staging: Path, folder: Path) -> None:
         UsageError: as `check_all_ours`, which may have been long ago.
     """
     _write(staging, ExportRecord(files=record_files(staging)))
-    check_all_ours(folder)
-    publish_folder(staging, folder, lambda old: {EXPORT_RECORD, *_recorded(old).files}, EXPORT_RECORD)
+    with in_turn(folder.parent):
+        _check_all(folder)
+        publish_folder(staging, folder, lambda old: {EXPORT_RECORD, *_recorded(old).files}, EXPORT_RECORD)
 
 
 def move_in(staging: Path, folder: Path) -> list[Path]:
@@ -122,14 +124,25 @@ def move_in(staging: Path, folder: Path) -> list[Path]:
     check_is_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     new = record_files(staging)
-    check_ours(folder, new)
-    there = record_files(folder, [name for name in new if (folder / name).exists()])
-    after = {**_recorded(folder).files, **new}
-    _write(folder, ExportRecord(files=after, replaced=there))
-    for name in new:
-        move_file(staging / name, folder / name)
-    _write(folder, ExportRecord(files=after))
+    with in_turn(folder.parent):
+        _check_some(folder, new)
+        there = record_files(folder, [name for name in new if (folder / name).exists()])
+        after = {**_recorded(folder).files, **new}
+        _write(folder, ExportRecord(files=after, replaced=there))
+        for name in new:
+            move_file(staging / name, folder / name)
+        _write(folder, ExportRecord(files=after))
     return [folder / name for name in new]
+
+
+def _check_all(folder: Path) -> None:
+    check_is_folder(folder)
+    if folder.is_dir():
+        _check(folder, sorted(entry.name for entry in folder.iterdir() if entry.name != EXPORT_RECORD))
+
+
+def _check_some(folder: Path, names: Iterable[str]) -> None:
+    _check(folder, sorted(name for name in names if os.path.lexists(folder / name)))
 
 
 def _check(folder: Path, names: list[str]) -> None:

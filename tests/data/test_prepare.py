@@ -10,9 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -459,6 +463,27 @@ def test_killed_at_random_moments_it_continues_to_the_same_bytes(tmp_path: Path,
     assert row_bytes(Artifacts(tmp_path / "killed")) == row_bytes(Artifacts(tmp_path / "whole"))
 
 
+WITH_WORKERS = KILLED.replace('"add_bos": True', '"workers": 2')
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_is_killed(tmp_path: Path, byte_level: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [f"Document {i}. {PROSE * (i % 40)}" for i in range(6000)])
+    (tmp_path / "killed.py").write_text(WITH_WORKERS)
+    line = [sys.executable, str(tmp_path / "killed.py"), str(path), str(byte_level), str(tmp_path / "into")]
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+    workers: list[psutil.Process] = []
+    while len(workers) < 2:
+        assert process.poll() is None
+        children = psutil.Process(process.pid).children()
+        workers = [child for child in children if "--multiprocessing-fork" in child.cmdline()]
+    process.send_signal(signal.SIGSTOP)  # what is handed over is encoded; then the workers wait for more
+    time.sleep(3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+
 def test_near_duplicates_are_left_out_and_counted(preparing: Preparing, tmp_path: Path) -> None:
     pytest.importorskip("rensa")
     long = " ".join(f"word{number}" for number in range(200))
@@ -536,6 +561,39 @@ def test_ray_gives_the_rows_of_local_workers(
         ray.shutdown()
     for workers in (1, 2, 4):
         assert row_bytes(there) == row_bytes(preparing(path, workers=workers, into=f"local{workers}")[1])
+
+
+def test_ray_leaves_sigterm_to_whoever_has_it(
+    preparing: Preparing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(work: Callable[..., object]) -> SimpleNamespace:
+        def remote(*given: object) -> Future[object]:
+            done: Future[object] = Future()
+            done.set_result(work(*given))
+            return done
+
+        return SimpleNamespace(remote=remote)
+
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **given: signal.signal(signal.SIGTERM, lambda *given: sys.exit(1)),  # as it does
+        remote=lambda **given: run,
+        wait=lambda waiting, num_returns: (waiting, []),
+        get=Future.result,
+        cluster_resources=dict,
+        shutdown=lambda: None,
+        exceptions=SimpleNamespace(RayTaskError=RuntimeError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+
+    def ours(*given: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        preparing(write_jsonl(tmp_path / "d.jsonl", [PROSE]), executor="ray", validation_fraction=0)
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_bytes_without_a_token_are_counted(preparing: Preparing, tmp_path: Path, byte_level: Path) -> None:

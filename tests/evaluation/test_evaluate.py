@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,23 @@ def test_nan_weights_are_a_model_error(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     with pytest.raises(ModelError):
         evaluate_file(tmp_path, folder, SAMPLE)
+
+
+def test_a_run_that_is_removed_while_it_is_scored_gets_no_report(tmp_path: Path, model: Path) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts")
+    run = artifacts.run("gone")
+    shutil.copytree(model, run.model)
+
+    class Removing(Progress):
+        def stage(self, name: str, total: float | None = None, unit: str = "") -> None:
+            if name.startswith("scoring"):
+                shutil.rmtree(run.path, ignore_errors=True)
+
+    (tmp_path / "text.txt").write_text(SAMPLE)
+    config = Config(evaluate=EvaluateConfig(on=(str(tmp_path / "text.txt"),)))
+    with pytest.raises(ModelError, match="'gone' was removed while it was scored"):
+        evaluate(config, artifacts, Removing(), models=["gone"])
+    assert not run.path.exists()
 
 
 def test_a_damaged_second_model_is_named_before_the_first_is_scored(tmp_path: Path, model: Path) -> None:

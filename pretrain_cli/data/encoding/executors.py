@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -156,7 +157,7 @@ def _run_threads(encoding: _Encoding) -> None:
 def _run_pool(encoding: _Encoding, workers: int) -> None:
     # spawn: a forked child of a process that has used threads (rayon's, torch's) can hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_limit_threads)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
     try:
         encoding.run(
             lambda shard: pool.submit(encode_in_worker, shard, encoding.settings, encoding.store.folder),
@@ -183,7 +184,7 @@ def _run_ray(encoding: _Encoding) -> None:
         ) from error
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False)
+        _start_ray(ray)
 
     def result(done: Any) -> ShardCounts:
         try:
@@ -217,12 +218,26 @@ def _run_ray(encoding: _Encoding) -> None:
             ray.shutdown()
 
 
-def _limit_threads() -> None:
-    import signal
+def _start_ray(ray: Any) -> None:
+    """Start Ray. With a cluster of its own it takes SIGTERM, to end this process with 1; whoever had it keeps it."""
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
+
+def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _end_with_parent() -> None:
+    """End this worker with the process that has started it: one that was killed sends no more shards, nor an end."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def encode_in_worker(shard: Shard, settings: ShardSettings, folder: Path) -> ShardCounts:
