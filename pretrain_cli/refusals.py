@@ -148,6 +148,20 @@ def disk_error(error: OSError, folder: Path | None = None) -> DiskError | None:
     return None
 
 
+def check_no_links(*folders: Path) -> None:
+    """Check that none of these is a link to a folder: what is written or replaced there may be another's.
+
+    Raises:
+        UsageError: one is; nothing was touched.
+    """
+    for folder in folders:
+        if folder.is_symlink() and folder.is_dir():
+            raise UsageError(
+                f"{folder} is a link to another folder, and ptk writes through none there.",
+                "Put a folder in its place. The whole artifact folder may be a link.",
+            )
+
+
 def check_decodable(path: Path | str, instead: str) -> None:
     """Refuse a file or folder that every library has to open, but whose name some can't take.
 

@@ -70,7 +70,7 @@ class RemoteFolder:
     def _system(self) -> tuple[Any, str]:
         try:
             system, root = fsspec_module().core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, TypeError) as error:  # TypeError: an address that says too little for its kind
             raise MissingDependencyError(
                 f"{redact_address(self.url)} can't be opened: {error}.", HOW_TO_OPEN
             ) from error

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pretrain_cli.drawing import plain_style
 from pretrain_cli.sealing import open_seal, sealed
 
 COLORS = ("#2f7ed8", "#e0851b", "#3aa35a", "#b04fc4", "#d0443c", "#7a8290")
@@ -112,6 +113,11 @@ def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarit
     curves = {name: points for name, points in curves.items() if points}
     if all(len(points) < 2 for points in curves.values()):
         return ""
+    return _line_chart(title, x_label, curves, logarithmic)
+
+
+@plain_style()
+def _line_chart(title: str, x_label: str, curves: Mapping[str, Curve], logarithmic: bool) -> str:
     rows = 0 if len(curves) <= LEGEND_INSIDE else -(-len(curves) // 2)
     figure, axes = _axes(title, height=2.6 + 0.17 * rows)
     for place, (name, points) in enumerate(curves.items()):
@@ -138,6 +144,7 @@ def line_chart(title: str, x_label: str, curves: Mapping[str, Curve], *, logarit
     return _svg(figure, title)
 
 
+@plain_style()
 def interval_chart(title: str, x_label: str, values: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
     """Points with their intervals, as (value, low, high) by row and, within a row, by name."""
     names = list(dict.fromkeys(name for row in values.values() for name in row))

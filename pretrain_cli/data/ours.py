@@ -107,7 +107,7 @@ def clear_work(work: Path, *kept: Path) -> None:
     """
     if _shards_are_encoded(work.parent):
         return
-    for entry in list(work.iterdir()) if work.is_dir() else ():
+    for entry in list(work.iterdir()) if work.is_dir() and not work.is_symlink() else ():
         if entry not in kept and WORK.fullmatch(entry.name):
             if entry.is_dir() and not entry.is_symlink():
                 remove_tree(entry, ignore_errors=True)

@@ -53,7 +53,7 @@ from pretrain_cli.manifest_records import Ledger, RoundTripRecord
 from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.records import record_files
-from pretrain_cli.refusals import writing_to
+from pretrain_cli.refusals import check_no_links, writing_to
 from pretrain_cli.tokenizer.load import TokenizerInfo
 from pretrain_cli.tokenizer.round_trip import FLATTERS, told
 
@@ -204,6 +204,7 @@ def _locked_folder(artifacts: Artifacts, chosen: str) -> Path:
 def _work_folder(artifacts: Artifacts) -> Path:
     """For what isn't complete: tokenizer and shards."""
     work = artifacts.data / ".work"
+    check_no_links(work)
     work.mkdir(parents=True, exist_ok=True)
     clear_links(work)
     return work

@@ -17,7 +17,7 @@ from pretrain_cli.data.ours import (
     published_names,
 )
 from pretrain_cli.manifest import LISTS, MANIFEST, Manifest, write_manifest
-from pretrain_cli.refusals import check_writable, writing_to
+from pretrain_cli.refusals import check_no_links, check_writable, writing_to
 from pretrain_cli.storage import Replacement, check_access, clear_replaced, publish_all
 
 
@@ -44,6 +44,7 @@ class Staging:
                 touched.
         """
         check_writable(self.artifacts.root)
+        check_no_links(self.folder)
         with writing_to(self.artifacts.root):
             for folder in (self.artifacts.root / name for name in FOLDERS):
                 if folder.is_dir() and not folder.is_symlink():
@@ -81,8 +82,9 @@ class Staging:
 
         Raises:
             OSError: the system refuses; the last output is in its place again.
-            UsageError: something is there that no record says ptk wrote; nothing was moved.
+            UsageError: something is there that no record says ptk wrote, or a link; nothing was moved.
         """
+        check_no_links(self.folder)
         complete = is_manifest(self.manifest)  # the last to leave: without it, nothing else that is here is needed
         if not complete:
             clear_staged(self.folder)

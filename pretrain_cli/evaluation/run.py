@@ -36,7 +36,7 @@ from pretrain_cli.model.devices import Choice, choose_device, choose_precision, 
 from pretrain_cli.model.files import count_weights
 from pretrain_cli.model.names import NamedModel, base_name, base_of, find_model, open_folders
 from pretrain_cli.progress import SILENT, Progress
-from pretrain_cli.refusals import A_COPY, check_writable
+from pretrain_cli.refusals import A_COPY, check_no_links, check_writable
 from pretrain_cli.run_files import is_run
 from pretrain_cli.run_outcome import RunOutcome, judge
 from pretrain_cli.run_record import read_run_config, read_run_record
@@ -114,6 +114,7 @@ def evaluate(
     prompts = choose_prompts(_given_prompts(config, named[0]), texts, config.evaluate.samples)
     others = [weights_at_hand(entry, artifacts) for entry in named[1:]]
     folder = _report_folder(named[0], artifacts)
+    check_no_links(folder)
     check_writable(folder, A_COPY)
     report = folder / f"{free_name(folder, [text.name for text in texts], config.evaluate.sample)}.json"
     scored: list[ScoredModel] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pretrain_cli.errors import ModelError
 from pretrain_cli.published import check_published, record_model
+from pretrain_cli.refusals import check_no_links
 from pretrain_cli.storage import publish_folder
 
 
@@ -21,6 +22,12 @@ def is_kept(folder: Path, file: str) -> bool:
 
 
 def keep(staging: Path, folder: Path) -> None:
-    """Record the files of ``staging``, and give it its name; it replaces what is damaged there."""
+    """Record the files of ``staging``, and give it its name; damage there is replaced, what others put there stays.
+
+    Raises:
+        UsageError: ``folder`` is a link to another one.
+    """
     record_model(staging)
-    publish_folder(staging, folder)
+    check_no_links(folder)
+    own = {path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()}
+    publish_folder(staging, folder, lambda old: {name for name in own if (old / name).is_file()})

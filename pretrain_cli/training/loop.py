@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
 from pretrain_cli.data.rows.distant import DistantRows
+from pretrain_cli.drawing import import_drawing
 from pretrain_cli.errors import DivergedError, PtkError
 from pretrain_cli.run_record import TrainResult
 from pretrain_cli.storage import open_own, read_lines
@@ -25,7 +26,6 @@ from pretrain_cli.training.choices.compile_memory import remember
 from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.finishing import finish
 from pretrain_cli.training.keeping.checkpoints import choose_checkpoint
-from pretrain_cli.training.keeping.curves import import_drawing
 from pretrain_cli.training.keeping.metrics import Metrics, cut_lines
 from pretrain_cli.training.keeping.resume import StartingPoint
 from pretrain_cli.training.keeping.state import RunState, load_state

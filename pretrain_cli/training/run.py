@@ -19,7 +19,7 @@ from pretrain_cli.processes import check_amount
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.quiet import quiet_libraries
 from pretrain_cli.records import damaged_files
-from pretrain_cli.refusals import A_COPY, check_writable, writing_to
+from pretrain_cli.refusals import A_COPY, check_no_links, check_writable, writing_to
 from pretrain_cli.run_files import check_changeable, remove_run_files
 from pretrain_cli.run_record import RunRecord, RunRecordFile, RunStatus, TrainResult, now, read_run_record
 from pretrain_cli.storage import read_lines
@@ -137,6 +137,7 @@ def train_on(
     if resumed is None:
         check_writable(artifacts.runs, A_COPY)
     else:
+        check_no_links(*resumed.run.path.iterdir())
         check_changeable(resumed.run, "resumed", resumed.run.metrics, resumed.run.samples)
     with contextlib.ExitStack() as held:
         held.enter_context(together(choose_device(config.train.device).value))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pretrain_cli.data.reading import archives
+from pretrain_cli.data.reading import archives, input_files
 from pretrain_cli.errors import DataError
 from tests.support.mixed import tar, text
 from tests.support.preparing import Preparing, check_ledger, texts
@@ -138,7 +138,7 @@ def test_links_and_devices_in_an_archive_lead_nowhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz"])
 def test_a_bomb_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    monkeypatch.setattr(archives, "LEAST_BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr(input_files, "LEAST_BOMB_BYTES", 1 << 20)
     content = bytes(b" " * (8 << 20))
     packed = zipped({"a.txt": content})
     if ending != "zip":

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pretrain_cli.data.reading import input_files
 from pretrain_cli.errors import DataError
 from tests.support.reading import read_path
 
@@ -72,3 +73,29 @@ def test_a_text_inside_a_struct_is_found(tmp_path: Path) -> None:
     )
     found = read_path(path)
     assert found.texts == DOCS and list(found.columns) == ["page.text"]
+
+
+@pytest.mark.parametrize("ending", ["arrow", "parquet"])
+def test_a_small_table_that_says_the_same_again_and_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(input_files, "LEAST_BOMB_BYTES", 1 << 22)
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 100_000, pa.int8()), pa.array(["word " * 200, "short"]))
+    table, file = pa.table({"text": texts}), tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pq.write_table(table, file)
+    else:
+        with pa.ipc.new_file(file, table.schema) as sink:
+            sink.write_table(table)
+    with pytest.raises(DataError, match="it may be a bomb"):
+        read_path(file)
+    monkeypatch.setattr(input_files, "MOST_TIMES", 10_000)
+    assert read_path(file).texts == ["word " * 200, "short"] * 100_000
+
+
+def test_a_table_of_a_billion_rows_of_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_files, "LEAST_BOMB_BYTES", 1 << 22)
+    with pa.ipc.new_file(tmp_path / "a.arrow", pa.schema({"text": pa.null()})) as sink:
+        sink.write_batch(pa.record_batch({"text": pa.nulls(10**9)}))
+    with pytest.raises(DataError, match="it may be a bomb"):
+        read_path(tmp_path / "a.arrow")

@@ -12,15 +12,20 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from pretrain_cli.data.reading.documents import UNREADABLE_HINT, UNREADABLE_MEMBER, Record, Rejected
-from pretrain_cli.data.reading.input_files import InputFile, Span, decompress, kind_of, open_bytes, read_at_most
+from pretrain_cli.data.reading.input_files import (
+    InputFile,
+    Span,
+    check_bomb,
+    decompress,
+    kind_of,
+    open_bytes,
+    read_at_most,
+)
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.data.reading.splits import left_out_of_archive, may_be_left_out
 from pretrain_cli.errors import DataError
 from pretrain_cli.formatting import byte_size, count_of
 
-MOST_TIMES = 200
-"""How many times its own bytes an archive may hold: text packs to a fifth, logs to a fiftieth, bombs to less."""
-LEAST_BOMB_BYTES = 1 << 30
 MOST_HEADER_BYTES = 1 << 24
 """Of what stands between two files in a tar: names, attributes, folders and links have 512 bytes each, or some more."""
 MOST_ZIP_BYTES = 1 << 30
@@ -64,7 +69,7 @@ def read_archive(stream: IO[bytes], span: Span, settings: ReadSettings, find: Fi
     reasons: dict[str, str] | None = None
     for name, size, open_member in _walk(stream, archive, members):
         members.bytes += size
-        _check_bomb(archive, members.bytes)
+        check_bomb(archive, members.bytes)
         reader, format, compression = find(name)
         if reader is None or _is_hidden(name):
             members.leave_out("hidden" if _is_hidden(name) else kind_of(name) or "no ending")
@@ -119,14 +124,6 @@ def _is_hidden(name: str) -> bool:
     return hidden or "__MACOSX" in parts or "__pycache__" in parts
 
 
-def _check_bomb(archive: InputFile, unpacked: int) -> None:
-    if 0 < archive.size * MOST_TIMES < unpacked and unpacked > LEAST_BOMB_BYTES:
-        raise DataError(
-            f"{archive.name} has {byte_size(archive.size)} and holds {byte_size(unpacked)} or more: it may be a bomb.",
-            "If you know that it isn't, unpack it and name the folder.",
-        )
-
-
 Member = tuple[str, int, Callable[[], IO[bytes]]]
 
 
@@ -143,7 +140,7 @@ class _Metered:
     def read(self, count: int) -> bytes:
         content = self._stream.read(count)
         self._place += len(content)
-        _check_bomb(self._archive, self._place)
+        check_bomb(self._archive, self._place)
         if self._place > self.end + MOST_HEADER_BYTES:
             raise DataError(
                 f"{self._archive.name} can't be read: a header in it takes over {byte_size(MOST_HEADER_BYTES)}.",

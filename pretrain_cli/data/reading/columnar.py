@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from pretrain_cli.data.reading.binary import check_pointer
 from pretrain_cli.data.reading.documents import DocumentBatch, Record, Rejected
-from pretrain_cli.data.reading.input_files import Span, can_seek, read_at_most
+from pretrain_cli.data.reading.input_files import Span, can_seek, check_bomb, read_at_most
 from pretrain_cli.data.reading.settings import ReadSettings
 from pretrain_cli.data.reading.text_column import (
     COLUMN_HINT,
@@ -25,6 +25,8 @@ from pretrain_cli.formatting import byte_size
 from pretrain_cli.memory import available_bytes
 
 ROWS_AT_ONCE = 1024
+ROW_BYTES = 64
+"""That a row counts for, beside its text, in what a table holds: a billion rows of nothing take a few bytes."""
 
 
 def read_columnar(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
@@ -34,8 +36,10 @@ def read_columnar(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iter
     check_pointer(seekable.read(64), path)
     seekable.seek(0)
     column, batches = _open_table(seekable, span.file.format, path, settings)
-    for batch in batches:
-        texts = _texts(batch, column)
+    held = 0
+    for texts in (_texts(piece, column) for batch in batches for piece in _pieces(batch)):
+        held += ROW_BYTES * len(texts) + sum(len(text) for text in texts if isinstance(text, str))
+        check_bomb(span.file, held)
         usual = texts and all(texts) and set(map(type, texts)) == {str}
         encoded = list(map(str.encode, texts)) if usual else []
         if encoded and max(map(len, encoded)) <= settings.max_record_bytes:
@@ -158,12 +162,29 @@ def _decode(value: object) -> object:
         return value
 
 
+def _pieces(batch: Any) -> Iterator[Any]:
+    """A batch of an Arrow file may be all of it."""
+    return (batch.slice(start, ROWS_AT_ONCE) for start in range(0, batch.num_rows, ROWS_AT_ONCE))
+
+
 def _texts(batch: Any, column: str) -> list[Any]:
     """The column's values as strings, where they are that."""
     place = batch.schema.get_field_index(column)
     if place >= 0:
-        values = batch.column(place).to_pylist()
+        values = _values(batch.column(place))
     else:
         top = column.partition(".")[0]
         values = [value_at({top: value}, column) for value in batch.column(top).to_pylist()]
     return list(map(_decode, values)) if any(isinstance(value, bytes) for value in values) else values
+
+
+def _values(array: Any) -> list[Any]:
+    """An array's values; of one with a dictionary, each entry once, however often it is meant."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(array.type):
+        found: list[Any] = array.to_pylist()
+        return found
+    used = array.indices.unique().drop_null()
+    entries = dict(zip(used.to_pylist(), array.dictionary.take(used).to_pylist(), strict=True))
+    return [entries.get(index) for index in array.indices.to_pylist()]

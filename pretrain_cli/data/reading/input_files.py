@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple, cast
 from pretrain_cli.data.reading.compressed import decompressed
 from pretrain_cli.errors import DataError
 from pretrain_cli.file_systems import fsspec_module
+from pretrain_cli.formatting import byte_size
 from pretrain_cli.small_files import no_wait
 
 STDIN = "-"
@@ -22,6 +23,9 @@ PIPE = -2
 COMPRESSED_ENDINGS = ("gz", "bz2", "xz", "zst", "lzma", "zstd")
 TAR_ENDINGS = {"tgz": "gzip", "tbz2": "bz2", "tbz": "bz2", "txz": "xz", "tzst": "zstd"}
 """Short endings of compressed tar archives → compression."""
+MOST_TIMES = 200
+"""How many times its bytes an archive or table may hold: text packs to a fifth, logs to a fiftieth, bombs to less."""
+LEAST_BOMB_BYTES = 1 << 30
 TIMES_COMPRESSED = 3.0
 """How much longer text mostly is than its compressed file."""
 BLOCK_BYTES = 1 << 19
@@ -193,3 +197,16 @@ def read_at_most(stream: IO[bytes], limit: int) -> bytes | None:
     """All that is left of ``stream``; None if that is more than ``limit`` bytes, of which no more are in memory."""
     content = read_fully(stream, limit + 1)
     return content if len(content) <= limit else None
+
+
+def check_bomb(file: InputFile, unpacked: int) -> None:
+    """Check what an archive or a table holds against its own size.
+
+    Raises:
+        DataError: it holds far more than text packs to.
+    """
+    if 0 < file.size * MOST_TIMES < unpacked and unpacked > LEAST_BOMB_BYTES:
+        raise DataError(
+            f"{file.name} has {byte_size(file.size)} and holds {byte_size(unpacked)} or more: it may be a bomb.",
+            "If you know that it isn't, unpack it and name the folder.",
+        )

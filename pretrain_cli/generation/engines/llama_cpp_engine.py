@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pretrain_cli.model.llama_cpp import check_config, is_installed, serve, stre
 from pretrain_cli.model.names import NamedModel, open_folders
 from pretrain_cli.optional import to_install
 from pretrain_cli.progress import SILENT, Progress
+from pretrain_cli.refusals import check_no_links
 from pretrain_cli.storage import read_json, source_hash
 from pretrain_cli.tokenizer.load import TokenizerInfo, open_tokenizer, read_tokenizer
 
@@ -31,6 +33,8 @@ SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
 """In the order in which `generation.sampling` applies them."""
 FINISHES = {"eos": "eos", "word": "stop", "limit": "length"}
 """Why llama.cpp ended -> what `GeneratedText.finish` calls it."""
+WRITTEN = re.compile(r"[0-9a-f]{32}\.gguf")
+"""Files that ptk wrote for llama.cpp, named by what they were made of."""
 SMALLEST_CONTEXT = 512
 PENALIZED_TOKENS = 65_536
 """How far back the repetition penalty looks, beyond any context here; llama.cpp keeps a buffer of this size."""
@@ -188,10 +192,11 @@ def _converted(
         from pretrain_cli.model.gguf_writing import write_gguf
 
         progress.note(f"writing {file}, which llama.cpp reads from now on")
+        check_no_links(file.parent)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_gguf(folder, file, "f16", tokenizer_folder)
         for old in file.parent.glob("*.gguf"):
-            if old != file:
+            if old != file and WRITTEN.fullmatch(old.name):
                 old.unlink()
     return file
 

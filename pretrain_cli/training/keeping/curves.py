@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from pretrain_cli.artifacts import RunFolder
+from pretrain_cli.drawing import plain_style
 from pretrain_cli.foreign import DRAWN, keep_aside
 from pretrain_cli.storage import read_lines, replacing
 
 
-def import_drawing() -> None:
-    """Import what `draw_curves` needs, before a run's time is planned.
-
-    It takes 0.4 s, and several the first time on a machine, when matplotlib lists its fonts.
-    """
-    import matplotlib.figure
-    import matplotlib.font_manager  # noqa: F401
-
-
+@plain_style()
 def draw_curves(run: RunFolder) -> str:
     """Draw curves.png: training and validation loss, learning rate and speed by step.
 
     Returns:
         What has to be said of another picture there; mostly nothing.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     lines = read_lines(run.metrics)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.model import Config
+from pretrain_cli.drawing import plain_style
 from pretrain_cli.errors import ConfigError, DivergedError
 from pretrain_cli.foreign import DRAWN, keep_aside
 from pretrain_cli.model.probes import head_is_plain
@@ -154,10 +155,8 @@ def _choose(rates: list[float], losses: list[float]) -> float:
     return float(f"{rates[best] / BEFORE_THE_BEST:.2g}")
 
 
+@plain_style()
 def _draw(path: Path, rates: list[float], losses: list[float], found: float, planned: float) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
