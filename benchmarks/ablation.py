@@ -102,14 +102,6 @@ def times(group: int, factor: float) -> Change:
     return change
 
 
-def betas(first: float, second: float) -> Change:
-    def change(optimizer: Any) -> None:
-        for group in optimizer.param_groups[:2]:
-            group["betas"] = (first, second)
-
-    return change
-
-
 def normalized(optimizer: Any) -> None:
     """NorMuon (arXiv 2510.05491): each row of an orthogonal update over the root of its mean square so far."""
     optimizer.__class__ = type("NorMuon", (MuonAdamW,), {"_move": _normalized_move})
@@ -226,7 +218,8 @@ VARIATIONS = (
     Variation("embedding's rate twice", optimizer=times(1, 2)),
     Variation("head's rate twice", optimizer=times(0, 2)),
     Variation("matrices' rate 1.5 times", optimizer=times(2, 1.5)),
-    Variation("AdamW's beta2 0.99", optimizer=betas(0.8, 0.99)),
+    Variation("AdamW's beta2 0.95", ("train.adam_beta2=0.95",)),
+    Variation("AdamW's beta2 0.99", ("train.adam_beta2=0.99",)),
     Variation("muon's momentum 0.9", momentum=lambda done: 0.9),
     Variation("one head for keys and values", another=grouped(1)),
     Variation("convolution, attention", another=convolving("conv", "full_attention")),

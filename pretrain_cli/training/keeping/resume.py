@@ -155,6 +155,7 @@ def settled(config: Config, plan: Plan, precision: str, layout: RowLayout, compi
         "train__matrix_learning_rate": plan.rates.matrix,
         "train__embedding_learning_rate": plan.rates.embedding,
         "train__adam_beta1": plan.rates.beta1,
+        "train__adam_beta2": plan.rates.beta2,
         "train__schedule": plan.schedule,
         "train__warmup_steps": plan.warmup_steps,
         "train__ensemble": plan.ensemble,

@@ -96,14 +96,14 @@ def make_optimizer(
     Args:
         model: whose weights it moves.
         name: "adamw" or "muon".
-        train: weight decay and the second moment's decay.
-        rates: peaks, and the first moment's decay.
+        train: has the weight decay.
+        rates: peaks, and the moments' decay.
         newton_schulz: what Muon computes in; bf16 where training has it too, as the machine then does it natively.
         epsilon: AdamW's, ``[trainer] adam_epsilon``.
         processes: that move the same weights by the same gradients, and share Muon's work.
     """
     weights = split_parameters(model)
-    betas = (rates.beta1, train.adam_beta2)
+    betas = (rates.beta1, rates.beta2)
     muon = name == "muon"
     groups: list[dict[str, Any]] = [
         {"params": weights.head + weights.rest, "lr": rates.main, "weight_decay": 0.0},
