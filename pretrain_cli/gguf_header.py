@@ -108,7 +108,7 @@ class _Header:
             self._limit(dimensions, MOST_DIMENSIONS, "dimensions")
             elements = math.prod([self._number("Q") for _ in range(dimensions)])
             kind, offset = self._number("I"), self._number("Q")
-            block, width = sizes.get(kind, (1, 1))
+            block, width = sizes.get(kind, (1, 0))
             total += elements * width // block
             if elements * width // block + offset > len(self.content):
                 raise _Damaged(f"{name.decode(errors='replace')} lies beyond its end")

@@ -64,15 +64,16 @@ def remove_tree(folder: Path, ignore_errors: bool = False) -> None:
         OSError: it can't be removed, unless ``ignore_errors``.
     """
     try:
-        shutil.rmtree(folder, ignore_errors=ignore_errors)
+        shutil.rmtree(folder)
     except (RecursionError, OSError) as error:
         try:
-            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+            if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EMFILE):
                 raise
             _remove_level_by_level(folder)
         except OSError:
             if not ignore_errors:
                 raise
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_level_by_level(root: Path) -> None:

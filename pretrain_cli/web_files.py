@@ -71,7 +71,10 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc]
 
     async def _isdir(self, path: str) -> bool:
         self._pages = 0
-        return bool(await super()._isdir(path))
+        try:
+            return bool(await super()._isdir(path))
+        except PageError:  # a page that is too large or slow for one of links is a file
+            return False
 
     async def _info(self, url: str, **options: Any) -> Any:
         try:
@@ -86,7 +89,7 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc]
     def _open(self, path: str, mode: str = "rb", size: int | None = None, **options: Any) -> Any:
         if mode != "rb":
             raise NotImplementedError
-        return _WebFile(self, path, size or self.info(path).get("size"))
+        return io.BufferedReader(_WebFile(self, path, size or self.info(path).get("size")))
 
 
 class _Page(aiohttp.ClientResponse):
@@ -244,9 +247,15 @@ def _reason(error: BaseException) -> str:
 
 async def _check_redirect(session: object, context: object, made: aiohttp.TraceRequestRedirectParams) -> None:
     """Refuse to be led from the internet into this machine or its network, whose pages are no text of the user's."""
-    begun, led = made.url.host, made.url.join(made.url.__class__(made.response.headers.get("Location", ""))).host
+    begun, led = made.url.host, made.url.join(made.url.__class__(_led_to(made))).host
     if led and led != begun and await _is_inside(led) and not await _is_inside(begun or ""):
         raise OSError(f"it redirects to {led}, an address in this machine's own network")
+
+
+def _led_to(made: aiohttp.TraceRequestRedirectParams) -> str:
+    """What aiohttp follows."""
+    headers = made.response.headers
+    return headers.get("Location") or headers.get("URI") or ""
 
 
 async def _is_inside(host: str) -> bool:

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from pretrain_cli import processes
+from pretrain_cli.addresses import redact
 from pretrain_cli.cli.streams import Stderr, Stream
 from pretrain_cli.cli.visible import json_text, one_line, shown, visible
 from pretrain_cli.cli.wrapping import break_lines
@@ -155,8 +156,8 @@ class Console:
         return f"{words} {self.place}{remark}{rest}"
 
     def _placed(self, text: str) -> str:
-        """``text`` with each command that it names for the same artifact folder as this one's."""
-        return COMMAND.sub(lambda found: self._there(found[0]), text) if self.place else text
+        """``text`` with each command that it names for the same artifact folder as this one's; secrets are left out."""
+        return redact(COMMAND.sub(lambda found: self._there(found[0]), text)) if self.place else text
 
     def hint(self, text: str) -> None:
         """How to go on, on stderr."""

@@ -95,7 +95,8 @@ def _system_error(error: OSError) -> PtkError:
         return told
     if is_denied(error) and error.filename is not None:
         return UsageError(*denied(error))
-    place = f"{shortened(os.fsdecode(error.filename))}: " if error.filename else ""
+    named = error.filename if isinstance(error.filename, str | bytes | os.PathLike) else ""  # or a descriptor
+    place = f"{shortened(os.fsdecode(named))}: " if named else ""
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(f"{place}{error.strerror}.", "Use shorter names, or fewer folders in folders.")
     result = PtkError(

@@ -262,3 +262,11 @@ def test_a_variable_that_a_library_fails_with_is_named(ptk_process, tmp_path: Pa
     named = f"Error: A library can't use the environment variable {variable}=mistyped: "
     assert done.code == 2 and error.startswith(named)
     assert hint == f"Hint: Correct {variable}, or unset it."
+
+
+def test_a_typed_artifact_folder_is_in_no_hint_with_its_password(capsys) -> None:
+    console = Console(json=True, place="--artifacts sftp://me:secret@host/x")
+    console.warn("Make it again: ptk prepare")
+    console.error(DataError("It failed.", "Make it again: ptk prepare"))
+    said = capsys.readouterr()
+    assert "secret" not in said.out + said.err and "--artifacts sftp://redacted@host/x" in said.out

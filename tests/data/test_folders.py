@@ -216,3 +216,11 @@ def test_a_link_to_a_file_of_the_system_is_not_read(tmp_path: Path, target: str)
     account = Account()
     files = find_files([str(tmp_path)], 0, account)
     assert [Path(file.path).name for file in files] == ["a.txt"]
+
+
+def test_links_that_lead_nowhere_in_a_folder_that_is_not_read_end_nothing(preparing: Preparing, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "node_modules").mkdir(parents=True)
+    (folder / "a.txt").write_text("Some text. " * 50)
+    (folder / "node_modules/itself").symlink_to(folder / "node_modules/itself")
+    assert preparing(folder)[0].documents == 1

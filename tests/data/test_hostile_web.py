@@ -34,7 +34,7 @@ WRONG = {
     "to_file.jsonl": "it redirects to file:///etc/passwd, which isn't a web address",
     "denied.jsonl": "the server answers 403",
     "absent.jsonl": "doesn't exist",
-    "endless_page": "its page of links is larger than 16.8 MB",
+    "endless_page": "it is without an end",
     "endless.jsonl": "it is without an end",
     "bomb.jsonl": "isn't text",
     "maze/": "link to others",

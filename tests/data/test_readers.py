@@ -352,12 +352,12 @@ def pages_of_one(many: int) -> bytes:
 
 def test_a_document_that_would_take_hours_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pypdf")
-    monkeypatch.setattr(rich_text, "LEAST_S", 1)
+    monkeypatch.setattr(rich_text, "LEAST_S", 4)
     monkeypatch.setattr(rich_text, "S_PER_MB", 0)
     (tmp_path / "a.pdf").write_bytes(pages_of_one(50_000))
     (record,) = read(Span(find_files([str(tmp_path / "a.pdf")])[0]), ReadSettings())
     assert isinstance(record, Rejected)
-    assert (record.reason, record.detail) == ("too_slow", "reading it takes more than 1 s")
+    assert (record.reason, record.detail) == ("too_slow", "reading it takes more than 4 s")
     (tmp_path / "b.pdf").write_bytes(pages_of_one(2))
     assert documents(tmp_path / "b.pdf") == ["Again.\n\nAgain."]
 
@@ -366,7 +366,7 @@ def test_a_document_that_takes_too_long_is_in_the_ledger(
     tmp_path: Path, preparing: Preparing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pypdf")
-    monkeypatch.setattr(rich_text, "LEAST_S", 1)
+    monkeypatch.setattr(rich_text, "LEAST_S", 4)
     monkeypatch.setattr(rich_text, "S_PER_MB", 0)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.pdf").write_bytes(pages_of_one(50_000))

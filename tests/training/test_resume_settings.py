@@ -7,7 +7,7 @@ import pytest
 from pretrain_cli.config.load import changed, load_config
 from pretrain_cli.config.model import Config
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.training.keeping.resume import merge
+from pretrain_cli.training.keeping.resume import _changed, merge, model_settings
 
 STARTED = changed(
     Config(), train__early_stopping=3, train__seed=1, train__learning_rate=0.002, train__workers=4, train__max_steps=50
@@ -44,3 +44,10 @@ def test_auto_leaves_to_the_run_what_it_chose_at_its_start() -> None:
 def test_a_budget_replaces_the_budgets_of_before() -> None:
     longer = resumed("train.epochs=2").train
     assert longer.epochs == 2 and longer.max_steps is None
+
+
+def test_a_setting_that_a_newer_library_adds_is_no_other_model() -> None:
+    before = model_settings({"rope_parameters": {"rope_theta": 1.0}, "hidden_size": 8, "transformers_version": "5"})
+    newer = {"rope_parameters": {"rope_theta": 1.0, "new": None}, "hidden_size": 8, "also": 1}
+    assert not _changed(before, model_settings(newer))
+    assert _changed(before, model_settings({**newer, "rope_parameters": {"rope_theta": 2.0}})) == "rope_parameters"

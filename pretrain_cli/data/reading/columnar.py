@@ -25,7 +25,7 @@ from pretrain_cli.formatting import byte_size
 from pretrain_cli.memory import available_bytes
 
 ROWS_AT_ONCE = 1024
-ROW_BYTES = 64
+ROW_BYTES = 16
 """That a row counts for, beside its text, in what a table holds: a billion rows of nothing take a few bytes."""
 
 

@@ -296,7 +296,7 @@ class _Walk:
             return
         files = size = 0
         for _, entries in walk(folder):
-            found = [entry for entry in entries if not entry.is_dir()]
+            found = [entry for entry in entries if not _is_folder(entry)]
             files += len(found)
             size += sum(_size(entry.path) for entry in found)
         self.account.skip(reason, folder, size, kind=os.path.basename(folder), files=files)
@@ -391,3 +391,11 @@ def _size(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link to one; a link that leads nowhere, or to itself, is a file like others."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -206,7 +206,7 @@ def check_unchanged(before: Settings, now: Settings, run: RunFolder) -> None:
     """
     if MODEL in before and (changed_key := _changed(str(before[MODEL]), str(now[MODEL]))):
         raise ModelError(
-            f"Run '{run.name}' was trained with another {changed_key} in the base's config.json than it has now.",
+            f"Run '{run.name}' was trained with another {changed_key} in the base's config than it has now.",
             RESTORE_BASE,
         )
     for key, value in before.items():
@@ -228,4 +228,12 @@ def model_settings(config: Mapping[str, Any]) -> str:
 def _changed(before: str, now: str) -> str:
     """The first of the settings that both have and that differs; empty for none. Newer libraries may have more."""
     earlier, later = json.loads(before), json.loads(now)
-    return next((key for key, value in earlier.items() if key in later and later[key] != value), "")
+    return next((key for key, value in earlier.items() if key in later and not _agree(value, later[key])), "")
+
+
+def _agree(before: Any, now: Any) -> bool:
+    """Whether two settings are the same in what both have."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        common = before.keys() & now.keys() - set(NOT_COMPUTED_BY)
+        return all(_agree(before[key], now[key]) for key in common)
+    return bool(before == now)
