@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pretrain_cli import file_systems
+from pretrain_cli.data.encoding import executors
 from pretrain_cli.errors import DataError, PtkError
 from pretrain_cli.file_systems import fsspec_module
 from pretrain_cli.records import FileRecord
@@ -73,3 +77,16 @@ def test_nothing_is_copied_that_is_not_what_was_written(tmp_path: Path) -> None:
         with pytest.raises(PtkError, match=r"bytes came|wasn't done"):
             RemoteFolder(f"s3://bucket/{way}").get("a.jsonl", tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def drip() -> None:
+    """As a read of pyarrow's that was given up."""
+    file_systems.unfinished.set()
+    threading.Thread(target=time.sleep, args=(60,)).start()
+
+
+def test_a_worker_does_not_wait_for_a_storage_that_was_given_up() -> None:
+    began = time.monotonic()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=executors._begin_worker) as pool:
+        pool.submit(drip).result()
+    assert time.monotonic() - began < 50

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import lzma
+import os
 import struct
 import subprocess
 import sys
@@ -360,6 +361,15 @@ def test_a_document_that_would_take_hours_is_left_out(tmp_path: Path, monkeypatc
     assert (record.reason, record.detail) == ("too_slow", "reading it takes more than 4 s")
     (tmp_path / "b.pdf").write_bytes(pages_of_one(2))
     assert documents(tmp_path / "b.pdf") == ["Again.\n\nAgain."]
+
+
+def test_a_reading_process_that_ended_between_documents_blames_none(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<p>Some words of a page.</p>")
+    assert documents(tmp_path / "a.html") == ["Some words of a page."]
+    for idle in rich_text._IDLE[os.getpid()]:
+        idle._process.kill()
+        idle._process.wait()
+    assert documents(tmp_path / "a.html") == ["Some words of a page."]
 
 
 def test_a_document_that_takes_too_long_is_in_the_ledger(

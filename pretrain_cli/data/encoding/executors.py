@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 import xxhash
 
+from pretrain_cli import file_systems
 from pretrain_cli.config.model import Auto, DataConfig
 from pretrain_cli.data.encoding.encoder import Encoder
 from pretrain_cli.data.encoding.shard_files import encode_shard
@@ -229,8 +231,15 @@ def _start_ray(ray: Any) -> None:
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    multiprocessing.util.Finalize(None, _leave_what_never_ends, exitpriority=-100)
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _leave_what_never_ends() -> None:
+    """At the end of a worker: pyarrow would wait for a storage that drips, and the parent for the worker."""
+    if file_systems.unfinished.is_set():
+        os._exit(0)
 
 
 def _end_with_parent() -> None:

@@ -86,9 +86,9 @@ def _extracted(raw: bytes, format: str, path: str, most: int) -> str:
     question = {"format": format, "most": most, "seconds": seconds, "most_memory": memory}
     idle = _IDLE.setdefault(os.getpid(), deque())
     try:
-        process = idle.pop()
+        process, is_new = idle.pop(), False
     except IndexError:
-        process = BoundedProcess(extraction.__name__)
+        process, is_new = BoundedProcess(extraction.__name__), True
     started = time.monotonic()
     try:
         answered = process.ask(question, raw, patience_s=TIMES_WAITED * seconds)
@@ -101,6 +101,8 @@ def _extracted(raw: bytes, format: str, path: str, most: int) -> str:
         process.close()
         if late:
             raise TooSlowError(f"reading it takes more than {seconds:,} s")
+        if not is_new:  # it may have ended before this document
+            return _extracted(raw, format, path, most)
         needs = f"needs over {byte_size(memory)} of memory"
         raise DataError(f"{path} can't be read: the process that reads it crashed, or {needs}.", UNREADABLE_HINT)
     values, text = answered
