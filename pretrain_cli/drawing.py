@@ -17,7 +17,7 @@ def import_drawing() -> None:
     try:
         import matplotlib.figure
         import matplotlib.font_manager  # noqa: F401
-    except (ValueError, OSError) as error:
+    except (UnicodeError, OSError) as error:
         raise UsageError(
             f"matplotlib can't be imported: {first_line(error)}.",
             "Check the file matplotlibrc in this folder, and in ~/.config/matplotlib.",
