@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
-from pretrain_cli.processes import PARENT_LOOK_S, safe_path
+from pretrain_cli.processes import end_with_parent, safe_path
 
 START_S = 300.0
 MOST_LINE_BYTES = 1_000_000_000
@@ -83,7 +83,7 @@ def _read(stream: IO[bytes]) -> Message | None:
 
 def questions() -> Iterator[tuple[dict[str, Any], bytes, Reply]]:
     """In the process itself: each question, and what answers it. What libraries print goes nowhere."""
-    _end_with_parent()
+    end_with_parent(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while (question := _read(sys.stdin.buffer)) is not None:
@@ -109,15 +109,3 @@ def bound_time(seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         most = int(time.process_time()) + 1 + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def _end_with_parent() -> None:
-    """End this process soon after the one that started it, which may be killed while it waits for an answer."""
-    parent = int(sys.argv[1])
-
-    def look() -> None:
-        while os.name == "nt" or os.getppid() == parent:
-            time.sleep(PARENT_LOOK_S)
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()

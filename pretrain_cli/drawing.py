@@ -26,11 +26,13 @@ def import_drawing() -> None:
 
 @contextlib.contextmanager
 def plain_style() -> Iterator[None]:
-    """While it lasts, figures are drawn by matplotlib's defaults: settings may ask for LaTeX, or for huge fonts."""
+    """While it lasts, figures are drawn by matplotlib's defaults: settings may ask for LaTeX, or for huge fonts.
+
+    The backend stays a notebook's own: a figure that is saved needs none.
+    """
     import_drawing()
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.use("Agg")
         yield

@@ -147,7 +147,7 @@ def join_launcher(environ: MutableMapping[str, str] | None = None, *, trains: bo
     if _number(environ, "WORLD_SIZE", 1) > 1:
         if "OMP_NUM_THREADS" not in environ or _torchruns_own_threads(environ):
             environ["OMP_NUM_THREADS"] = str(share_of_cores(environ))
-        _end_with_parent(int(environ.get(LAUNCHER) or os.getppid()))
+        end_with_parent(int(environ.get(LAUNCHER) or os.getppid()))
 
 
 def _check_numbers(environ: Mapping[str, str]) -> None:
@@ -211,7 +211,7 @@ def first_host(nodes: str) -> str:
     return host or "127.0.0.1"
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """End this process as soon as the one that started it is gone, so that nothing keeps writing.
 
     This also works if the launcher was killed by SIGKILL. It takes a thread, because not every system tells a child.

@@ -6,7 +6,7 @@ import gc
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pretrain_cli import file_systems, processes
 from pretrain_cli.cli import completing
@@ -95,24 +95,24 @@ def _check_folders(words: Sequence[str]) -> None:
     Raises:
         UsageError: an option that names a folder or a file is empty.
     """
-    for word, value in itertools.zip_longest(words, words[1:]):
-        if word == "--":
-            return
-        option, equals, _ = word.partition("=")
-        if option in FOLDERS and (word == f"{option}=" or (not equals and value == "")):
+    for option, value in _given(words):
+        if option in FOLDERS and value == "":
             raise UsageError(f"{option} is empty.", "Name something, or leave it out.")
 
 
 def _artifacts(words: Sequence[str]) -> str:
     """The option ``--artifacts`` as it was typed, quoted for a shell; empty where it wasn't."""
-    found = ""
-    for word, value in itertools.pairwise([*words, ""]):
+    folders = [value for option, value in _given(words) if option == "--artifacts" and value]
+    return shell("--artifacts", folders[-1]) if folders else ""
+
+
+def _given(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Each word with what may be its value: what stands behind its "=", or the next word; None for none."""
+    for word, following in itertools.zip_longest(words, words[1:]):
         if word == "--":
-            break
-        option, equals, joined = word.partition("=")
-        if option == "--artifacts" and (folder := joined if equals else value):
-            found = shell("--artifacts", folder)
-    return found
+            return
+        option, equals, value = word.partition("=")
+        yield option, value if equals else following
 
 
 def _wants_debug(words: Sequence[str]) -> bool:

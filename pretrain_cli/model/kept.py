@@ -8,6 +8,7 @@ from pretrain_cli.errors import ModelError
 from pretrain_cli.published import check_published, record_model
 from pretrain_cli.refusals import check_no_links
 from pretrain_cli.storage import publish_folder
+from pretrain_cli.trees import everything_in
 
 
 def is_kept(folder: Path, file: str) -> bool:
@@ -29,5 +30,5 @@ def keep(staging: Path, folder: Path) -> None:
     """
     record_model(staging)
     check_no_links(folder)
-    own = {path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()}
+    own = {path.relative_to(staging).as_posix() for path in everything_in(staging) if path.is_file()}
     publish_folder(staging, folder, lambda old: {name for name in own if (old / name).is_file()})

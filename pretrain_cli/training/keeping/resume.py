@@ -221,19 +221,21 @@ def check_unchanged(before: Settings, now: Settings, run: RunFolder) -> None:
 
 def model_settings(config: Mapping[str, Any]) -> str:
     """What a model with this ``config`` computes by, as JSON. A base's files may change while a run rests."""
-    values = {key: value for key, value in config.items() if key not in NOT_COMPUTED_BY}
-    return json.dumps(values, sort_keys=True, default=str)
+    return json.dumps(config, sort_keys=True, default=str)
 
 
 def _changed(before: str, now: str) -> str:
     """The first of the settings that both have and that differs; empty for none. Newer libraries may have more."""
     earlier, later = json.loads(before), json.loads(now)
-    return next((key for key, value in earlier.items() if key in later and not _agree(value, later[key])), "")
+    return next((key for key in _common(earlier, later) if not _agree(earlier[key], later[key])), "")
 
 
 def _agree(before: Any, now: Any) -> bool:
     """Whether two settings are the same in what both have."""
     if isinstance(before, dict) and isinstance(now, dict):
-        common = before.keys() & now.keys() - set(NOT_COMPUTED_BY)
-        return all(_agree(before[key], now[key]) for key in common)
+        return all(_agree(before[key], now[key]) for key in _common(before, now))
     return bool(before == now)
+
+
+def _common(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [key for key in before if key in now and key not in NOT_COMPUTED_BY]
