@@ -15,7 +15,7 @@ from pretrain_cli.interruptible import Stopped, interruptible
 
 CHECKSUMS = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 CONNECT_S, ANSWER_S = 10.0, 60.0
-"""How long a connection and an answer are waited for; whether to try again is decided elsewhere."""
+"""How long a connection is waited for, and an answer or its next bytes; whether to try again is decided elsewhere."""
 LIST_S = 600.0
 """How long a listing may take: some 100,000 files come in a minute, and one without an end is given up."""
 READ_S, LEAST_BYTES_PER_S = 3 * ANSWER_S, 10_000

@@ -15,10 +15,9 @@ import aiohttp
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
+from pretrain_cli.file_systems import ANSWER_S, CONNECT_S
 from pretrain_cli.formatting import byte_size
 
-CONNECT_S, ANSWER_S = 10.0, 60.0
-"""How long a connection is waited for, and the head of an answer, a page, or the next bytes."""
 LEAST_BYTES_PER_S = 100
 """A server that sends less while it is waited for, for ``ANSWER_S``, is given up."""
 MOST_UNSIZED = 10**11

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,19 +31,24 @@ def swap_two_entries(folder: Path) -> None:
     file.write_text(json.dumps(spec), encoding="utf-8")
 
 
+def check_noticed(config: Config, artifacts: Artifacts, swap: Callable[[], None]) -> None:
+    """Train refuses the rows of before ``swap``, and prepare makes them again."""
+    prepare(config, artifacts)
+    assert prepare(config, artifacts).reused
+    open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
+    swap()
+    with pytest.raises(ModelError, match="which was made for it before its files changed"):
+        open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
+    assert not prepare(config, artifacts).reused
+    open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
+
+
 def test_train_and_prepare_notice_another_tokenizer_in_the_bases_folder(tmp_path: Path, prose: str) -> None:
     base, artifacts = make_model(tmp_path / "base"), Artifacts(tmp_path / "artifacts")
     make_tokenizer(base)
     (tmp_path / "a.txt").write_text(prose[:20_000], encoding="utf-8")
     config = changed(small_config(tmp_path / "a.txt"), model__base=str(base), tokenizer__vocab_size="auto")
-    prepare(config, artifacts)
-    assert prepare(config, artifacts).reused
-    open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
-    swap_two_entries(base)
-    with pytest.raises(ModelError, match="which was made for it before its files changed"):
-        open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
-    assert not prepare(config, artifacts).reused
-    open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
+    check_noticed(config, artifacts, lambda: swap_two_entries(base))
 
 
 def test_a_gguf_file_that_was_replaced_by_one_with_another_tokenizer_is_noticed(tmp_path: Path, prose: str) -> None:
@@ -52,15 +58,13 @@ def test_a_gguf_file_that_was_replaced_by_one_with_another_tokenizer_is_noticed(
     file = next(file for file in export(artifacts, to="gguf", run=str(folder)).files if file.suffix == ".gguf")
     (tmp_path / "a.txt").write_text(prose[:20_000], encoding="utf-8")
     config = changed(small_config(tmp_path / "a.txt"), model__base=str(file), tokenizer__vocab_size="auto")
-    prepare(config, artifacts)
-    assert prepare(config, artifacts).reused
-    open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
-    swap_two_entries(folder)
-    again = export(Artifacts(tmp_path / "again"), to="gguf", run=str(folder))
-    file.write_bytes(next(file for file in again.files if file.suffix == ".gguf").read_bytes())
-    with pytest.raises(ModelError, match="which was made for it before its files changed"):
-        open_prepared(config, artifacts, read_manifest(artifacts), "cpu")
-    assert not prepare(config, artifacts).reused
+
+    def replace() -> None:
+        swap_two_entries(folder)
+        again = export(Artifacts(tmp_path / "again"), to="gguf", run=str(folder))
+        file.write_bytes(next(file for file in again.files if file.suffix == ".gguf").read_bytes())
+
+    check_noticed(config, artifacts, replace)
 
 
 @pytest.mark.slow
