@@ -70,10 +70,10 @@ class RemoteFolder:
     def _system(self) -> tuple[Any, str]:
         try:
             system, root = fsspec_module().core.url_to_fs(self.url)
-        except (ImportError, ValueError, TypeError) as error:  # TypeError: an address that says too little for its kind
-            raise MissingDependencyError(
-                f"{redact_address(self.url)} can't be opened: {error}.", HOW_TO_OPEN
-            ) from error
+        except (ImportError, ValueError, TypeError) as error:
+            # fsspec makes arguments of an address, and misses some where it says too little.
+            why = "it isn't a whole address" if isinstance(error, TypeError) else str(error)
+            raise MissingDependencyError(f"{redact_address(self.url)} can't be opened: {why}.", HOW_TO_OPEN) from error
         return system, root.rstrip("/")
 
     def files(self, below: str = "") -> dict[str, int]:

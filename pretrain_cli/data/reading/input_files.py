@@ -208,5 +208,5 @@ def check_bomb(file: InputFile, unpacked: int) -> None:
     if 0 < file.size * MOST_TIMES < unpacked and unpacked > LEAST_BOMB_BYTES:
         raise DataError(
             f"{file.name} has {byte_size(file.size)} and holds {byte_size(unpacked)} or more: it may be a bomb.",
-            "If you know that it isn't, unpack it and name the folder; write a table's texts as JSON lines.",
+            "If you know that it isn't, unpack it and name the folder, or write a table's texts as JSON lines.",
         )
