@@ -84,5 +84,5 @@ def test_an_export_of_a_run_that_is_removed_leaves_nothing(folder: Path) -> None
     exporting.send_signal(signal.SIGSTOP)
     ok(folder, "runs", "remove", "third", "--yes")
     code, said = end(exporting, signal.SIGCONT)
-    assert code == 4 and "Traceback" not in said, said
+    assert code == 4 and "'third' was removed" in said and "Traceback" not in said, said
     assert sorted(folder.iterdir()) == before

@@ -110,4 +110,4 @@ def test_a_signal_while_libraries_load_leaves_no_traceback(
     trained: Path, seconds: float, arguments, number: signal.Signals, code: int
 ) -> None:
     ended, said = interrupted(trained, *arguments, after=seconds, number=number)
-    assert ended == code and said.startswith("Stopped") and "Traceback" not in said, said
+    assert ended == code and "\nStopped by" in f"\n{said}" and "Traceback" not in said, said

@@ -45,6 +45,13 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit status. Everything a user can meet ends here as two lines."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:  # while an error was told, or waited for another process to tell its own
+        return STOPPING.tell()[1]
+
+
+def _run(arguments: Sequence[str]) -> int:
     if VARIABLE in os.environ:
         try:
             return completing.answer_shell(make_app)

@@ -22,7 +22,7 @@ from pretrain_cli.model.files import check_vocabulary
 from pretrain_cli.model.greedy import end_ids
 from pretrain_cli.model.limits import position_limit, text_config
 from pretrain_cli.model.load import embedding_rows, load_model
-from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.model.names import NamedModel, open_folders, removal_told
 from pretrain_cli.model.probes import check_causal
 from pretrain_cli.tokenizer.load import open_tokenizer, read_tokenizer
 
@@ -67,12 +67,13 @@ def open_model(named: NamedModel, artifacts: Artifacts, device: str, dtype: torc
     Raises:
         ModelError: weights or tokenizer are missing, damaged, or don't fit each other.
     """
-    folder, tokenizer_folder = open_folders(named, artifacts)
-    model = load_model(folder, device=device, dtype=dtype)
+    with removal_told(named):
+        folder, tokenizer_folder = open_folders(named, artifacts)
+        model = load_model(folder, device=device, dtype=dtype)
+        info = read_tokenizer(tokenizer_folder)
+        tokenizer = open_tokenizer(info.file)
     model.eval()
     check_causal(model, named.name)
-    info = read_tokenizer(tokenizer_folder)
-    tokenizer = open_tokenizer(info.file)
     # Control tokens that are written in a text are text: each of their bytes counts.
     tokenizer.encode_special_tokens = True
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -18,7 +18,7 @@ from pretrain_cli.manifest import read_manifest
 from pretrain_cli.model.gguf_writing import context_length, write_gguf
 from pretrain_cli.model.limits import limit_of_config
 from pretrain_cli.model.load import read_model_config
-from pretrain_cli.model.names import NamedModel, find_model, open_folders
+from pretrain_cli.model.names import NamedModel, find_model, open_folders, removal_told
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import check_published
 from pretrain_cli.records import damaged_files
@@ -95,9 +95,9 @@ def export(
     else:
         check_ours(folder, (file.name, "Modelfile", *DESCRIPTION))
     progress.stage(f"exporting {named.name} to {to}")
-    location, tokenizer = open_folders(named, artifacts)
-    check_published(Path(location), tensors=True)
-    with tempfile.TemporaryDirectory() as spare:
+    with removal_told(named), tempfile.TemporaryDirectory() as spare:
+        location, tokenizer = open_folders(named, artifacts)
+        check_published(Path(location), tensors=True)
         whole = _assembled(location, tokenizer, Path(spare) / named.name)
         rows = _rows_from_scratch(named)
         most = None if rows is None else limit_of_config(read_model_config(str(whole)))

@@ -14,7 +14,7 @@ from pretrain_cli.config.model import GenerateConfig
 from pretrain_cli.generation.engines.protocol import Writer
 from pretrain_cli.heap import take_huge_pages
 from pretrain_cli.model.files import read_ahead, weight_files
-from pretrain_cli.model.names import NamedModel, open_folders
+from pretrain_cli.model.names import NamedModel, open_folders, removal_told
 from pretrain_cli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, 
         DataError: its tokenizer is missing or damaged.
         MissingDependencyError: the engine isn't installed.
     """
+    with removal_told(named):
+        return _open_model(named, config, artifacts, progress)
+
+
+def _open_model(named: NamedModel, config: GenerateConfig, artifacts: Artifacts, progress: Progress) -> Writer:
     if config.engine == "llama.cpp":
         from pretrain_cli.generation.engines.llama_cpp_engine import open_llama_cpp
 

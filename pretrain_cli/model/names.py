@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain_cli.artifacts import ADAPTER_CONFIG, CHECKPOINT_NAME, Artifacts, RunFolder
 from pretrain_cli.base import find_base
-from pretrain_cli.errors import ModelError
+from pretrain_cli.errors import ModelError, PtkError
 from pretrain_cli.model.kept import is_kept, keep
 from pretrain_cli.published import check_published
 from pretrain_cli.refusals import check_decodable
@@ -35,6 +37,23 @@ class NamedModel:
     tokenizer: str
     run: RunFolder | None = None
     step: int | None = None
+
+
+@contextmanager
+def removal_told(named: NamedModel) -> Iterator[None]:
+    """Where ``named`` is removed while it is read, that is the error, whichever file a library missed first.
+
+    Raises:
+        ModelError: it was removed meanwhile.
+    """
+    try:
+        yield
+    except (OSError, PtkError) as error:
+        if named.run is None or Path(named.location).exists():
+            raise
+        raise ModelError(
+            f"'{named.name}' was removed while it was read.", "Name another one. Runs: ptk runs list"
+        ) from error
 
 
 def find_model(name: str | None, artifacts: Artifacts, checkpoint: str | None = None) -> NamedModel:

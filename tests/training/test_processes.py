@@ -368,3 +368,21 @@ def test_variables_that_are_empty_or_somebody_elses_are_left_out() -> None:
     environ = {"RANK": "captain", "WORLD_SIZE": "1"}
     processes.join_launcher(environ, trains=False)
     assert environ == {"WORLD_SIZE": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGTERM that a process can answer")
+def test_a_process_that_waits_for_anothers_error_ends_quietly_by_its_launchers_signal(tmp_path) -> None:
+    waits = subprocess.Popen(
+        [sys.executable, "-m", "pretrain_cli", "train", "--debug", "--artifacts", str(tmp_path / "nothing")],
+        env=environment() | {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert waits.stderr is not None
+    said = ""
+    while "DataError: " not in said:
+        said += (line := waits.stderr.readline())
+        assert line, said
+    waits.terminate()
+    rest = waits.communicate(timeout=60)[1]
+    assert (waits.returncode, rest) == (143, "")
