@@ -248,7 +248,7 @@ class Artifacts:
         if not name and self.latest.is_file() and not os.access(self.latest, os.R_OK):
             runs = ", ".join(self.run_names()[-5:])
             raise ModelError(f"{self.latest} can't be read: Permission denied.", f"Name a run: {runs}.")
-        if not name or not self.run(name).path.is_dir():
+        if not is_run_name(name) or not self.run(name).path.is_dir():
             begun = self.run_names()
             if not begun:
                 raise ModelError(f"There is no trained run in {self.root}.", "Train one first: ptk train")

@@ -85,13 +85,18 @@ def _remove_if_empty(folder: Path) -> None:
             raise  # otherwise something is in it, or it may not be removed
 
 
-def keep_aside(path: Path) -> str:
-    """Move a record, page or picture that isn't as ptk wrote it to a name of its own, before ptk writes it anew.
+def keep_aside(path: Path, is_ours: Callable[[Path], bool] | None = None) -> str:
+    """Move a file that isn't as ptk wrote it to a name of its own, before ptk writes it anew.
+
+    Args:
+        path: of a record, a page or a picture, unless ``is_ours`` knows of another kind.
+        is_ours: whether a file is as ptk wrote it.
 
     Returns:
         What has to be said of that; mostly nothing.
     """
-    if not os.path.lexists(path) or (path.is_file() and not path.is_symlink() and _is_as_written(path)):
+    is_ours = is_ours or _is_as_written
+    if not os.path.lexists(path) or (path.is_file() and not path.is_symlink() and is_ours(path)):
         return ""
     place = path
     while os.path.lexists(place):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain_cli.errors import ConfigError, PtkError
+from pretrain_cli.formatting import shortened
 
 ERRORS = "PTK_ERRORS"
 """Folder where the processes that ptk started leave their errors; unset with any other launcher."""
@@ -25,6 +26,9 @@ LAUNCHER = "PTK_LAUNCHER"
 PARENT_LOOK_S = 0.5
 MOST, MOST_PER_CORE = 16, 4
 """Processes or threads that may be asked for: some wait for the disk or the network, so more than one a core."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+MOST_THREADS = 1024
+"""Threads that a variable of a library may ask for, or `MOST_PER_CORE` for each core: libraries abort over too many."""
 OTHERS_SPEAK_S = 2.0
 """A launcher ends the other processes within this time, so a later error must be printed here."""
 STEP_APART = 7919
@@ -91,6 +95,22 @@ def check_amount(key: str, amount: int | str) -> None:
             f"{key} = {amount:,} is too many: this machine has {machine}, so {most} is the most.",
             f"Leave it to ptk: --set {key}=auto",
         )
+
+
+def check_threads(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that asks a library for more threads than it could start.
+
+    Raises:
+        ConfigError: it does.
+    """
+    most = max(MOST_THREADS, MOST_PER_CORE * available_cores())
+    for name in THREADS:
+        value = environ.get(name, "").strip()
+        if any(each.strip().isdecimal() and int(each) > most for each in value[:99].split(",")):
+            raise ConfigError(
+                f"The variable {name} is {shortened(value)}, but more than {most:,} threads can't be started here.",
+                f"Unset it, or name at most the number of cores: {available_cores()}.",
+            )
 
 
 def rank() -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretrain_cli.artifacts import ADAPTER_FILES, MODEL_FILES, RunFolder
+from pretrain_cli.artifacts import ADAPTER_FILES, MODEL_FILES, Artifacts, RunFolder, is_run_name
 from pretrain_cli.errors import UsageError
-from pretrain_cli.foreign import foreign_entries, matching, remove_ours
+from pretrain_cli.foreign import foreign_entries, keep_aside, matching, remove_ours
 from pretrain_cli.published import checkpoint_files, listed_files
 from pretrain_cli.refusals import denied, is_denied
-from pretrain_cli.storage import OURS, check_access
+from pretrain_cli.small_files import first_word
+from pretrain_cli.storage import OURS, check_access, write_text
 from pretrain_cli.trees import walk
 
 RUN_FILES = (
@@ -58,6 +59,22 @@ def check_changeable(run: RunFolder, what: str, *also: Path) -> None:
 def is_run(run: RunFolder) -> bool:
     """Whether this folder was ever a run's: something in it says so."""
     return run.record.is_file() or run.config.is_file()
+
+
+def name_latest(artifacts: Artifacts, name: str) -> str:
+    """Let the commands that are given no run use run ``name``; a file ``latest`` that names no run is kept.
+
+    Returns:
+        What has to be said of that; mostly nothing.
+    """
+
+    def names_a_run(latest: Path) -> bool:
+        word = first_word(latest)
+        return latest.stat().st_size == 0 or (is_run_name(word) and (artifacts.runs / word).is_dir())
+
+    told = "" if artifacts.remote else keep_aside(artifacts.latest, names_a_run)
+    write_text(artifacts.latest, name + "\n")
+    return told
 
 
 def run_files(run: RunFolder) -> set[str]:

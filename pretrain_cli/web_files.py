@@ -22,6 +22,10 @@ LEAST_BYTES_PER_S = 100
 """A server that sends less while it is waited for, for ``ANSWER_S``, is given up."""
 MOST_UNSIZED = 10**11
 """Bytes of an answer that doesn't say how long it is."""
+TRIES, FIRST_WAIT_S = 5, 1.0
+"""How often a connection that ended early is made again, and the first pause; each next one is twice as long."""
+RENEWING_BYTES = 1 << 20
+"""Once so many came of a connection, there are as many tries again: more often nothing is lost by giving up."""
 MOST_PAGE = 1 << 24
 """Bytes of a page whose links are looked for."""
 MOST_PAGES, PAGES_S = 1000, 600.0
@@ -30,6 +34,10 @@ MOST_PAGES, PAGES_S = 1000, 600.0
 
 class PageError(Exception):
     """A page of links that can't be had. Not an OSError, which fsspec takes for a page without links."""
+
+
+class EndedEarlyError(OSError):
+    """A connection ended before the file did: what is left can be asked for."""
 
 
 class WebFiles(HTTPFileSystem):  # type: ignore[misc]
@@ -108,7 +116,7 @@ class _Page(aiohttp.ClientResponse):
 
 
 class _WebFile(io.RawIOBase):
-    """The bytes of one address.
+    """The bytes of one address. Where its connection ends early, the rest of the same file is asked for.
 
     Args:
         system: whose session is used.
@@ -122,6 +130,7 @@ class _WebFile(io.RawIOBase):
         self._place = 0
         self._answer: aiohttp.ClientResponse | None = None
         self._waited_s, self._came = 0.0, 0
+        self._version, self._tries, self._ended_at = "", 0, 0
 
     def readable(self) -> bool:
         return True
@@ -142,19 +151,43 @@ class _WebFile(io.RawIOBase):
         return place
 
     def readinto(self, buffer: Any) -> int:
+        try:
+            block = self._read(len(buffer))
+        except EndedEarlyError as error:
+            block = self._continued(len(buffer), error)
+        buffer[: len(block)] = block
+        return len(block)
+
+    def _continued(self, most: int, error: EndedEarlyError) -> bytes:
+        if self.size is None:
+            raise error
+        while self._tries < TRIES or self._place - self._ended_at > RENEWING_BYTES:
+            self._tries = 0 if self._place - self._ended_at > RENEWING_BYTES else self._tries
+            self._drop()
+            time.sleep(FIRST_WAIT_S * 2**self._tries)
+            self._tries, self._ended_at = self._tries + 1, self._place
+            try:
+                return self._read(most)
+            except FileNotFoundError:
+                break
+            except OSError as again:
+                if not isinstance(again, EndedEarlyError):  # the server has no parts, or another file by now
+                    break
+        raise error
+
+    def _read(self, most: int) -> bytes:
         if self._answer is None:
             if self._place and self._place == self.size:
-                return 0
+                return b""
             self._answer = sync(self._system.loop, self._ask)
-        block: bytes = sync(self._system.loop, self._next, self._answer, len(buffer))
-        buffer[: len(block)] = block
+        block: bytes = sync(self._system.loop, self._next, self._answer, most)
         self._place += len(block)
         if self._place > (MOST_UNSIZED if self.size is None else self.size):
             told = "without an end" if self.size is None else f"larger than the {byte_size(self.size)} announced"
             raise OSError(f"it is {told}, so that it was given up after {byte_size(self._place)}")
         if not block and self.size is not None and self._place < self.size:
-            raise OSError(f"it ended after {byte_size(self._place)} of {byte_size(self.size)}")
-        return len(block)
+            raise EndedEarlyError(f"it ended after {byte_size(self._place)} of {byte_size(self.size)}")
+        return block
 
     def close(self) -> None:
         self._drop()
@@ -169,6 +202,8 @@ class _WebFile(io.RawIOBase):
         headers = {**self._system.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
         if self._place:
             headers["Range"] = f"bytes={self._place}-"
+            if self._version:
+                headers["If-Range"] = self._version
         session = await self._system.set_session()
         async with _answering():
             answer: aiohttp.ClientResponse = await session.get(
@@ -179,6 +214,8 @@ class _WebFile(io.RawIOBase):
         except BaseException:
             answer.close()
             raise
+        tag = answer.headers.get("ETag", "")
+        self._version = answer.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
         return answer
 
     def _check(self, answer: aiohttp.ClientResponse) -> None:
@@ -222,10 +259,11 @@ async def _answering() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(ANSWER_S):
             yield
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         if getattr(error, "status", 0) == 404:
             raise FileNotFoundError(str(error)) from error
-        raise OSError(_reason(error)) from error
+        ended = isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError))
+        raise (EndedEarlyError if ended else OSError)(_reason(error)) from error
 
 
 def _reason(error: BaseException) -> str:

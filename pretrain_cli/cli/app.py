@@ -69,6 +69,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         _check_folders(words)
         command = command_of(words)
+        processes.check_threads(os.environ)
         processes.join_launcher(trains=command == "train")
         if sys.flags.optimize > 1 and command in NEED_DOCSTRINGS and "--help" not in words:
             raise UsageError(

@@ -15,9 +15,10 @@ from pretrain_cli.model.adapters import attach_adapter, has_adapter, load_adapte
 from pretrain_cli.model.load import load_model
 from pretrain_cli.records import FileRecord, record_files
 from pretrain_cli.refusals import DiskError
+from pretrain_cli.run_files import name_latest
 from pretrain_cli.run_outcome import judge
 from pretrain_cli.run_record import TrainResult, now
-from pretrain_cli.storage import read_lines, write_text
+from pretrain_cli.storage import read_lines
 from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.keeping.checkpoints import whole_steps
 from pretrain_cli.training.keeping.curves import draw_curves
@@ -91,8 +92,8 @@ def _finish(trainer: PackedTrainer, detach: Callable[[], None]) -> TrainResult:
             model = _merged(model, context)
         texts = trained_texts(context.rows, bool(context.config.model.base))
         told = save_model(model, context.run, context.rows.tokenizer.folder, card, texts)
-        write_text(context.artifacts.latest, context.run.name + "\n")
-        for each in filter(None, (told, draw_curves(context.run))):
+        named = name_latest(context.artifacts, context.run.name)
+        for each in filter(None, (told, named, draw_curves(context.run))):
             context.progress.warn(each)
             context.choices.lines.append(each)
         context.progress.end_stage()

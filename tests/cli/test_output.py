@@ -163,6 +163,13 @@ def test_a_launchers_variable_that_is_no_number_is_two_lines_where_it_matters(tm
     assert ptk(tmp_path, "runs", "list", RANK="abc", WORLD_SIZE="x").returncode == 0
 
 
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"])
+def test_a_variable_that_asks_for_endless_threads_is_two_lines(tmp_path: Path, name: str) -> None:
+    refused(ptk(tmp_path, "runs", "list", **{name: "100000"}), 2, f"The variable {name} is 100000")
+    refused(ptk(tmp_path, "runs", "list", **{name: "2,99999999999999999999"}), 2, f"The variable {name} is 2,9999")
+    assert ptk(tmp_path, "runs", "list", **{name: "64"}).returncode == 0
+
+
 @slow
 @pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
 def test_names_that_are_not_utf8_are_read_or_refused_in_two_lines(folder: Path) -> None:
@@ -257,7 +264,8 @@ def test_a_variable_that_a_library_fails_with_is_named(ptk_process, tmp_path: Pa
     text = tmp_path / "a.txt"
     text.write_text("Some words to prepare. " * 400)
     assert ptk_process("prepare", str(text), "--set", "data.sequence_length=32").code == 0
-    done = ptk_process("train", "--max-steps", "1", "--size", "micro", **{variable: "mistyped"})
+    words = ("--max-steps", "1", "--size", "micro", "--set", "train.precision=fp32")
+    done = ptk_process("train", *words, **{variable: "mistyped"})
     error, hint = done.err.splitlines()[-2:]
     named = f"Error: A library can't use the environment variable {variable}=mistyped: "
     assert done.code == 2 and error.startswith(named)

@@ -152,6 +152,19 @@ def test_a_bomb_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest
         read_path(tmp_path / f"a.{ending}")
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+def test_a_compressed_text_that_holds_far_more_than_text_packs_to_is_refused_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack
+) -> None:
+    monkeypatch.setattr(input_files, "LEAST_BOMB_BYTES", 1 << 20)
+    ending = {"gzip": "gz", "bz2": "bz2", "lzma": "xz", "zstandard": "zst"}[pack.__module__]
+    (tmp_path / f"a.txt.{ending}").write_bytes(pack(b"A line.\n" * (1 << 20)))
+    with pytest.raises(DataError, match="may be a bomb"):
+        read_path(tmp_path / f"a.txt.{ending}")
+    (tmp_path / f"a.txt.{ending}").write_bytes(pack(b"A line.\n" * (1 << 16)))
+    assert len("".join(read_path(tmp_path / f"a.txt.{ending}").texts)) >= (1 << 19) - 1
+
+
 def test_damaged_and_encrypted_archives_are_refused(tmp_path: Path) -> None:
     whole = zipped({"a.txt": text("a").encode() * 99}, zipfile.ZIP_STORED)
     damaged = {

@@ -25,6 +25,8 @@ WRONG = {
     "short.jsonl": "the connection ended before the file did",
     "longer.jsonl": "first announced 1,410 bytes, and now sends 14,100",
     "unannounced.jsonl": "larger than the 1.41 kB announced",
+    "drops_then_other.jsonl": "the connection ended before the file did",
+    "drops_early.jsonl": "the connection ended before the file did",
     "shrunk.jsonl": "it ended after 1.41 kB of 14.1 kB",
     "part.jsonl": "answers with a part of it",
     "other_part.jsonl": "answers with a part of it",
@@ -50,6 +52,7 @@ def server() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_files, "ANSWER_S", 1.5)
+    monkeypatch.setattr(web_files, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(web_files, "MOST_UNSIZED", 2 * 10**7)
     monkeypatch.setattr(web_files, "MOST_PAGES", 50)
     fsspec_module().get_filesystem_class("http").clear_instance_cache()
@@ -71,6 +74,11 @@ def test_what_a_server_gives_is_the_whole_file_or_an_error(server: str, name: st
 def test_servers_that_know_little_of_http_are_read(server: str, name: str) -> None:
     lines = 20_000_000 // len(LINE) if name == "no_ranges" else 100
     assert len(read_path(f"{server}/{name}.jsonl").texts) == lines
+
+
+def test_a_connection_that_ends_early_is_continued_where_it_ended(server: str) -> None:
+    with fsspec_module().open(f"{server}/drops.jsonl") as file:
+        assert file.read() == LINE * 60_000
 
 
 def test_a_page_of_the_internet_does_not_lead_into_this_network(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

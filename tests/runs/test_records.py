@@ -16,6 +16,7 @@ from pretrain_cli.errors import ModelError, UsageError
 from pretrain_cli.locking import lock
 from pretrain_cli.published import record_model
 from pretrain_cli.records import record_files
+from pretrain_cli.run_files import name_latest
 from pretrain_cli.runs.comparison import compare_runs
 from pretrain_cli.runs.removal import remove_runs, runs_to_remove
 from pretrain_cli.runs.summary import list_runs, show_run
@@ -352,3 +353,20 @@ def test_a_record_that_lists_files_elsewhere_removes_none_of_them(artifacts: Art
     write_sealed_json(step / "manifest.json", {"step": 2, "files": {"../../../../thesis.txt": [4, "x"]}})
     remove_runs(artifacts, ["first"])
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["Notes of today\n", "notes\n", "x" * 100_000, "\udcff\udcfe"])
+def test_a_file_latest_of_somebody_else_is_kept_aside(tmp_path: Path, content: str) -> None:
+    artifacts = Artifacts(tmp_path)
+    artifacts.latest.write_bytes(content.encode(errors="surrogateescape"))
+    assert "latest.old" in name_latest(artifacts, "first")
+    assert artifacts.latest.read_text() == "first\n"
+    assert (tmp_path / "latest.old").read_bytes() == content.encode(errors="surrogateescape")
+
+
+def test_latest_is_written_anew_where_it_names_a_run(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    for name in ("first", "second"):
+        artifacts.run(name).path.mkdir(parents=True)
+        assert name_latest(artifacts, name) == ""
+    assert artifacts.latest.read_text() == "second\n" and not (tmp_path / "latest.old").exists()

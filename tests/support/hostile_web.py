@@ -135,17 +135,33 @@ class Hostile(BaseHTTPRequestHandler):
     def ranges(self) -> None:
         self._ranges(LINE * 100)
 
+    def drops(self) -> None:
+        """The connection is closed after a third of the file, or of what is asked for, though all was announced."""
+        self._ranges(LINE * 60_000, cut=len(LINE) * 20_000 + 7)
+
+    def drops_then_other(self) -> None:
+        """The same, of a file that is another one when it is asked for again."""
+        tag = '"second"' if "Range" in self.headers else '"first"'
+        if self.headers.get("If-Range", tag) == tag:
+            self._ranges(LINE * 60_000, cut=len(LINE) * 20_000, ETag=tag)
+        elif self.head(Content_Length=len(LINE) * 60_000, ETag=tag):
+            self.wfile.write(LINE.swapcase() * 60_000)
+
+    def drops_early(self) -> None:
+        """A few bytes at a time."""
+        self._ranges(LINE * 60_000, cut=10)
+
     def archive(self) -> None:
         made = io.BytesIO()
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(zipfile.ZipInfo("inner.jsonl"), LINE * 100)
         self._ranges(made.getvalue())
 
-    def _ranges(self, content: bytes) -> None:
+    def _ranges(self, content: bytes, cut: int | None = None, **headers: object) -> None:
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
         more = {"Content_Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if "Range" in self.headers else {}
-        if self.head(206 if more else 200, Content_Length=len(content) - start, **more):
-            self.wfile.write(content[start:])
+        if self.head(206 if more else 200, Content_Length=len(content) - start, **more, **headers):
+            self.wfile.write(content[start:][:cut])
 
     def no_ranges(self) -> None:
         """20 MB of a server that knows no ranges, as Python's own."""

@@ -111,12 +111,36 @@ def open_input(path: str) -> IO[bytes]:
 
 
 def open_bytes(file: InputFile) -> IO[bytes]:
-    """The file's bytes, decompressed as they are read."""
+    """The file's bytes, decompressed as they are read; reading raises DataError where they are far too many."""
+    if not file.compression:
+        return _open_raw(file)
     if file.compression == "gzip" and file.path != STDIN and not is_url(file.path):
         # Given a path, it closes the file in the end; given an open file, it leaves that open.
         open_input(file.path).close()
-        return cast("IO[bytes]", gzip.open(file.path))
-    return decompress(_open_raw(file), file.compression)
+        unpacked = cast("IO[bytes]", gzip.open(file.path))  # noqa: SIM115
+    else:
+        unpacked = decompress(_open_raw(file), file.compression)
+    return cast("IO[bytes]", io.BufferedReader(_Unpacked(unpacked, file), BLOCK_BYTES))
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file holds, measured as it is read."""
+
+    def __init__(self, stream: IO[bytes], file: InputFile) -> None:
+        self._stream, self._file, self._count = cast("io.BufferedReader", stream), file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto1(buffer)
+        self._count += count
+        check_bomb(self._file, self._count)
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def decompress(stream: IO[bytes], compression: str) -> IO[bytes]:
@@ -200,7 +224,7 @@ def read_at_most(stream: IO[bytes], limit: int) -> bytes | None:
 
 
 def check_bomb(file: InputFile, unpacked: int) -> None:
-    """Check what an archive or a table holds against its own size.
+    """Check what an archive, a table or a compressed text holds against its own size.
 
     Raises:
         DataError: it holds far more than text packs to.
