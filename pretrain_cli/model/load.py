@@ -12,8 +12,9 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
-from pretrain_cli.errors import ModelError, first_line
+from pretrain_cli.errors import ModelError, OutOfMemoryError, PtkError, first_line
 from pretrain_cli.formatting import count_of, exact
+from pretrain_cli.memory import is_out_of_memory
 from pretrain_cli.model.config_checks import MOST_PACKED, check_settings
 from pretrain_cli.model.files import USE_ANOTHER, check_finite, check_vocabulary, check_weight_files, weight_shapes
 from pretrain_cli.model.pickles import files_of, foreign, pickle_notes_ignored
@@ -22,6 +23,8 @@ from pretrain_cli.quiet import quiet_libraries
 
 MOST_DESCRIBED, SMALL_MODEL = 2, 10_000_000
 """Parameters that a config may describe: so many times those in its files (a head may be the embedding), and more."""
+TOO_LARGE = ("Storage size calculation overflowed", "Overflow when unpacking long", "integer multiplication overflow")
+"""What torch says of a tensor whose bytes can't even be counted."""
 
 
 def load_model(
@@ -175,8 +178,12 @@ def runs_own_code(config: PreTrainedConfig) -> bool:
     return type(config).__module__.startswith("transformers_modules")
 
 
-def _explain(name: str, error: Exception) -> ModelError:
+def _explain(name: str, error: Exception) -> PtkError:
     text = first_line(error)
+    if is_out_of_memory(error) or any(each in str(error) for each in TOO_LARGE):
+        return OutOfMemoryError(
+            f"The model in {name} needs more memory than there is.", "Use a smaller one, or a machine with more memory."
+        )
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{name} comes with its own model code, which isn't run.",

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.config.load import load_config
 from pretrain_cli.config.model import Config, DataConfig, ModelConfig
-from pretrain_cli.errors import ConfigError, ModelError
+from pretrain_cli.errors import ConfigError, ModelError, OutOfMemoryError
 from pretrain_cli.model.build import build_model
 from pretrain_cli.model.sizes import SIZES, choose_shape, named_shape
 from pretrain_cli.planning.run import plan_training
@@ -69,6 +69,17 @@ def test_sizes_of_no_model_are_told_before_one_is_counted(base, tmp_path) -> Non
             plan_training(config, Artifacts(tmp_path / "artifacts"))
     (folder / "config.json").write_text(json.dumps({**settings, "vocab_size": 0}), encoding="utf-8")
     with pytest.raises(ModelError, match="can't be opened"):
+        build(folder, tmp_path, init="random")
+
+
+@pytest.mark.parametrize("width", [10**8, 4 * 10**9, 4 * 10**20])
+def test_random_weights_that_no_memory_holds_are_said_to_be_too_many(base, tmp_path, width: int) -> None:
+    folder = shutil.copytree(base, tmp_path / "base")
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del settings["head_dim"]
+    wide = {**settings, "hidden_size": width, "intermediate_size": width}
+    (folder / "config.json").write_text(json.dumps(wide), encoding="utf-8")
+    with pytest.raises(OutOfMemoryError, match="needs more memory than there is"):
         build(folder, tmp_path, init="random")
 
 
