@@ -7,6 +7,7 @@ import math
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -16,6 +17,7 @@ ENDS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))  
 """What ends a process that doesn't answer it."""
 GRACE_S = 5.0
 """A process that is busy in a library, or still cleans up, ends this long after SIGTERM or SIGHUP."""
+AFTER_FINALIZER_S = 0.02
 ECHO_S = 5.0
 """An error this soon after a signal in an import is that signal: libraries turn it into their own errors."""
 
@@ -30,8 +32,9 @@ class Stopping:
     def __init__(self) -> None:
         self._number: int = signal.SIGINT
         self._in_import_at = -math.inf
-        self._listens = self._ends = self._told = False
+        self._listens = self._ends = self._told = self._again = False
         self._held = threading.local()
+        self._tell_other = sys.unraisablehook
 
     def listen(self) -> None:
         """Raise what a signal asks for in the main thread. A signal that is ignored, or answered, stays so."""
@@ -40,6 +43,8 @@ class Stopping:
         for number in ENDS:
             if signal.getsignal(number) == signal.SIG_DFL:
                 signal.signal(number, self._end)
+        if not self._listens:
+            self._tell_other, sys.unraisablehook = sys.unraisablehook, self._unraisable
         if not self._listens and hasattr(signal, "pthread_sigmask"):
             self._watch()
             os.register_at_fork(before=self._hold, after_in_parent=self._free, after_in_child=self._let_go)
@@ -61,12 +66,29 @@ class Stopping:
         signal.default_int_handler(number, frame)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
-        if self._number != signal.SIGINT:  # a launcher may pass on what the whole group has got
+        if self._number != signal.SIGINT and not self._again:  # a launcher may pass on what the whole group has got
             return
-        self._number = number
+        self._number, self._again = number, False
         self._note_import(frame)
         self._end_in_time(number)
         raise Terminated
+
+    def _unraisable(self, met: sys.UnraisableHookArgs) -> None:
+        """A finalizer, or a weak reference's callback, swallows what a signal raises in it: raise it again after it."""
+        if type(met.exc_value) not in (KeyboardInterrupt, Terminated):
+            self._tell_other(met)
+            return
+
+        def again() -> None:
+            time.sleep(AFTER_FINALIZER_S)
+            self._again = True
+            main = threading.main_thread().ident
+            if main is not None and hasattr(signal, "pthread_kill"):  # wakes it where it waits in a library
+                signal.pthread_kill(main, self._number)
+            else:
+                signal.raise_signal(self._number)
+
+        threading.Thread(target=again, name="again", daemon=True).start()
 
     def _note_import(self, frame: FrameType | None) -> None:
         within: FrameType | None = frame

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pretrain_cli.cli import app
+from tests.support import prefork
 from tests.support.commands import Outcome
 
 
@@ -41,13 +40,7 @@ def ptk_process(empty: Path) -> Callable[..., Outcome]:
     """Run a command line as a process of its own, in an empty folder."""
 
     def run(*arguments: str, **variables: str) -> Outcome:
-        done = subprocess.run(
-            [sys.executable, "-m", "pretrain_cli", *arguments],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-            stdin=subprocess.DEVNULL,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        return Outcome(*prefork.run(Path.cwd(), arguments, environment))
 
     return run

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import prefork
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 SMALL = ("--size", "tiny", "--set", "tracking.report_to=none", "--device", "cpu", "--workers", "0")
 
@@ -36,10 +38,14 @@ class Outcome:
 
 def ptk(folder: Path, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """One command as a process of its own."""
+    environment = {**ENVIRONMENT, **variables}
+    if "PYTHONIOENCODING" not in variables:
+        code, out, err = prefork.run(folder, arguments, environment, stdin or "")
+        return subprocess.CompletedProcess(["ptk", *arguments], code, out, err)
     return subprocess.run(
         [sys.executable, "-m", "pretrain_cli", *arguments],
-        cwd=folder, input=stdin or "", capture_output=True, text=True, timeout=600, env={**ENVIRONMENT, **variables},
-        encoding=variables.get("PYTHONIOENCODING"),
+        cwd=folder, input=stdin or "", capture_output=True, text=True, timeout=600, env=environment,
+        encoding=variables["PYTHONIOENCODING"],
     )  # fmt: skip
 
 
