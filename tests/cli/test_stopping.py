@@ -34,7 +34,10 @@ except KeyboardInterrupt as error:
 @pytest.mark.skipif(os.name == "nt", reason="Windows gives a process no signals")
 @pytest.mark.parametrize(
     ("number", "told"),
-    [(signal.SIGINT, "KeyboardInterrupt Stopped by Ctrl-C. 130"), (signal.SIGTERM, "Terminated Stopped by SIGTERM. 143")],
+    [
+        (signal.SIGINT, "KeyboardInterrupt Stopped by Ctrl-C. 130"),
+        (signal.SIGTERM, "Terminated Stopped by SIGTERM. 143"),
+    ],
 )
 def test_a_signal_that_a_finalizer_swallows_ends_the_command_all_the_same(number: signal.Signals, told: str) -> None:
     process = subprocess.Popen(
