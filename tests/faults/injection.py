@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import gc
 import os
 import shutil
 import signal
@@ -17,6 +16,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.prefork import import_everything
 
 SOURCE = Path(__file__).with_name("shim.c")
 SHIM = "PTK_FAULT_SHIM"
@@ -80,28 +81,12 @@ def environment(shim: Path) -> dict[str, str]:
     return {**os.environ, **own, "HF_HUB_OFFLINE": "1", SHIM: str(shim)}
 
 
-def import_everything() -> None:
-    """Import what commands do, so that a fork of this process starts at once; nothing that starts a thread."""
-    import accelerate
-    import datasets
-    import matplotlib.pyplot
-    import torch._dynamo
-    import transformers.models.auto.tokenization_auto
-    import transformers.models.llama.modeling_llama
-    import transformers.trainer
+def import_all_but_drawing() -> None:
+    """Import what commands do. A picture is written as always, but nothing is drawn: a third of a command's time."""
+    import_everything()
+    import matplotlib.figure
 
-    import pretrain_cli.cli.commands
-    import pretrain_cli.data.prepare
-    import pretrain_cli.evaluation.run
-    import pretrain_cli.exporting.run
-    import pretrain_cli.training.run
-
-    assert accelerate and datasets and torch and transformers
-    pretrain_cli.cli.commands.make_app()
-    # A picture is written as always, but nothing is drawn into it: that would be a third of a command's time.
-    matplotlib.figure.Figure.draw = lambda *_: None  # type: ignore[method-assign]
-    gc.collect()
-    gc.freeze()
+    matplotlib.figure.Figure.draw = lambda *_: None
 
 
 @contextlib.contextmanager
@@ -118,7 +103,7 @@ def in_a_disturbed_process(module: str) -> Iterator[Path]:
             command = [sys.executable, "-m", module, *sys.argv[1:]]
             sys.exit(subprocess.run(command, env=environment(compiled(work))).returncode)
         os.chdir(ROOT)
-        import_everything()
+        import_all_but_drawing()
         yield work
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import select
@@ -19,12 +20,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-MODULES = (
-    *("pretrain_cli.training.run", "pretrain_cli.training.loop", "pretrain_cli.training.finishing"),
-    *("pretrain_cli.data.prepare", "pretrain_cli.evaluation.run", "pretrain_cli.evaluation.models"),
-    *("pretrain_cli.generation.run", "pretrain_cli.generation.engines.torch_engine", "pretrain_cli.exporting.run"),
-    *("transformers.models.llama.modeling_llama", "matplotlib.figure", "accelerate", "peft"),
-)
 LONGEST = 1 << 20
 READ_LATE = ("PTK_", "PYTEST_", "WANDB_")
 """How the variables begin that nothing reads while it is imported."""
@@ -92,10 +87,33 @@ def _as_text(content: bytes) -> str:
     return content.decode().replace("\r\n", "\n")
 
 
+def import_everything() -> None:
+    """Import what commands do, so that a fork of this process starts at once; nothing that starts a thread."""
+    import accelerate
+    import datasets
+    import matplotlib.figure
+    import peft
+    import torch._dynamo
+    import transformers.models.auto.tokenization_auto
+    import transformers.models.llama.modeling_llama
+    import transformers.trainer
+
+    import pretrain_cli.cli.commands
+    import pretrain_cli.data.prepare
+    import pretrain_cli.evaluation.run
+    import pretrain_cli.exporting.run
+    import pretrain_cli.generation.engines.torch_engine
+    import pretrain_cli.training.run
+
+    assert accelerate and datasets and matplotlib and peft and torch and transformers
+    pretrain_cli.cli.commands.make_app()
+    gc.collect()
+    gc.freeze()
+
+
 def serve(descriptor: int) -> None:
     """Fork a command for each call that comes, until nobody is there to call."""
-    for name in MODULES:
-        __import__(name)
+    import_everything()
     calls = socket.socket(fileno=descriptor)
     while True:
         call, files, _, _ = socket.recv_fds(calls, LONGEST, 3)
