@@ -42,6 +42,8 @@ no record lists them."""
 SHARDS = "sharded"
 """The folder in a checkpoint that holds the shards of a model."""
 CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
+HALF_CHECKPOINT = re.compile(r"\.staging-\d{6,}-[a-z0-9_]{8}|\.old-step-\d{6,}")
+"""What a killed process leaves of a checkpoint that it wrote or removed."""
 
 
 def ollama_name(model: str) -> str:

@@ -98,11 +98,16 @@ def keep_aside(path: Path, is_ours: Callable[[Path], bool] | None = None) -> str
     is_ours = is_ours or _is_as_written
     if not os.path.lexists(path) or (path.is_file() and not path.is_symlink() and is_ours(path)):
         return ""
-    place = path
-    while os.path.lexists(place):
-        place = place.with_name(f"{place.name}.old")
+    place = free_name(path)
     os.replace(path, place)
     return f"{path} wasn't as ptk wrote it: it is kept as {place.name}."
+
+
+def free_name(path: Path) -> Path:
+    """``path`` with as many ".old" as nothing has yet."""
+    while os.path.lexists(path):
+        path = path.with_name(f"{path.name}.old")
+    return path
 
 
 def _is_as_written(path: Path) -> bool:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
-from pretrain_cli.artifacts import ADAPTER_FILES, MODEL_FILES, Artifacts, RunFolder, is_run_name
+from pretrain_cli.artifacts import ADAPTER_FILES, HALF_CHECKPOINT, MODEL_FILES, Artifacts, RunFolder, is_run_name
 from pretrain_cli.errors import UsageError
 from pretrain_cli.foreign import foreign_entries, keep_aside, matching, remove_ours
 from pretrain_cli.published import checkpoint_files, listed_files
 from pretrain_cli.refusals import denied, is_denied
-from pretrain_cli.small_files import first_word
+from pretrain_cli.sealing import bears_seal
+from pretrain_cli.small_files import first_word, small_bytes
 from pretrain_cli.storage import OURS, check_access, write_text
-from pretrain_cli.trees import walk
+from pretrain_cli.trees import everything_in, walk
 
 RUN_FILES = (
     *("run.json", "config.toml", "metrics.jsonl", "samples.jsonl", "curves.png"),
-    *("diverged-step-*.jsonl", ".lock", ".lock.json", f".*.{OURS}*"),
+    *("diverged-step-[0-9]*[0-9].jsonl", ".lock", ".lock.json", f".*.{OURS}*"),
 )
-REPORT_FILES = ("report.json", "report.html", "report-*.json", "report-*.html", f".*.{OURS}*")
-TRACKERS = ("wandb", "tensorboard")
-"""Folders in a run's that a tracker fills."""
+REPORT_FILES = ("report.json", "report.html", f".*.{OURS}*")
+NAMED_REPORTS = ("report-*.json", "report-*.html")
+"""Reports on other texts, which are ptk's where they bear its seal."""
+TRACKED = {
+    "wandb": re.compile(r"(offline-)?run-\d{8}_\d{6}-[^/]+|latest-run|debug(-[a-z]+)?\.log|wandb-resume\.json"),
+    "tensorboard": re.compile(r"(.+/)?events\.out\.tfevents\.[^/]+"),
+}
+"""What trackers put into a folder of theirs in a run's, by its paths there."""
 REPLACED = f".{OURS}old-"
-UNFINISHED = (".staging-", ".old-", f".{OURS}")
+UNFINISHED = f".{OURS}"
 """How the names begin of what a killed process left: what was replaced may hold other files too."""
 
 
@@ -57,8 +65,12 @@ def check_changeable(run: RunFolder, what: str, *also: Path) -> None:
 
 
 def is_run(run: RunFolder) -> bool:
-    """Whether this folder was ever a run's: something in it says so."""
-    return run.record.is_file() or run.config.is_file()
+    """Whether this folder was ever a run's: its record says so, or a seal, of a file that may have changed since."""
+    try:
+        recorded = {"status", "command"} & set(json.loads(small_bytes(run.record)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        recorded = set()
+    return bool(recorded) or bears_seal(run.record) or bears_seal(run.config)
 
 
 def name_latest(artifacts: Artifacts, name: str) -> str:
@@ -79,12 +91,15 @@ def name_latest(artifacts: Artifacts, name: str) -> str:
 
 def run_files(run: RunFolder) -> set[str]:
     """The files and folders in a run's folder that ptk or a tracker wrote, changed since or not, by their names."""
-    found = matching(RUN_FILES)(run.path) | {name for name in TRACKERS if _is_folder(run.path / name)}
+    found = matching(RUN_FILES)(run.path)
+    for name, pattern in TRACKED.items():
+        found |= _within(run, run.path / name, _tracked(run.path / name, pattern))
     for folder, patterns in ((run.model, MODEL_FILES), (run.adapter, ADAPTER_FILES)):
         if _is_folder(folder):
             found |= _within(run, folder, listed_files(folder, patterns))
     if _is_folder(run.evaluation):
-        found |= _within(run, run.evaluation, matching(REPORT_FILES)(run.evaluation))
+        reports = {name for name in matching(NAMED_REPORTS)(run.evaluation) if bears_seal(run.evaluation / name)}
+        found |= _within(run, run.evaluation, matching(REPORT_FILES)(run.evaluation) | reports)
     if _is_folder(run.checkpoints):
         for step in run.checkpoint_steps():
             found |= _within(run, run.checkpoint(step), checkpoint_files(run.checkpoint(step)))
@@ -112,9 +127,19 @@ def remove_run_files(run: RunFolder) -> None:
     remove_ours(run.path, run_files(run), last=(".lock", run.config.name, run.record.name))
 
 
+def _tracked(folder: Path, pattern: re.Pattern[str]) -> set[str]:
+    if not _is_folder(folder):
+        return set()
+    found = {str(entry.relative_to(folder).as_posix()) for entry in everything_in(folder)}
+    return {name for name in found if pattern.fullmatch(name)}
+
+
 def _unfinished(folder: Path) -> set[str]:
+    def is_left(name: str) -> bool:
+        return name.startswith(UNFINISHED) or HALF_CHECKPOINT.fullmatch(name) is not None
+
     entries = folder.iterdir() if _is_folder(folder) else ()
-    found = {entry.name for entry in entries if entry.name.startswith(UNFINISHED)}
+    found = {entry.name for entry in entries if is_left(entry.name)}
     for name in [name for name in found if name.startswith(REPLACED) and _is_folder(folder / name)]:
         found.remove(name)
         found |= {

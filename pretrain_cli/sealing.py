@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from pretrain_cli.small_files import small_bytes
+from pretrain_cli.small_files import no_wait, small_bytes
 
 KEY = "xxh3"
 OPEN = "0" * 32
@@ -43,6 +43,15 @@ def is_as_sealed(content: bytes) -> bool | None:
         return None
     opened = b"".join((content[: found.start(1)], OPEN.encode(), content[found.end(1) :]))
     return bool(xxhash.xxh3_128_hexdigest(opened).encode() == found[1])
+
+
+def bears_seal(path: Path) -> bool:
+    """Whether a file was sealed once, changed since or not."""
+    try:
+        with open(path, "rb", opener=no_wait) as file:
+            return SEAL.search(file.read(WITHIN)) is not None
+    except OSError:
+        return False
 
 
 def broken_seal(path: Path) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pretrain_cli.artifacts import Artifacts
 from pretrain_cli.errors import DataError, UsageError
-from pretrain_cli.foreign import foreign_entries, matching, remove_ours
+from pretrain_cli.foreign import foreign_entries, free_name, matching, remove_ours
 from pretrain_cli.locking import is_locked
 from pretrain_cli.manifest import LISTS, MANIFEST, VERSION, Manifest
-from pretrain_cli.records import read_versioned
+from pretrain_cli.records import damaged_files, read_versioned
 from pretrain_cli.sealing import is_as_sealed
 from pretrain_cli.small_files import small_bytes
 from pretrain_cli.storage import OURS, copy_file
@@ -52,6 +52,26 @@ def copy_prepared(artifacts: Artifacts, folder: Path) -> None:
     for name in sorted(ours_in("tokenizer", published_names(artifacts), artifacts.tokenizer)):
         if (artifacts.tokenizer / name).is_file():
             copy_file(artifacts.tokenizer / name, folder / name)
+
+
+def copy_edited(artifacts: Artifacts) -> list[str]:
+    """Copy the small files of the last prepare that somebody has changed to names that the next one keeps.
+
+    Returns:
+        What has to be said of each.
+    """
+    try:
+        files = read_versioned(artifacts.manifest, Manifest, VERSION, VERSION, DataError, "").files
+    except (DataError, OSError):
+        return []
+    told = []
+    for name in (name for name in files if not name.startswith(("data/train/", "data/validation/"))):
+        path = artifacts.root / name
+        if path.is_file() and damaged_files(artifacts.root, {name: files[name]}, read=True):
+            copy = free_name(path)
+            copy_file(path, copy)
+            told.append(f"{path} wasn't as ptk wrote it: it is kept as {copy.name}.")
+    return told
 
 
 def check_replaceable(artifacts: Artifacts, pieces: Iterable[str]) -> None:

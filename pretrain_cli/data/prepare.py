@@ -35,7 +35,7 @@ from pretrain_cli.data.encoding.shard_store import collect_rejected
 from pretrain_cli.data.encoding.shards import ShardCounts, ShardSettings
 from pretrain_cli.data.input_list import find_inputs, unhashed_inputs, write_inputs
 from pretrain_cli.data.messages import Messages
-from pretrain_cli.data.ours import clear_links, remove_work
+from pretrain_cli.data.ours import clear_links, copy_edited, remove_work
 from pretrain_cli.data.reading.bad_records import Strictness
 from pretrain_cli.data.reading.sources import Sources, check_stages, find_sources, pipes_kept
 from pretrain_cli.data.request import make_request, matching_output
@@ -153,6 +153,8 @@ def _prepare(
     lists = record_files(staging.folder, [Path(name).name for name in LISTS])
     published |= {name: lists[Path(name).name] for name in LISTS}
     manifest = build_manifest(config, inputs, request, record, text, ledger, messages, seconds, published)
+    for kept in copy_edited(artifacts):
+        progress.warn(kept)
     staging.publish(tokenizer.folder, manifest)
     remove_work(artifacts)
     return result_of(manifest, artifacts, started, reused=False, counts=counts)

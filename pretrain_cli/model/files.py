@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain_cli.errors import DataError, ModelError
-from pretrain_cli.formatting import count_of, exact
+from pretrain_cli.formatting import count_of, exact, shortened
 from pretrain_cli.model.config_checks import check_config_fits
 from pretrain_cli.storage import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-INDEX = "model.safetensors.index.json"
+INDEX, OLDER_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SINGLE = "model.safetensors"
 OLDER_FORMAT = "pytorch_model*.bin"
 USE_ANOTHER = "Use a complete copy, or another checkpoint: ptk runs show"
@@ -48,10 +48,7 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     files = [folder / SINGLE]
     if index.is_file():
-        named = read_model_json(index).get("weight_map")
-        if not isinstance(named, dict) or not named:
-            raise ModelError(f"{index} names no weights.", USE_ANOTHER)
-        files = sorted({folder / str(name) for name in named.values()})
+        files = [folder / name for name in _named_by(index)]
     for file in files:
         if not file.is_file() and _in_older_format(folder):
             raise ModelError(
@@ -60,6 +57,22 @@ def weight_files(folder: Path) -> list[Path]:
         if not file.is_file():
             raise ModelError(f"{folder} holds no weights: {file.name} is missing.", USE_ANOTHER)
     return files
+
+
+def _named_by(index: Path) -> list[str]:
+    """The files of weights that an index names, all right beside it: others are no part of the model.
+
+    Raises:
+        ModelError: it names none, or another file.
+    """
+    named = read_model_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ModelError(f"{index} names no weights.", USE_ANOTHER)
+    names = sorted({str(name) for name in named.values()})
+    for name in names:
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise ModelError(f"{index} names '{shortened(name)}', which isn't a file beside it.", USE_ANOTHER)
+    return names
 
 
 def check_weight_files(folder: Path) -> list[Path]:
@@ -76,6 +89,8 @@ def check_weight_files(folder: Path) -> list[Path]:
             f"{folder} holds no model: config.json is missing.", "Give a folder that a run or a Hub model made."
         )
     if _in_older_format(folder):
+        if (folder / OLDER_INDEX).is_file():
+            _named_by(folder / OLDER_INDEX)
         return []
     files = weight_files(folder)
     check_config_fits(read_model_json(folder / "config.json"), weight_shapes(files), str(folder), USE_ANOTHER)

@@ -26,7 +26,7 @@ from pretrain_cli.training.choices.compile_memory import remember
 from pretrain_cli.training.context import TrainingContext
 from pretrain_cli.training.finishing import finish
 from pretrain_cli.training.keeping.checkpoints import choose_checkpoint
-from pretrain_cli.training.keeping.metrics import Metrics, cut_lines
+from pretrain_cli.training.keeping.metrics import Metrics, cut_lines, keep_other_lines
 from pretrain_cli.training.keeping.resume import StartingPoint
 from pretrain_cli.training.keeping.state import RunState, load_state
 from pretrain_cli.training.keeping.tracking import (
@@ -59,6 +59,9 @@ def run_loop(context: TrainingContext, point: StartingPoint) -> TrainResult:
     arguments = make_arguments(context, others)
     if context.plan.seconds and context.rank == 0:
         import_drawing()
+    written = (context.run.metrics, context.run.samples) if context.rank == 0 else ()
+    for told in filter(None, map(keep_other_lines, written)):
+        context.progress.warn(told)
     metrics = Metrics(context.run.metrics, point.state.step if point.checkpoint else 0, writes=context.rank == 0)
     if context.rank == 0:
         cut_lines(context.run.samples, point.state.step)

@@ -16,6 +16,7 @@ from pretrain_cli.manifest import read_manifest
 from pretrain_cli.storage import write_json
 from tests.support.commands import ptk, refused
 from tests.support.preparing import everything, small_config
+from tests.support.runs import Heard
 
 SENTENCES = "Call me Ishmael. Some years ago, never mind how long precisely.\n" * 60
 
@@ -157,3 +158,22 @@ def test_rows_that_lost_their_manifest_are_known_by_their_state(artifacts: Artif
         return
     with pytest.raises(UsageError, match=r"tokenizer.*is in the way"):
         prepare(small_config(text), artifacts)
+
+
+def test_small_files_that_somebody_changed_are_kept_by_the_next_prepare(artifacts: Artifacts, text: Path) -> None:
+    prepare(small_config(text), artifacts)
+    changed = [
+        artifacts.tokenizer / "tokenizer.json",
+        artifacts.tokenizer / "tokenizer_config.json",
+        artifacts.rejected,
+    ]
+    for file in changed:
+        file.write_text("mine")
+    text.write_text(SENTENCES + "Another line.\n")
+    heard = Heard()
+    prepare(small_config(text), artifacts, heard)
+    assert [file.with_name(f"{file.name}.old").read_text() for file in changed] == ["mine"] * 3
+    assert len([told for told in heard.warnings if "wasn't as ptk wrote it" in told]) == 3
+    text.write_text(SENTENCES)
+    prepare(small_config(text), artifacts)
+    assert not list(artifacts.root.rglob("*.old.old"))

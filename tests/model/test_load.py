@@ -39,6 +39,22 @@ def test_missing_weights_config_or_folder_are_named(folder: Path, tmp_path: Path
         load_model(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+@pytest.mark.parametrize("name", ["{elsewhere}/w.safetensors", "../elsewhere/w.safetensors", "..", "a\\w", ""])
+def test_weights_outside_their_folder_are_no_part_of_a_model(
+    folder: Path, tmp_path: Path, index: str, name: str
+) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(elsewhere / "w.safetensors")
+    if index.startswith("pytorch"):
+        torch.save(weights, folder / "pytorch_model-00001-of-00002.bin")
+    named = dict.fromkeys(weights, name.format(elsewhere=elsewhere))
+    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": named}))
+    with pytest.raises(ModelError, match="isn't a file beside it"):
+        load_model(folder)
+
+
 def test_truncated_weights_are_named(folder: Path) -> None:
     os.truncate(folder / "model.safetensors", 5000)
     with pytest.raises(ModelError, match="damaged or cut short"):

@@ -21,6 +21,8 @@ from pretrain_cli.runs.comparison import compare_runs
 from pretrain_cli.runs.removal import remove_runs, runs_to_remove
 from pretrain_cli.runs.summary import list_runs, show_run
 from pretrain_cli.storage import write_sealed_json
+from pretrain_cli.training.keeping.checkpoints import clear_staging
+from pretrain_cli.training.keeping.metrics import cut_lines, keep_other_lines
 
 
 @pytest.fixture
@@ -370,3 +372,59 @@ def test_latest_is_written_anew_where_it_names_a_run(tmp_path: Path) -> None:
         artifacts.run(name).path.mkdir(parents=True)
         assert name_latest(artifacts, name) == ""
     assert artifacts.latest.read_text() == "second\n" and not (tmp_path / "latest.old").exists()
+
+
+THEIRS = (
+    *(".old-notes/n.txt", ".old-readme.txt", ".staging-mine/x", "wandb/notes.md", "wandb/run-notes.md"),
+    *("tensorboard/notes.md", "checkpoints/.old-mine/x", "checkpoints/.staging-mine/x", "evaluation/report-mine.json"),
+    *("evaluation/report-2024.html", "diverged-step-notes.jsonl", "notes.md"),
+)
+OURS = (
+    *("checkpoints/.staging-000100-ab12_xyz/x", "checkpoints/.old-step-000100/x", ".ptk-model-abcdefgh/x"),
+    *("wandb/offline-run-20261130_201500-abc/run.wandb", "wandb/debug-internal.log", "diverged-step-000123.jsonl"),
+    *("tensorboard/events.out.tfevents.1.host", "tensorboard/1.2/events.out.tfevents.1.host.2"),
+)
+
+
+def test_a_removal_knows_its_own_by_exact_names_and_seals(artifacts: Artifacts) -> None:
+    run = artifacts.run("first")
+    for name in (*THEIRS, *OURS):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text("{}")
+    write_sealed_json(run.evaluation / "report-own.json", {"texts": []})
+    remove_runs(artifacts, ["first"])
+    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert left == set(THEIRS)
+
+
+@pytest.mark.parametrize("record", [None, "", "[]", '{"name": "mine"}', "1", "{" * 5000])
+def test_a_folder_that_never_was_a_run_is_not_removed(tmp_path: Path, record: str | None) -> None:
+    artifacts = Artifacts(tmp_path)
+    run = artifacts.run("project")
+    run.path.mkdir(parents=True)
+    files = {"config.toml": "x = 1", "metrics.jsonl": "mine", "curves.png": "mine"}
+    for name, text in {**files, **({} if record is None else {"run.json": record})}.items():
+        (run.path / name).write_text(text)
+    with pytest.raises(UsageError, match="is not a run"):
+        remove_runs(artifacts, ["project"])
+    assert (run.path / "metrics.jsonl").read_text() == "mine"
+
+
+def test_a_resume_clears_what_a_kill_left_and_nothing_else(artifacts: Artifacts) -> None:
+    run = artifacts.run("first")
+    for name in (*THEIRS, *OURS):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text("{}")
+    clear_staging(run)
+    assert all((run.path / name).is_file() for name in THEIRS)
+    assert not any((run.path / name).exists() for name in OURS[:3])
+
+
+def test_lines_of_somebody_else_in_a_runs_files_are_kept(artifacts: Artifacts) -> None:
+    samples = artifacts.run("first").samples
+    samples.write_text('{"step": 1}\n{"half')
+    assert keep_other_lines(samples) == ""
+    samples.write_text("My samples\n\nof today\n")
+    assert "samples.jsonl.old" in keep_other_lines(samples)
+    cut_lines(samples, 1)
+    assert samples.read_text() == "" and "of today" in samples.with_name("samples.jsonl.old").read_text()

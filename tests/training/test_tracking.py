@@ -21,6 +21,7 @@ from pretrain_cli.config.model import Config
 from pretrain_cli.errors import MissingDependencyError
 from pretrain_cli.manifest import read_manifest
 from pretrain_cli.training.keeping import tracking
+from pretrain_cli.training.keeping.resume import read_config
 from pretrain_cli.training.keeping.wandb_state import LOG, connection
 from pretrain_cli.training.run import train
 from tests.support.runs import Heard, record_of, small
@@ -292,3 +293,25 @@ def test_an_outage_in_the_middle_stops_nothing(rows, monkeypatch) -> None:
 
 def broken(*_: object) -> dict[str, object]:
     raise ConnectionError("the server went away")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wandb", ".wandb"])
+def test_settings_in_the_working_folder_send_the_key_nowhere(rows, monkeypatch, tmp_path, name: str) -> None:
+    """wandb itself sends it to the server that they name; the user's own settings count."""
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with wandb_server() as theirs, wandb_server() as mine:
+        for folder, server in ((tmp_path / "settings", mine), (tmp_path / "here" / name, theirs)):
+            folder.mkdir(parents=True)
+            (folder / "settings").write_text(f"[default]\nbase_url = {server.url}\n")
+        monkeypatch.chdir(tmp_path / "here")
+        heard = Heard()
+        train(wanted(), rows, progress=heard, run_name=f"beside-{name.strip('.')}-{len(name)}")
+    assert any(line.startswith(f"{name}/settings isn't read") for line in heard.notes), heard.notes
+    assert theirs.operations == [] and mine.operations
+
+
+def test_a_runs_own_folder_does_not_say_whom_to_upload_to(rows) -> None:
+    train(small(train__max_steps=1, tracking__entity="stranger"), rows, run_name="theirs")
+    assert 'entity = "stranger"' in rows.run("theirs").config.read_text()
+    assert read_config(rows.run("theirs")).tracking.entity == ""

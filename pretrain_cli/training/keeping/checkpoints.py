@@ -15,7 +15,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pretrain_cli.artifacts import CHECKPOINT_NAME, CHECKPOINT_RECORD, MODEL_RECORD, OPTIMIZER_FILES, RunFolder
+from pretrain_cli.artifacts import (
+    CHECKPOINT_NAME,
+    CHECKPOINT_RECORD,
+    HALF_CHECKPOINT,
+    MODEL_RECORD,
+    OPTIMIZER_FILES,
+    RunFolder,
+)
 from pretrain_cli.errors import ModelError
 from pretrain_cli.foreign import foreign_entries, remove_ours
 from pretrain_cli.published import checkpoint_files, unchanged_files
@@ -26,6 +33,7 @@ from pretrain_cli.trees import everything_in, remove_tree
 
 STAGING = ".staging-"
 REPLACED = f".{OURS}old-"
+HALF_MODEL = re.compile(rf"\.{OURS}model-[a-z0-9_]{{8}}")
 WRITER = re.compile(r"(?:__|rng_state_)(\d+)")
 """In the names of shards and of random states: the process that wrote the file."""
 
@@ -113,9 +121,9 @@ def _check_readable(path: Path) -> None:
 
 def clear_staging(run: RunFolder) -> None:
     """Remove what a killed process left half-written; only under the run's lock."""
-    for folder, prefixes in ((run.checkpoints, (STAGING, ".old-")), (run.path, (f".{OURS}model-",))):
+    for folder, half in ((run.checkpoints, HALF_CHECKPOINT), (run.path, HALF_MODEL)):
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
-            if entry.name.startswith(prefixes):
+            if half.fullmatch(entry.name):
                 remove_tree(entry, ignore_errors=True)
     old = [entry.name.removeprefix(REPLACED) for entry in run.checkpoints.glob(f"{REPLACED}*")]
     for name in old:

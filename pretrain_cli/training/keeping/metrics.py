@@ -8,7 +8,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pretrain_cli.storage import NOT_A_LINK, read_lines, write_text
+from pretrain_cli.foreign import free_name
+from pretrain_cli.small_files import small_bytes
+from pretrain_cli.storage import NOT_A_LINK, copy_file, read_lines, write_text
 
 AS_IT_IS = getattr(os, "O_BINARY", 0)
 """Windows would write each line end as two bytes, and the file's hash would be another."""
@@ -90,6 +92,19 @@ class Metrics:
         except OSError as error:
             return error
         return None
+
+
+def keep_other_lines(path: Path) -> str:
+    """Copy a file in which several lines aren't ptk's to a name of its own: what `cut_lines` leaves of it are ptk's.
+
+    Returns:
+        What has to be said of that; mostly nothing.
+    """
+    lines = sum(map(bool, map(bytes.strip, small_bytes(path).splitlines()))) if path.is_file() else 0
+    if lines - len(read_lines(path)) <= 1:  # a kill leaves one
+        return ""
+    copy_file(path, copy := free_name(path))
+    return f"{path} holds lines that ptk didn't write: as it was, it is kept as {copy.name}."
 
 
 def cut_lines(path: Path, step: int) -> None:

@@ -81,15 +81,16 @@ def find_run(resume: str, artifacts: Artifacts) -> Resumed:
 def read_config(run: RunFolder) -> Config:
     """The config that the run was started with, without what only the user of this command may decide.
 
-    That is whether a base's own code runs, where under the user's login the model is sent, and where else files are
-    written. Of what ptk sets itself, a run that ptk wrote has nothing there.
+    That is whether a base's own code runs, whom under the user's login the model or the metrics are sent to, and where
+    else files are written. Of what ptk sets itself, a run that ptk wrote has nothing there.
 
     Raises:
         ModelError: it isn't there or is damaged.
     """
     try:
         config = Config.model_validate(parse_run_config(run))
-        return changed(config, model__trust_remote_code=False, trainer=_staying(config.trainer))
+        staying = _staying(config.trainer)
+        return changed(config, model__trust_remote_code=False, tracking__entity="", trainer=staying)
     except ValueError as error:
         raise ModelError(f"{run.config} can't be read: {error}.", "Start a new run: ptk train") from error
 

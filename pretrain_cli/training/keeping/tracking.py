@@ -10,7 +10,8 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -29,6 +30,8 @@ INIT_SECONDS, FINISH_SECONDS = 5.0, 4.0
 """Together under 10 s: what a server that never answers may cost. wandb's own bounds are 101 s and none."""
 OTHERS = {"tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow"}
 PUBLIC = "https://api.wandb.ai"
+SETTINGS_HERE = ("wandb/settings", ".wandb/settings")
+"""Where wandb looks in the working folder."""
 
 
 def other_trackers(config: Config, run: RunFolder) -> list[str]:
@@ -145,6 +148,29 @@ def _with_plain_arguments(call: Callable[..., Any], **keywords: Any) -> Any:
         sys.argv = typed
 
 
+def _team(url: str) -> str:
+    """The team or user that a run's page belongs to."""
+    return urlparse(url).path.strip("/").partition("/")[0]
+
+
+@contextmanager
+def _without_settings_here(wandb: Any) -> Iterator[None]:
+    """Let wandb read no settings in the working folder: it would send the key to the server that they name.
+
+    Those of the user's own, in the home folder and in variables, count.
+    """
+    read = wandb.Settings.read_system_settings
+
+    def read_own(settings: Any) -> Any:
+        return read(settings.model_copy(update={"root_dir": os.devnull}))
+
+    wandb.Settings.read_system_settings = read_own
+    try:
+        yield
+    finally:
+        wandb.Settings.read_system_settings = read
+
+
 class WandbTracker:
     """One W&B run for ours. Never asks, never raises, never waits long; falls back to offline, then to nothing.
 
@@ -185,6 +211,9 @@ class WandbTracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         mode = os.environ.get("WANDB_MODE") or self._config.tracking.mode
+        if here := next((name for name in SETTINGS_HERE if Path(name).is_file()), ""):
+            self._progress.note(f"{here} isn't read: name a W&B server by WANDB_BASE_URL, or in the settings in ~.")
+        before = _team(self.url)
         if mode == "online" and not logged_in():
             self._open("offline", "not logged in (wandb login)")
         elif mode == "online":
@@ -192,6 +221,8 @@ class WandbTracker:
         else:
             self._open("offline", "as asked")
         if self.mode == "online":
+            if before and _team(self.url) != before:
+                self._progress.note(f"The run was in {before}; to continue it there: --set tracking.entity={before}")
             first = int(getattr(self._run, "starting_step", 0) or 0)  # that W&B hasn't got
             for line in lines:
                 if line["step"] >= first:
@@ -274,26 +305,27 @@ class WandbTracker:
 
             tracking = self._config.tracking
             self.id = self.id or secrets.token_hex(4)
-            self._run = _with_plain_arguments(
-                wandb.init,
-                project=os.environ.get("WANDB_PROJECT") or tracking.project,
-                entity=tracking.entity or None,
-                id=self.id,
-                name=self._name,
-                resume="allow",
-                mode=mode,
-                dir=str(self._folder),
-                config=redact_all({**self._config.model_dump(mode="json"), **self._facts}),
-                settings=wandb.Settings(
-                    init_timeout=INIT_SECONDS,
-                    finish_timeout=FINISH_SECONDS,
-                    finish_timeout_raises=False,
-                    silent=True,
-                    console="off",
-                    disable_git=True,
-                    x_disable_stats=False,
-                ),
-            )
+            with _without_settings_here(wandb):
+                self._run = _with_plain_arguments(
+                    wandb.init,
+                    project=os.environ.get("WANDB_PROJECT") or tracking.project,
+                    entity=tracking.entity or None,
+                    id=self.id,
+                    name=self._name,
+                    resume="allow",
+                    mode=mode,
+                    dir=str(self._folder),
+                    config=redact_all({**self._config.model_dump(mode="json"), **self._facts}),
+                    settings=wandb.Settings(
+                        init_timeout=INIT_SECONDS,
+                        finish_timeout=FINISH_SECONDS,
+                        finish_timeout_raises=False,
+                        silent=True,
+                        console="off",
+                        disable_git=True,
+                        x_disable_stats=False,
+                    ),
+                )
             return ""
         except Exception as error:  # whatever a tracker does, the run continues
             self._run = None
