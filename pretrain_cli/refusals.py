@@ -92,11 +92,20 @@ def writing_to(folder: Path, instead: str = ANOTHER_FOLDER) -> Iterator[None]:
     except PtkError:
         raise
     except Exception as error:
-        refused = error if isinstance(error, OSError) else _within(error)
+        refused = first_refusal(error) if isinstance(error, OSError) else _within(error)
         told = _explained(refused, folder, instead) if refused is not None else None
         if told is None:
             raise
         raise told from error
+
+
+def first_refusal(error: OSError) -> OSError:
+    """``error``, or the first that it lists: copying a folder collects the refusals of all files, as text."""
+    if not isinstance(error, shutil.Error) or not error.args or not isinstance(error.args[0], list):
+        return error
+    source, target, why = error.args[0][0]
+    match = re.match(r"\[Errno (\d+)\]", str(why))
+    return OSError(int(match[1]), os.strerror(int(match[1])), source, None, target) if match else error
 
 
 def _within(error: Exception) -> OSError | None:
