@@ -126,7 +126,15 @@ def _explained(error: OSError, folder: Path, instead: str) -> PtkError | None:
         return UsageError(f"{where} is a file, but a folder is needed there.", instead)
     if error.errno == errno.EROFS:
         return UsageError(f"{folder} is on a read-only file system.", instead)
-    return disk_error(error, folder)
+    return not_followed(error) or disk_error(error, folder)
+
+
+def not_followed(error: OSError) -> UsageError | None:
+    """What to say of a link in the place of a file that ptk opens only itself, as a lock; None for another error."""
+    if error.errno != errno.ELOOP or error.filename is None or not Path(os.fsdecode(error.filename)).is_symlink():
+        return None
+    link = Path(os.fsdecode(error.filename))
+    return UsageError(f"{link} is a link, and ptk follows none there.", "Remove the link; what it names stays.")
 
 
 def disk_error(error: OSError, folder: Path | None = None) -> DiskError | None:
