@@ -83,5 +83,5 @@ def score(value: float | None, missing: str = "-") -> str:
 
 
 def shortened(path: str) -> str:
-    """A path for a message, without the middle of a very long one."""
+    """A path or value for a message, without the middle of a very long one."""
     return path if len(path) <= LONG_PATH else f"{path[: LONG_PATH // 2]}…{path[-LONG_PATH // 2 :]}"

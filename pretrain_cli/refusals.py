@@ -92,11 +92,20 @@ def writing_to(folder: Path, instead: str = ANOTHER_FOLDER) -> Iterator[None]:
     except PtkError:
         raise
     except Exception as error:
-        refused = error if isinstance(error, OSError) else _within(error)
+        refused = first_refusal(error) if isinstance(error, OSError) else _within(error)
         told = _explained(refused, folder, instead) if refused is not None else None
         if told is None:
             raise
         raise told from error
+
+
+def first_refusal(error: OSError) -> OSError:
+    """``error``, or the first that it lists: copying a folder collects the refusals of all files, as text."""
+    if not isinstance(error, shutil.Error) or not error.args or not isinstance(error.args[0], list):
+        return error
+    source, target, why = error.args[0][0]
+    match = re.match(r"\[Errno (\d+)\]", str(why))
+    return OSError(int(match[1]), os.strerror(int(match[1])), source, None, target) if match else error
 
 
 def _within(error: Exception) -> OSError | None:
@@ -117,7 +126,15 @@ def _explained(error: OSError, folder: Path, instead: str) -> PtkError | None:
         return UsageError(f"{where} is a file, but a folder is needed there.", instead)
     if error.errno == errno.EROFS:
         return UsageError(f"{folder} is on a read-only file system.", instead)
-    return disk_error(error, folder)
+    return not_followed(error) or disk_error(error, folder)
+
+
+def not_followed(error: OSError) -> UsageError | None:
+    """What to say of a link in the place of a file that ptk opens only itself, as a lock; None for another error."""
+    if error.errno != errno.ELOOP or error.filename is None or not Path(os.fsdecode(error.filename)).is_symlink():
+        return None
+    link = Path(os.fsdecode(error.filename))
+    return UsageError(f"{link} is a link, and ptk follows none there.", "Remove the link; what it names stays.")
 
 
 def disk_error(error: OSError, folder: Path | None = None) -> DiskError | None:

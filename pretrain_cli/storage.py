@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import tomllib
@@ -23,7 +24,7 @@ import xxhash
 
 from pretrain_cli.errors import DataError, ModelError, UsageError
 from pretrain_cli.foreign import Ours, foreign_entries, remove_ours
-from pretrain_cli.formatting import byte_size
+from pretrain_cli.formatting import byte_size, exact
 from pretrain_cli.refusals import denied, writing_to
 from pretrain_cli.sealing import sealed, with_open_seal
 from pretrain_cli.small_files import MOST_BYTES, no_wait, small_bytes
@@ -110,10 +111,17 @@ def parse_toml(text: str) -> dict[str, Any]:
     """The values in ``text``.
 
     Raises:
-        TOMLDecodeError: it isn't TOML, or is nested too deeply.
+        TOMLDecodeError: it isn't TOML, is nested too deeply, or has a number that Python doesn't read or show.
     """
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
+        repr(values)  # fails for a hexadecimal number that is as long, as does every message that shows it
+        return values
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:
+        most = sys.get_int_max_str_digits()
+        raise tomllib.TOMLDecodeError(f"it has a number of over {exact(most)} digits") from error
     except RecursionError as error:
         raise tomllib.TOMLDecodeError("it is nested too deeply") from error
 

@@ -18,6 +18,7 @@ from pretrain_cli.evaluation.run import evaluate
 from pretrain_cli.model.gguf_reading import convert_gguf
 from pretrain_cli.model.kept import keep
 from pretrain_cli.training.run import train
+from tests.support.commands import ptk, refused
 from tests.support.preparing import PROSE, small_config
 from tests.support.runs import prepare_text, small
 from tests.support.tiny import make_model, make_tokenizer
@@ -111,3 +112,32 @@ def test_llama_cpp_replaces_its_own_files_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a link to another folder"):
         llama_cpp_engine._converted(named, model, model, artifacts, SILENT)
     assert content_of(theirs) == {older.name: b"theirs"}
+
+
+@pytest.mark.parametrize("to", ["theirs", "missing", ".lock"])
+@pytest.mark.parametrize("name", ["data/.lock", "data/.tokenizer.lock"])
+def test_a_lock_that_is_a_link_is_named_and_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, to: str
+) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "a.txt").write_text(PROSE[:4000])
+    artifacts = Artifacts(tmp_path / "artifacts")
+    artifacts.data.mkdir(parents=True)
+    link = artifacts.root / name
+    link.symlink_to(link if to == ".lock" else tmp_path / to)
+    with pytest.raises(UsageError, match=r"lock is a link") as told:
+        prepare(small_config(tmp_path / "a.txt"), artifacts)
+    assert str(link) in told.value.message and "Remove the link" in told.value.hint
+    monkeypatch.chdir(tmp_path)
+    refused(ptk(tmp_path, "prepare", "a.txt"), 2, f"artifacts/{name} is a link", "Remove the link")
+    assert (tmp_path / "theirs").read_text() == "theirs" and not (tmp_path / "missing").exists()
+
+
+def test_the_lock_of_a_run_that_is_a_link_is_named_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    run = tmp_path / "artifacts" / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"version": 1, "run": "a", "status": "interrupted"}))
+    (run / ".lock").symlink_to(tmp_path / "theirs")
+    refused(ptk(tmp_path, "runs", "remove", "a", "--yes"), 2, "runs/a/.lock is a link", "Remove the link")
+    assert (tmp_path / "theirs").read_text() == "theirs" and run.is_dir()

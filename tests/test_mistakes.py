@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pretrain_cli.data.encoding.shard_files import _save
+from pretrain_cli.refusals import DiskError, writing_to
 from tests.support.commands import ENVIRONMENT, SMALL, ok, ptk, refused
 from tests.support.disks import disk, fill, mount
 
@@ -49,6 +52,35 @@ def small_disk(tmp_path: Path, trained: Path) -> Iterator[Path]:
 def test_no_space_left_is_two_lines_that_name_the_disk(small_disk: Path, trained: Path, command) -> None:
     fill(small_disk)
     refused(ptk(trained, *command, "--artifacts", str(small_disk)), 3, "No space left", str(small_disk))
+
+
+@pytest.mark.parametrize("form", ["hf", "gguf", "ollama"])
+def test_an_export_that_the_disk_or_a_limit_has_no_room_for_is_two_lines(
+    tmp_path: Path, trained: Path, form: str
+) -> None:
+    with disk(tmp_path / "disk", 1) as folder:
+        refused(ptk(trained, "export", "--to", form, "-o", str(folder / "e")), 3, "No space left", str(folder))
+        assert not list(folder.iterdir())
+    limited = subprocess.run(
+        ["sh", "-c", f"ulimit -f 100; exec {sys.executable} -m pretrain_cli export --to {form} -o e"],
+        cwd=trained, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    refused(limited, 3, "larger than this process may write")
+    assert not (trained / "e").exists()
+
+
+def test_what_a_shard_and_a_copied_folder_have_no_room_for_names_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "large").write_bytes(bytes(2 << 20))
+    with disk(tmp_path / "disk", 1) as folder:
+        for write in (
+            lambda: _save(folder / "rows.npy", np.zeros(2 << 20, np.uint8)),
+            lambda: shutil.copytree(tmp_path / "from", folder / "copy"),
+        ):
+            with pytest.raises(DiskError, match="No space left"), writing_to(folder):
+                write()
+            for entry in folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 @pytest.mark.slow

@@ -69,6 +69,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         _check_folders(words)
         command = command_of(words)
+        if command and "--help" not in words:
+            _check_working_folder()
         processes.check_threads(os.environ)
         processes.join_launcher(trains=command == "train")
         if sys.flags.optimize > 1 and command in NEED_DOCSTRINGS and "--help" not in words:
@@ -106,6 +108,21 @@ def _check_folders(words: Sequence[str]) -> None:
     for option, value in _given(words):
         if option in FOLDERS and value == "":
             raise UsageError(f"{option} is empty.", "Name something, or leave it out.")
+
+
+def _check_working_folder() -> None:
+    """Check that there is one: libraries end the process without it.
+
+    Raises:
+        UsageError: it was removed while the shell was in it.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise UsageError(
+            "The working folder is gone: it was removed, or made again under the same name.",
+            "Go to a folder that exists (cd), then run the command again.",
+        ) from error
 
 
 def _artifacts(words: Sequence[str]) -> str:

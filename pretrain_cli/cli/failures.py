@@ -25,7 +25,7 @@ from pretrain_cli.cli.streams import OutputError, let_go
 from pretrain_cli.cli.visible import shown
 from pretrain_cli.errors import PtkError, UsageError, first_line
 from pretrain_cli.formatting import shortened
-from pretrain_cli.refusals import denied, disk_error, is_denied
+from pretrain_cli.refusals import denied, disk_error, first_refusal, is_denied, not_followed
 
 OF_LIBRARIES = ("TORCH", "PYTORCH_", "HF_", "TRANSFORMERS_", "ACCELERATE_", "WANDB_", "MPLBACKEND", "NCCL_", "CUDA_")
 """How the names of the variables begin that the libraries read."""
@@ -91,7 +91,8 @@ def _usage(error: typer.TyperException, words: Sequence[str]) -> UsageError:
 
 
 def _system_error(error: OSError) -> PtkError:
-    if told := disk_error(error):
+    error = first_refusal(error)
+    if told := not_followed(error) or disk_error(error):
         return told
     if is_denied(error) and error.filename is not None:
         return UsageError(*denied(error))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain_cli.artifacts import FOLDER_RECORDS, Artifacts
+from pretrain_cli.cli.sent import State, add_sent, read_sent, state_of, write_sent
 from pretrain_cli.errors import PtkError
 from pretrain_cli.processes import LAUNCHER, rank
 from pretrain_cli.trees import everything_in
@@ -85,12 +86,17 @@ class Sender:
     ) -> None:
         self.artifacts, self.remote, self.warn = artifacts, remote, warn
         there = {name: size for place in (*FOLDERS, "latest") for name, size in remote.files(place).items()}
-        self._sent: dict[str, tuple[int, int]] = {
+        here = {name: state for name, _, state in self._files()}
+        known = {name: state for name, state in read_sent(artifacts.root).items() if name in here}
+        brought = {name for name in here if name.startswith("runs/") and name.split("/")[1] not in further}
+        self._sent: dict[str, State] = {
             name: state
-            for name, _, state in self._files()
-            if there.get(name) == state[0] and not (name.startswith("runs/") and name.split("/")[1] in further)
+            for name, state in here.items()
+            if there.get(name) == state[0]
+            and (name in brought if name.startswith("runs/") else known.get(name) == state)
         }
-        self._there = set(self._sent)
+        write_sent(artifacts.root, known | self._sent)
+        self._there = here.keys() & there.keys()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_sending, daemon=True)
 
@@ -113,7 +119,7 @@ class Sender:
             with contextlib.suppress(PtkError):  # what can't be sent now is sent in the end
                 self._send()
 
-    def _files(self) -> list[tuple[str, Path, tuple[int, int]]]:
+    def _files(self) -> list[tuple[str, Path, State]]:
         """(name, path, size and time) of all that is complete, what vouches for others last."""
         root = self.artifacts.root
         found = []
@@ -123,10 +129,9 @@ class Sender:
                 with contextlib.suppress(FileNotFoundError):  # a checkpoint may go while it is listed
                     parts = name.split("/")[: -1 if path.name in FOLDER_RECORDS else None]
                     if path.is_file() and not any(part.startswith((".", "#")) for part in parts):
-                        found.append((name, path, (path.stat().st_size, path.stat().st_mtime_ns)))
+                        found.append((name, path, state_of(path)))
         if self.artifacts.latest.is_file():
-            status = self.artifacts.latest.stat()
-            found.append(("latest", self.artifacts.latest, (status.st_size, status.st_mtime_ns)))
+            found.append(("latest", self.artifacts.latest, state_of(self.artifacts.latest)))
         return sorted(found, key=lambda entry: (entry[1].name in LAST, entry[0] == "latest"))
 
     def _send(self) -> None:
@@ -136,6 +141,7 @@ class Sender:
                 with contextlib.suppress(FileNotFoundError):
                     self.remote.put(path, name)
                     self._sent[name] = state
+                    add_sent(self.artifacts.root, name, state)
                     self._there.add(name)
         gone = self._gone({name for name, _, _ in files})
         self.remote.remove(sorted(gone, key=lambda name: name.rpartition("/")[2] not in LAST))

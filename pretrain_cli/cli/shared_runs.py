@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pretrain_cli.artifacts import FOLDER_RECORDS, Artifacts, RunFolder
+from pretrain_cli.cli.sent import changed_since
 from pretrain_cli.errors import PtkError
 from pretrain_cli.published import recorded_files
 from pretrain_cli.records import FileRecord, damaged_files
@@ -22,7 +23,7 @@ AT_ONCE = 8
 def bring_runs(artifacts: Artifacts, remote: RemoteFolder) -> list[str]:
     """The runs that are there, of their checkpoints the newest; returns those that are further here.
 
-    They stay as they are: the network failed before all of them was sent.
+    They stay as they are: the network failed, or a kill came, before all of them was sent.
 
     Raises:
         StorageError: a file is missing or damaged, or the storage doesn't answer.
@@ -49,8 +50,10 @@ def _bring_run(artifacts: Artifacts, remote: RemoteFolder, run: str, names: list
     vouching = [name for name in wanted if name == fresh.record.name or name.rpartition("/")[2] in FOLDER_RECORDS]
     try:
         _fetch(remote, run, dict.fromkeys(vouching), fresh.path)
-        if here.record.is_file() and _how_far(here) > _how_far(fresh):
-            return False
+        if here.record.is_file():
+            own, theirs = _how_far(here), _how_far(fresh)
+            if own > theirs or (own == theirs and changed_since(artifacts.root, f"runs/{run}")):
+                return False
         hashes = _recorded(fresh, vouching)
         left = {name: hashes.get(name) for name in wanted if name not in vouching}
         _fetch(remote, run, {name: own for name, own in left.items() if not _is_here(here.path, name, own)}, here.path)

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from pretrain_cli.addresses import redact_all
 from pretrain_cli.config.model import TRAINER_KEYS, Config
 from pretrain_cli.errors import ConfigError
-from pretrain_cli.formatting import exact
+from pretrain_cli.formatting import exact, shortened
 from pretrain_cli.storage import parse_toml, read_bounded
 
 DEFAULT_FILE = "ptk.toml"
@@ -334,7 +334,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     same = [failure for failure in failures if failure["loc"][:2] == location[:2]]
     phrases = list(dict.fromkeys(map(_phrase, same)))
     value, layer = failures[0]["input"], origins.get(key, "the config")
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    shown = str(value).lower() if isinstance(value, bool) else shortened(repr(value))
     if all(phrase.startswith("must be ") for phrase in phrases):  # one of them is enough
         allowed = " or ".join(phrase.removeprefix("must be ") for phrase in phrases)
         message = f"{key} must be {allowed}, not {shown} (set by {layer})."
@@ -349,7 +349,7 @@ def _phrase(failure: ErrorDetails) -> str:
     own = {
         "missing": f"'{inner}' is missing",
         "extra_forbidden": f"'{inner}' is not one of its keys",
-        "tuple_type": f'must be a list, such as ["{failure["input"]}"]',
+        "tuple_type": f'must be a list, such as ["{shortened(str(failure["input"]))}"]',
         "dict_type": "must be a table, such as {key = value}",
         "int_parsing": "must be a whole number",
         "int_from_float": "must be a whole number",

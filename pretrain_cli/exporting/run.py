@@ -22,7 +22,7 @@ from pretrain_cli.model.names import NamedModel, find_model, open_folders, remov
 from pretrain_cli.progress import SILENT, Progress
 from pretrain_cli.published import check_published
 from pretrain_cli.records import damaged_files
-from pretrain_cli.refusals import denied
+from pretrain_cli.refusals import denied, writing_to
 from pretrain_cli.run_record import read_run_record
 from pretrain_cli.storage import check_link, copy_file, read_json, temporary_folder, write_text
 from pretrain_cli.tokenizer.chat import read_chat_template
@@ -160,7 +160,7 @@ def _modelfile(rows: int | None, whole: Path, file: Path) -> str:
 
 def _write_gguf(whole: Path, file: Path, quantization: str, modelfile: str) -> tuple[list[Path], str]:
     """The file, its card, for Ollama a Modelfile; and what running it showed."""
-    with temporary_folder(file.parent.parent, "export") as staging:
+    with writing_to(file.parent.parent), temporary_folder(file.parent.parent, "export") as staging:
         write_gguf(whole, staging / file.name, quantization)
         checked = compare_with_llama_cpp(whole, staging / file.name)
         if modelfile:
@@ -193,7 +193,7 @@ def _assembled(location: str, tokenizer: Path, whole: Path) -> Path:
 
 def _write_hf(whole: Path, folder: Path) -> list[Path]:
     """Copy the folder, open it as everyone does, and only then give it its name."""
-    with temporary_folder(folder.parent, "export") as staging:
+    with writing_to(folder.parent), temporary_folder(folder.parent, "export") as staging:
         inner = staging / "model"
         shutil.copytree(whole, inner)
         open_with_transformers(inner)

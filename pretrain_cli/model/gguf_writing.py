@@ -28,6 +28,13 @@ NAMES = {
 """transformers' names inside a layer -> GGUF's."""
 
 
+class _Written(np.ndarray[Any, np.dtype[Any]]):
+    """An array whose writing fails with the system's own error; numpy's says only how much was written."""
+
+    def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
+        fid.write(np.ascontiguousarray(self).data)
+
+
 def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = None) -> None:
     """Write the model in ``folder`` to ``file``; ``kind`` is "f16" or "q8_0", ``tokenizer`` another folder with that.
 
@@ -60,11 +67,12 @@ def write_gguf(folder: Path, file: Path, kind: str, tokenizer: Path | None = Non
         if family == "llama" and re.search(r"\.(q|k)_proj\.", name):
             values = _interleave(values, _heads(name, config))
         if values.ndim == 1:
-            writer.add_tensor(gguf_name(name), values)
+            writer.add_tensor(gguf_name(name), values.view(_Written))
         elif kind == "q8_0" and values.shape[-1] % 32 == 0:
-            writer.add_tensor(gguf_name(name), gguf.quants.quantize(values, quantized), raw_dtype=quantized)
+            blocks = gguf.quants.quantize(values, quantized)
+            writer.add_tensor(gguf_name(name), blocks.view(_Written), raw_dtype=quantized)
         else:
-            writer.add_tensor(gguf_name(name), values.astype(np.float16))
+            writer.add_tensor(gguf_name(name), values.astype(np.float16).view(_Written))
     with replacing(file) as temporary, contextlib.closing(writer):
         writer.write_header_to_file(temporary)
         writer.write_kv_data_to_file()

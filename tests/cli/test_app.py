@@ -17,6 +17,7 @@ from pretrain_cli.cli.console import Console
 from pretrain_cli.cli.progress import make_progress
 from pretrain_cli.errors import DataError, DivergedError, Interrupted, MissingDependencyError, ModelError, PtkError
 from pretrain_cli.version import __version__
+from tests.support.commands import ENVIRONMENT, refused
 
 HEAVY = ("torch", "transformers", "datasets", "wandb", "pyarrow", "numpy", "matplotlib")
 PRECISION = "ACCELERATE_MIXED_PRECISION"
@@ -388,3 +389,13 @@ def test_what_triton_watches_is_freed_before_the_end(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "freed")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no folder that a process is in")
+@pytest.mark.parametrize("words", [("prepare", "/x.txt"), ("plan", "/x.txt"), ("doctor",), ("runs", "list")])
+def test_a_working_folder_that_was_removed_is_said(tmp_path: Path, words) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = f"cd {gone} && rmdir {gone} && exec {sys.executable} -P -m pretrain_cli {' '.join(words)}"
+    done = subprocess.run(["sh", "-c", program], capture_output=True, text=True, env=ENVIRONMENT)
+    refused(done, 2, "The working folder is gone", "cd")

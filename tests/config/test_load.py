@@ -125,6 +125,31 @@ def test_a_value_that_is_nested_too_deeply_is_no_toml(tmp_path: Path) -> None:
         load_config(file=tmp_path / "deep.toml")
 
 
+@pytest.mark.parametrize("number", ["1" * 5000, f"-{'1' * 5000}", f"[[{'1' * 5000}]]", f"0x{'1' * 5000}"])
+@pytest.mark.parametrize("key", ["train.seed", "train.learning_rate", "data.inputs", "trainer.seed"])
+def test_a_number_with_thousands_of_digits_is_a_wrong_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, number: str
+) -> None:
+    section, _, name = key.partition(".")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(f"[{section}]\n{name} = {number}\n")
+    with pytest.raises(ConfigError, match=r"own\.toml isn't valid TOML: it has a number of over 4,300 digits"):
+        load_config(file=tmp_path / "own.toml")
+    if key != "trainer.seed":  # which is passed on as the text that it is then
+        with pytest.raises(ConfigError, match=key) as told:
+            load_config(assignments=[f"{key}={number}"])
+        assert len(told.value.message) < 1000
+    (tmp_path / "own.toml").rename("ptk.toml")
+    with pytest.raises(ConfigError, match="over 4,300 digits"):
+        load_config()
+
+
+@pytest.mark.parametrize("key", ["train.seed", "train.learning_rate", "train.max_minutes", "train.max_steps"])
+def test_a_number_that_python_reads_but_nothing_can_hold_is_a_wrong_value(key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(assignments=[f"{key}={'1' * 4000}"])
+
+
 @pytest.mark.parametrize("key", ["data.inputs", "evaluate.on", "evaluate.tasks", "train.teacher", "generate.stop"])
 def test_a_list_holds_no_empty_name(key: str) -> None:
     """As an unset variable of a shell gives it: ``--teacher "$TEACHER"`` trained without one."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pretrain_cli.addresses import redact_all
@@ -18,6 +21,7 @@ from pretrain_cli.data.encoding.shard_encoder import ShardEncoder
 from pretrain_cli.data.encoding.shards import Shard, ShardCounts, ShardSettings
 from pretrain_cli.records import FileRecord, Record, damaged_files, record_files
 from pretrain_cli.refusals import writing_to
+from pretrain_cli.storage import HashedFile
 
 ENDINGS = ("ids", "documents.npy", "signatures.npy", "rejected")
 """Of a shard's files, but for its record."""
@@ -57,12 +61,12 @@ def encode_shard(
         ):
             encoding.read_spans(shard.spans)
         table = encoding.table()
-        np.save(shard_file(folder, shard.index, "documents.npy"), table)
+        _save(shard_file(folder, shard.index, "documents.npy"), table)
         encoding.counts.lossy_documents = int((table["lost_bytes"] > 0).sum())
         encoding.counts.lost_bytes = int(table["lost_bytes"].sum())
         if settings.near_dedup:
             signatures = np.array(encoding.signatures, np.uint32).reshape(-1, PERMUTATIONS)
-            np.save(shard_file(folder, shard.index, "signatures.npy"), signatures)
+            _save(shard_file(folder, shard.index, "signatures.npy"), signatures)
         if encoding.rejected:
             lines = (json.dumps(redact_all(asdict(entry)), ensure_ascii=False) for entry in encoding.rejected)
             rejected = shard_file(folder, shard.index, "rejected")
@@ -74,6 +78,12 @@ def encode_shard(
         unfinished.write_text(json.dumps(record), encoding="utf-8")
         os.replace(unfinished, shard_file(folder, shard.index, "json"))
     return encoding.counts
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Write an array; where numpy opens the file itself, its error doesn't say why the disk refuses."""
+    with contextlib.closing(HashedFile(path)) as file:
+        np.save(file, array)
 
 
 def read_shard_record(folder: Path, index: int) -> ShardRecord | None:
