@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pretrain_cli.cli import app
-from tests.support import prefork
+from tests.support.prefork import run_command
 from tests.support.commands import Outcome
 
 
@@ -41,6 +41,6 @@ def ptk_process(empty: Path) -> Callable[..., Outcome]:
 
     def run(*arguments: str, **variables: str) -> Outcome:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-        return Outcome(*prefork.run(Path.cwd(), arguments, environment))
+        return Outcome(*run_command(Path.cwd(), arguments, environment))
 
     return run

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support import prefork
+from tests.support.prefork import run_command
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 SMALL = ("--size", "tiny", "--set", "tracking.report_to=none", "--device", "cpu", "--workers", "0")
@@ -40,7 +40,7 @@ def ptk(folder: Path, *arguments: str, stdin: str | None = None, **variables: st
     """One command as a process of its own."""
     environment = {**ENVIRONMENT, **variables}
     if "PYTHONIOENCODING" not in variables:
-        code, out, err = prefork.run(folder, arguments, environment, stdin or "")
+        code, out, err = run_command(folder, arguments, environment, stdin or "")
         return subprocess.CompletedProcess(["ptk", *arguments], code, out, err)
     return subprocess.run(
         [sys.executable, "-m", "pretrain_cli", *arguments],

@@ -63,7 +63,7 @@ class Forking:
         self.process.wait()
 
 
-def run(
+def run_command(
     folder: Path, arguments: Sequence[str], environment: Mapping[str, str], stdin: str = "", timeout: float = 600
 ) -> tuple[int, str, str]:
     """One command: forked, or started where it has to be."""
