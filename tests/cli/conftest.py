@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pretrain_cli.cli import app
-from tests.support.prefork import run_command
 from tests.support.commands import Outcome
+from tests.support.prefork import run_command
 
 
 @pytest.fixture
