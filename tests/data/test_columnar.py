@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pretrain_cli.data.reading import input_files
+from pretrain_cli.data.reading import columnar, input_files
 from pretrain_cli.errors import DataError
 from tests.support.reading import read_path
 
@@ -99,3 +102,68 @@ def test_a_table_of_a_billion_rows_of_nothing_is_refused(tmp_path: Path, monkeyp
         sink.write_batch(pa.record_batch({"text": pa.nulls(10**9)}))
     with pytest.raises(DataError, match="it may be a bomb"):
         read_path(tmp_path / "a.arrow")
+
+
+def test_rows_are_counted_before_they_are_walked(tmp_path: Path) -> None:
+    with pa.ipc.new_file(tmp_path / "a.arrow", pa.schema({"text": pa.null()})) as sink:
+        sink.write_batch(pa.record_batch({"text": pa.nulls(2 * 10**9)}))
+    started = time.monotonic()
+    with pytest.raises(DataError, match="it may be a bomb"):
+        read_path(tmp_path / "a.arrow")
+    assert time.monotonic() - started < 10  # walked up to 1 GB: minutes
+
+
+LONG = "word " * 1_000_000
+_, VIEW, TEXT = pa.array([LONG], pa.string_view()).buffers()
+OFTEN = {
+    "dictionary.parquet": pa.array([LONG] * 600),
+    "delta.parquet": pa.array([LONG] * 600),
+    "struct.parquet": pa.array([{"text": LONG}] * 600),
+    "dictionary.arrow": pa.DictionaryArray.from_arrays(pa.array([0] * 600), [LONG]),
+    "view.arrow": pa.Array.from_buffers(
+        pa.string_view(), 600, [None, pa.py_buffer(VIEW.to_pybytes()[:16] * 600), TEXT]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFTEN)
+def test_a_long_text_that_a_small_table_says_often_takes_little_memory(tmp_path: Path, name: str) -> None:
+    table, path = pa.table({"text": OFTEN[name]}), tmp_path / name
+    if path.suffix == ".parquet":
+        delta = {"text": "DELTA_BYTE_ARRAY"} if "delta" in name else None
+        pq.write_table(table, path, compression="zstd", use_dictionary=not delta, column_encoding=delta)
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(path, table.schema, options=options) as sink:
+            sink.write_table(table)
+    code = (
+        "import resource, sys, pyarrow.parquet, pyarrow.compute\n"
+        "from pretrain_cli.data.reading import input_files, inputs, read, settings\n"
+        "from pretrain_cli.errors import DataError\n"
+        "input_files.LEAST_BOMB_BYTES = 1 << 28\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "try:\n"
+        "    [file] = inputs.find_files(sys.argv[1:])\n"
+        "    for record in read.read(input_files.Span(file), settings.ReadSettings()): pass\n"
+        "except DataError as error: print(error.message)\n"
+    )
+    line = [sys.executable, "-c", code, str(path)]
+    assert "it may be a bomb" in subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("column", ["page.nope", "page.text.deeper"])
+def test_a_column_that_a_struct_lacks_is_a_bad_record(tmp_path: Path, column: str) -> None:
+    path = write(tmp_path / "a.parquet", {"page": pa.array([{"text": text} for text in DOCS])})
+    assert {bad.reason for bad in read_path(path, column=column).rejected} == {"no_text_column"}
+
+
+def test_parts_of_a_batch_are_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columnar, "PIECE_BYTES", 100)
+    monkeypatch.setattr(columnar, "BATCH_BYTES", 1_000)
+    for name, array in ARRAYS.items():
+        for ending in ("parquet", "arrow"):
+            path = write(tmp_path / f"{name}.{ending}", {"text": pa.chunked_array([array] * 50)})
+            assert read_path(path).texts == DOCS * 50, path
+    pq.write_table(pa.table({"id": range(60), "text": DOCS}), tmp_path / "a.parquet", row_group_size=7)
+    found = read_path(tmp_path / "a.parquet")
+    assert found.texts == DOCS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def test_a_quote_that_never_closes_costs_its_line_only(tmp_path: Path, later: st
     (bad,) = found.rejected
     assert (bad.line, bad.offset) == (3, len(head)) and "quote" in bad.reason
     assert len(found.texts) == 397 + bool(later)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["", "END", 'x"y\n'])
+def test_lines_that_each_open_a_quote_are_read_once(tmp_path: Path, separator: str, end: str) -> None:
+    good, lines = f"good text{separator}b\n" * 2_000, f'a"{separator}"\n' * 20_000
+    end = f'a"{separator}b\n' if end == "END" else end
+    path = tmp_path / ("a.tsv" if separator == "\t" else "a.csv")
+    path.write_text(f"text{separator}b\n{good}{lines}{end}")
+    started = time.monotonic()
+    found = read_path(path, column="text")
+    assert time.monotonic() - started < 15  # each line with all after it: minutes
+    assert found.texts[:2_000] == ["good text"] * 2_000
+    assert len(found.rejected) > 19_990 and {bad.reason for bad in found.rejected[:-10]} <= {
+        "quote_never_closes",
+        "quotes_in_a_field",
+    }
 
 
 def test_rows_of_another_length_are_counted_with_line_and_byte(tmp_path: Path) -> None:

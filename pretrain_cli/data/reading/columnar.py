@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from pretrain_cli.data.reading.binary import check_pointer
@@ -27,6 +28,13 @@ from pretrain_cli.memory import available_bytes
 ROWS_AT_ONCE = 1024
 ROW_BYTES = 16
 """That a row counts for, beside its text, in what a table holds: a billion rows of nothing take a few bytes."""
+PIECE_BYTES = 1 << 26
+"""Of text that is taken out of a batch at once, if it has more than one row."""
+BATCH_BYTES = 1 << 28
+"""That a batch of Parquet may take at most, if it has more than one row, however often it says the same."""
+PAGE_HEADER_BYTES = 64
+DICTIONARY_PAGE = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\x00-\x7f])")
+"""How a page's header begins, in Thrift's compact protocol, with the size that a dictionary unpacks to."""
 
 
 def read_columnar(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iterator[Record]:
@@ -36,10 +44,7 @@ def read_columnar(stream: IO[bytes], span: Span, settings: ReadSettings) -> Iter
     check_pointer(seekable.read(64), path)
     seekable.seek(0)
     column, batches = _open_table(seekable, span.file.format, path, settings)
-    held = 0
-    for texts in (_texts(piece, column) for batch in batches for piece in _pieces(batch)):
-        held += ROW_BYTES * len(texts) + sum(len(text) for text in texts if isinstance(text, str))
-        check_bomb(span.file, held)
+    for texts in (_texts(piece, column) for piece in _pieces(batches, column, span)):
         usual = texts and all(texts) and set(map(type, texts)) == {str}
         encoded = list(map(str.encode, texts)) if usual else []
         if encoded and max(map(len, encoded)) <= settings.max_record_bytes:
@@ -82,16 +87,40 @@ def _open_table(stream: IO[bytes], format: str, path: str, settings: ReadSetting
         if settings.column != "auto":
             column = settings.column
         else:
-            sample = next(table.iter_batches(batch_size=SAMPLED_RECORDS, columns=able), None)
-            column = _choose([] if sample is None else [sample], schema, path, settings)
+            sample = _parquet_batches(table, stream, able, SAMPLED_RECORDS)
+            column = _choose(sample, schema, path, settings)
         top = column if column in schema.names else column.partition(".")[0]
-        return column, table.iter_batches(batch_size=ROWS_AT_ONCE, columns=[top])
+        return column, _parquet_batches(table, stream, [top], ROWS_AT_ONCE)
     batches, schema = _open_arrow(stream)
     _check(schema, path, settings.column)
     if settings.column != "auto":
         return settings.column, batches
     first = list(itertools.islice(batches, 1))
     return _choose(first, schema, path, settings), itertools.chain(first, batches)
+
+
+def _parquet_batches(table: Any, stream: IO[bytes], columns: list[str], most_rows: int) -> Iterator[Any]:
+    """Batches of so many rows, or of fewer that take no more than ``BATCH_BYTES``."""
+    for number in range(table.num_row_groups):
+        group = table.metadata.row_group(number)
+        chunks = [group.column(place) for place in range(group.num_columns)]
+        within = tuple(f"{column}." for column in columns)
+        chunks = [chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(within)]
+        longest = sum(_longest_repeated(stream, chunk) for chunk in chunks)
+        rows = max(1, min(most_rows, BATCH_BYTES // max(1, longest)))
+        yield from table.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
+
+
+def _longest_repeated(stream: IO[bytes], chunk: Any) -> int:
+    """Bytes of which no value that a column's chunk holds once, and says any number of times, has more."""
+    if "DELTA_BYTE_ARRAY" in chunk.encodings:
+        return int(chunk.total_uncompressed_size)
+    stream.seek(min(filter(None, [chunk.dictionary_page_offset, chunk.data_page_offset]), default=0))
+    header = DICTIONARY_PAGE.match(stream.read(PAGE_HEADER_BYTES))
+    if header is None:
+        return 0
+    coded: int = sum((byte & 127) << 7 * place for place, byte in enumerate(header[1]))
+    return coded >> 1
 
 
 def _open_arrow(stream: IO[bytes]) -> tuple[Iterator[Any], Any]:
@@ -140,12 +169,31 @@ def _may_hold_text(kind: Any) -> bool:
     return any(getattr(pa.types, f"is_{name}")(kind) for name in able)
 
 
-def _choose(sample: Sequence[Any], schema: Any, path: str, settings: ReadSettings) -> str:
-    rows = [row for batch in sample for row in batch.slice(0, SAMPLED_RECORDS).to_pylist()]
+def _choose(batches: Iterable[Any], schema: Any, path: str, settings: ReadSettings) -> str:
+    rows = _sample(batches)
     if not rows:
         named: list[str] = [entry.name for entry in schema if _may_hold_text(entry.type)]
         return next((name for name in named if name == "text"), named[0])
     return settings.take_column(choose_column([_decoded(row) for row in rows], path))
+
+
+def _sample(batches: Iterable[Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for batch in batches:
+        for place in range(batch.num_rows):
+            rows += batch.slice(place, 1).to_pylist()
+            size += _weight(rows[-1])
+            if len(rows) == SAMPLED_RECORDS or size > BATCH_BYTES:
+                return rows
+    return rows
+
+
+def _weight(value: object) -> int:
+    """The strings in a value, at any depth, by their length."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return sum(map(_weight, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()))
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:
@@ -162,9 +210,70 @@ def _decode(value: object) -> object:
         return value
 
 
-def _pieces(batch: Any) -> Iterator[Any]:
-    """A batch of an Arrow file may be all of it."""
-    return (batch.slice(start, ROWS_AT_ONCE) for start in range(0, batch.num_rows, ROWS_AT_ONCE))
+def _pieces(batches: Iterator[Any], column: str, span: Span) -> Iterator[Any]:
+    """Some rows at a time, of some MB: a batch of an Arrow file may be all of it, and say the same again and again.
+
+    Raises:
+        DataError: the file is far too small for what it holds.
+    """
+    import pyarrow.compute as pc
+
+    held = 0
+    for batch in batches:
+        check_bomb(span.file, held + ROW_BYTES * batch.num_rows)
+        lengths_of = _measure(batch, column)
+        for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+            piece, lengths = batch.slice(start, ROWS_AT_ONCE), lengths_of(start)
+            size = pc.sum(lengths).as_py() or 0
+            held += ROW_BYTES * piece.num_rows + size
+            check_bomb(span.file, held)
+            yield from [piece] if size <= PIECE_BYTES else _cut(piece, lengths.to_pylist())
+
+
+def _cut(batch: Any, lengths: list[int | None]) -> Iterator[Any]:
+    """The rows of a batch in pieces of ``PIECE_BYTES`` or one row."""
+    start = size = 0
+    for place, length in enumerate(lengths):
+        if place > start and size + (length or 0) > PIECE_BYTES:
+            yield batch.slice(start, place - start)
+            start, size = place, 0
+        size += length or 0
+    yield batch.slice(start)
+
+
+def _measure(batch: Any, column: str) -> Callable[[int], Any]:
+    """What gives the bytes of the texts in ``ROWS_AT_ONCE`` rows from a row on, without making them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if batch.schema.get_field_index(column) >= 0:
+        texts = batch.column(column)
+    else:
+        top, *inside = column.split(".")
+        try:
+            texts = pc.struct_field(batch.column(top), inside)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # there is no such thing inside
+            texts = pa.nulls(batch.num_rows)
+    if not pa.types.is_dictionary(texts.type):
+        return lambda start: _lengths(texts.slice(start, ROWS_AT_ONCE))
+    entries = _lengths(texts.dictionary)
+    return lambda start: entries.take(texts.indices.slice(start, ROWS_AT_ONCE))
+
+
+def _lengths(array: Any) -> Any:
+    """The bytes of each of an array's values."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):  # each: length, then 12 bytes
+        views = np.frombuffer(array.buffers()[1], np.int32)[4 * array.offset :: 4][: len(array)]
+        return pa.array(views, mask=array.is_null().to_numpy(zero_copy_only=False))
+    if any(
+        getattr(pa.types, f"is_{name}")(array.type) for name in ("string", "large_string", "binary", "large_binary")
+    ):
+        return pc.binary_length(array)
+    return pa.nulls(len(array), pa.int64())
 
 
 def _texts(batch: Any, column: str) -> list[Any]:

@@ -26,6 +26,8 @@ from pretrain_cli.errors import DataError
 ROWS_AT_ONCE = 1024
 SPANNED_LINES = 5
 """A field of so many lines that each have a row's separators isn't one: its quote never closes."""
+ESCAPED_LINES = 100
+"""Lines of a row that each end in a backslash, up to which it needs no quote to go on."""
 ALIKE = 0.9
 """Share of rows, or of lines, that tells what rows look like."""
 NULL = "\\N"
@@ -95,8 +97,19 @@ def _check_header(path: str, header: list[str], column: str) -> None:
         )
 
 
+class _StillOpenError(Exception):
+    """A quote is open at the end of a line, where it is known what comes of that."""
+
+
 class _Lines:
-    """The lines of a table, with those of the row that is being read, and where it begins."""
+    """The lines of a table, with those of the row that is being read, and where it begins.
+
+    Attributes:
+        row: the lines of the row so far.
+        number, offset: line and byte that it begins at.
+        open_until: a line before which a row that was given up has a quote open at the end of every line. A row that
+            begins there, and has a quote open at the end of a line there too, goes on as that one did.
+    """
 
     def __init__(self, lines: Iterator[str], encoding: str, offset: int) -> None:
         self._lines, self._encoding = lines, encoding
@@ -104,14 +117,25 @@ class _Lines:
         self._plain = encoding in ("utf-8", "cp1252", "iso8859-1", "ascii")
         self.row: list[str] = []
         self.number, self.offset = 1, offset
+        self.open_until = 0
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
+        if self.row and self.last < self.open_until and not self._may_be_escaped():
+            raise _StillOpenError
         line = self._back.popleft() if self._back else next(self._lines)
         self.row.append(line)
         return line
+
+    def _may_be_escaped(self) -> bool:
+        return self.row[-1].rstrip("\r\n").endswith("\\") and len(self.row) < ESCAPED_LINES
+
+    @property
+    def last(self) -> int:
+        """The number of the row's last line so far."""
+        return self.number + len(self.row) - 1
 
     def size(self, line: str) -> int:
         return len(line) if self._plain and line.isascii() else len(line.encode(self._encoding, "replace"))
@@ -137,6 +161,7 @@ class _Table:
         self._path, self._dialect, self._lines, self._settings = path, dialect, lines, settings
         self._reader = dialect.reader(lines)
         self._bad: Rejected | None = None
+        self._cause = ("", "")
         self._numbers: list[int] = []
         self._long_fields = False
 
@@ -188,9 +213,13 @@ class _Table:
             except csv.Error as error:
                 self._bad = self._broken(error)
                 return
+            except _StillOpenError:
+                self._bad = self._reject(*self._cause, lines.open_until)
+                return
             number, offset = lines.number, lines.offset
             if len(lines.row) > SPANNED_LINES and self._spans_rows(width):
-                self._bad = self._reject("quote_never_closes", f"it would take {len(lines.row)} lines")
+                told = f"it would end in line {lines.last:,}"
+                self._bad = self._reject("quote_never_closes", told, lines.last - SPANNED_LINES + 1)
                 return
             if row and len(row) != width:
                 if len(row) < width or any(row[width:]):
@@ -209,10 +238,13 @@ class _Table:
         if "field limit" in str(error):  # a quote that is never closed makes one field of all that follows
             raise _too_long(self._path, self._lines.number, self._settings) from error
         closes = "unexpected end" not in str(error)
-        return self._reject(*(("quotes_in_a_field", str(error)) if closes else ("quote_never_closes", "")))
+        cause = ("quotes_in_a_field", str(error)) if closes else ("quote_never_closes", "")
+        return self._reject(*cause, self._lines.last)
 
-    def _reject(self, reason: str, detail: str) -> Rejected:
+    def _reject(self, reason: str, detail: str, open_until: int) -> Rejected:
         lines = self._lines
+        if open_until > lines.open_until:
+            lines.open_until, self._cause = open_until, (reason, detail)
         bad = Rejected(self._path, lines.number, lines.offset, lines.size(lines.row[0]), reason, detail)
         lines.give_up()
         return bad
