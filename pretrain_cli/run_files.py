@@ -14,7 +14,7 @@ from pretrain_cli.refusals import denied, is_denied
 from pretrain_cli.sealing import bears_seal
 from pretrain_cli.small_files import first_word, small_bytes
 from pretrain_cli.storage import OURS, check_access, write_text
-from pretrain_cli.trees import everything_in, walk
+from pretrain_cli.trees import walk
 
 RUN_FILES = (
     *("run.json", "config.toml", "metrics.jsonl", "samples.jsonl", "curves.png"),
@@ -25,9 +25,9 @@ NAMED_REPORTS = ("report-*.json", "report-*.html")
 """Reports on other texts, which are ptk's where they bear its seal."""
 TRACKED = {
     "wandb": re.compile(r"(offline-)?run-\d{8}_\d{6}-[^/]+|latest-run|debug(-[a-z]+)?\.log|wandb-resume\.json"),
-    "tensorboard": re.compile(r"(.+/)?events\.out\.tfevents\.[^/]+"),
+    "tensorboard": re.compile(r"([^/]+/)?events\.out\.tfevents\.[^/]+"),
 }
-"""What trackers put into a folder of theirs in a run's, by its paths there."""
+"""What trackers put into a folder of theirs in a run's, by its paths there: right in it, or in a folder of it."""
 REPLACED = f".{OURS}old-"
 UNFINISHED = f".{OURS}"
 """How the names begin of what a killed process left: what was replaced may hold other files too."""
@@ -130,8 +130,9 @@ def remove_run_files(run: RunFolder) -> None:
 def _tracked(folder: Path, pattern: re.Pattern[str]) -> set[str]:
     if not _is_folder(folder):
         return set()
-    found = {str(entry.relative_to(folder).as_posix()) for entry in everything_in(folder)}
-    return {name for name in found if pattern.fullmatch(name)}
+    entries = list(folder.iterdir())
+    entries += [each for entry in entries if _is_folder(entry) for each in entry.iterdir()]
+    return {name for name in (entry.relative_to(folder).as_posix() for entry in entries) if pattern.fullmatch(name)}
 
 
 def _unfinished(folder: Path) -> set[str]:

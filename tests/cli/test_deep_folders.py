@@ -70,7 +70,8 @@ def test_a_run_with_deep_folders_is_removed_but_for_what_is_foreign(ptk, empty: 
     run = Artifacts(empty / "artifacts").run("first")
     write_json(run.record, {"status": "finished", "steps": 2, "tokens": 512, "base": ""})
     write_text(run.config, "[train]\nseed = 1\n")
-    for folder in ("wandb", "mine"):
+    for folder in ("wandb/offline-run-20261130_201500-abc", "mine"):
+        (run.path / folder).mkdir(parents=True)
         nest(run.path / folder, 1_100)
         nest(run.path / folder, 30, LONG)
     outcome = ptk("runs", "remove", "first", "--yes")

@@ -260,7 +260,7 @@ def test_a_larger_budget_survives_a_kill_at_the_start_of_its_resume(rows, straig
 def test_a_resume_removes_what_a_kill_kept_from_being_removed(rows, straight, broken_off) -> None:
     """A checkpoint too many, half a checkpoint, and half a model."""
     shutil.copytree(straight.checkpoint(10), broken_off.checkpoint(10))
-    for name in ("checkpoints/.old-step-000001", "checkpoints/.staging-000010-x", ".ptk-model-x/model"):
+    for name in ("checkpoints/.old-step-000001", "checkpoints/.staging-000010-ab12_xyz", ".ptk-model-abcdefgh/model"):
         (broken_off.path / name).mkdir(parents=True)
     train(small(train__keep=1), rows, resume=broken_off.name)
     assert weights_equal(broken_off, straight)
