@@ -136,11 +136,8 @@ def _tracked(folder: Path, pattern: re.Pattern[str]) -> set[str]:
 
 
 def _unfinished(folder: Path) -> set[str]:
-    def is_left(name: str) -> bool:
-        return name.startswith(UNFINISHED) or HALF_CHECKPOINT.fullmatch(name) is not None
-
-    entries = folder.iterdir() if _is_folder(folder) else ()
-    found = {entry.name for entry in entries if is_left(entry.name)}
+    names = [entry.name for entry in folder.iterdir()] if _is_folder(folder) else []
+    found = {name for name in names if name.startswith(UNFINISHED) or HALF_CHECKPOINT.fullmatch(name)}
     for name in [name for name in found if name.startswith(REPLACED) and _is_folder(folder / name)]:
         found.remove(name)
         found |= {

@@ -161,18 +161,19 @@ class _WebFile(io.RawIOBase):
     def _continued(self, most: int, error: EndedEarlyError) -> bytes:
         if self.size is None:
             raise error
-        while self._tries < TRIES or self._place - self._ended_at > RENEWING_BYTES:
-            self._tries = 0 if self._place - self._ended_at > RENEWING_BYTES else self._tries
+        if self._place - self._ended_at > RENEWING_BYTES:
+            self._tries = 0
+        self._ended_at = self._place
+        while self._tries < TRIES:
             self._drop()
             time.sleep(FIRST_WAIT_S * 2**self._tries)
-            self._tries, self._ended_at = self._tries + 1, self._place
+            self._tries += 1
             try:
                 return self._read(most)
-            except FileNotFoundError:
+            except EndedEarlyError:
+                continue
+            except OSError:  # the server has no parts, or another file by now
                 break
-            except OSError as again:
-                if not isinstance(again, EndedEarlyError):  # the server has no parts, or another file by now
-                    break
         raise error
 
     def _read(self, most: int) -> bytes:

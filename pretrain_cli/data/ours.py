@@ -20,7 +20,8 @@ from pretrain_cli.tokenizer.copy import COMPANIONS
 from pretrain_cli.tokenizer.load import EXTENSION
 from pretrain_cli.trees import everything_in, remove_tree
 
-FOLDERS = ("tokenizer", "data/train", "data/validation")
+ROW_FOLDERS = ("data/train", "data/validation")
+FOLDERS = ("tokenizer", *ROW_FOLDERS)
 ROWS = re.compile(r"data-\d{5}-of-\d{5}\.arrow")
 STAGED_LISTS = ("inputs.arrow", "rejected.jsonl", f".*.{OURS}*")
 STAGED_ROWS = ("data-*-of-*.arrow", "unfinished-*", "state.json", "dataset_info.json")
@@ -65,7 +66,7 @@ def copy_edited(artifacts: Artifacts) -> list[str]:
     except (DataError, OSError):
         return []
     told = []
-    for name in (name for name in files if not name.startswith(("data/train/", "data/validation/"))):
+    for name in (name for name in files if not name.startswith(ROW_FOLDERS)):
         path = artifacts.root / name
         if path.is_file() and damaged_files(artifacts.root, {name: files[name]}, read=True):
             copy = free_name(path)
