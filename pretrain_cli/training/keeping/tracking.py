@@ -212,7 +212,8 @@ class WandbTracker:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         mode = os.environ.get("WANDB_MODE") or self._config.tracking.mode
         if here := next((name for name in SETTINGS_HERE if Path(name).is_file()), ""):
-            self._progress.note(f"{here} isn't read. Name a W&B server with WANDB_BASE_URL, or in ~/.config/wandb/settings.")
+            instead = "Name a W&B server with WANDB_BASE_URL, or in ~/.config/wandb/settings."
+            self._progress.note(f"{here} isn't read. {instead}")
         before = _team(self.url)
         if mode == "online" and not logged_in():
             self._open("offline", "not logged in (wandb login)")
