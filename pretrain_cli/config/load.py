@@ -352,6 +352,7 @@ def _phrase(failure: ErrorDetails) -> str:
         "tuple_type": f'must be a list, such as ["{shortened(str(failure["input"]))}"]',
         "dict_type": "must be a table, such as {key = value}",
         "int_parsing": "must be a whole number",
+        "int_parsing_size": "must be a smaller whole number",
         "int_from_float": "must be a whole number",
         "float_parsing": "must be a number",
         "string_type": "must be text",

@@ -106,7 +106,8 @@ def _real_run(artifacts: Artifacts, name: str) -> RunFolder:
     # A removal that was killed at its end leaves an empty folder; one while a command scored the run, a new report.
     if not is_run(run) and {entry.name for entry in run.path.iterdir()} - {run.evaluation.name, ".lock"}:
         raise UsageError(
-            f"{run.path} is not a run: it has neither {run.record.name} nor {run.config.name} of ptk's.",
+            f"{run.path} is not a run: it has neither {run.record.name} nor {run.config.name} of ptk's, "
+            "so nothing is removed.",
             "Delete the folder yourself if nobody needs it. Runs: ptk runs list",
         )
     return run
